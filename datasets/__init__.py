@@ -1,0 +1,1 @@
+"""Point-cloud and video datasets; importing this package imports none of them."""

@@ -1,0 +1,1 @@
+"""Normalization of dense tensors over chosen axes."""

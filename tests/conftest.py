@@ -1,0 +1,33 @@
+"""What every test shares: the tolerances and the place of real data."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+# One row per kind of comparison: the largest relative error ‖a − r‖ / ‖r‖ that passes.
+TOLERANCES = {
+    "float32 against float64": 1e-5,
+    "float64 against float64": 1e-12,
+    "gain and offset": 1e-5,
+    "logits": 1e-4,
+}
+
+
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return ‖actual − expected‖ / ‖expected‖ in float64; NaN never passes a comparison with it."""
+    actual, expected = actual.detach().double(), expected.detach().double()
+    difference = (actual - expected).norm().item()
+    return difference / max(expected.norm().item(), 1e-30)
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Return the folder of real recordings, or skip where there is none."""
+    tried = [Path(os.environ["GEONORM_DATA"])] if "GEONORM_DATA" in os.environ else []
+    tried.append(Path(__file__).resolve().parents[2] / "shared" / "data")
+    for root in tried:
+        if root.is_dir():
+            return root
+    pytest.skip(f"no real recordings; tried {', '.join(map(str, tried))} (set GEONORM_DATA)")
