@@ -1,0 +1,91 @@
+"""One LiDAR scan, as every point-cloud dataset of this package yields it."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+IGNORE_INDEX = 255
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """The points of one sensor revolution with what is known of each.
+
+    Args:
+        points: positions in metres in the sensor's frame, float32.
+        intensity: returned intensity in [0, 1], float32.
+        labels: train ids with 255 = ignore, int64; None where there is no ground truth.
+        name: where the scan comes from, unique within its dataset.
+        dropped: number of points removed because a coordinate or intensity was not finite.
+
+    Shape:
+        - points: (N, 3)
+        - intensity, labels: (N,)
+
+    Raises:
+        ValueError: an array of another shape.
+        TypeError: an array of another dtype.
+
+    Example:
+        >>> points = np.zeros((5, 3), dtype=np.float32)
+        >>> scan = Scan(points, np.ones(5, dtype=np.float32), None, "street")
+        >>> len(scan)
+        5
+    """
+
+    points: np.ndarray
+    intensity: np.ndarray
+    labels: np.ndarray | None
+    name: str
+    dropped: int = 0
+
+    def __post_init__(self) -> None:
+        if self.points.ndim != 2 or self.points.shape[1] != 3:
+            raise ValueError(f"points must be (N, 3); got {self.points.shape}")
+        columns = {"points": (self.points, np.float32), "intensity": (self.intensity, np.float32)}
+        if self.labels is not None:
+            columns["labels"] = (self.labels, np.int64)
+        for name, (array, dtype) in columns.items():
+            if array.dtype != dtype:
+                raise TypeError(f"{name} must be {np.dtype(dtype)}; got {array.dtype}")
+            if name != "points" and array.shape != (len(self.points),):
+                raise ValueError(
+                    f"{name} must be ({len(self.points)},), one per point; got {array.shape}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @classmethod
+    def from_raw(
+        cls, points: np.ndarray, intensity: np.ndarray, labels: np.ndarray | None, name: str
+    ) -> Self:
+        """Return the scan without the points that have a NaN or infinite value, counting them.
+
+        Args:
+            points: positions in metres, (N, 3), any floating dtype.
+            intensity: returned intensity in [0, 1], (N,), any floating dtype.
+            labels: train ids, (N,), any integer dtype, or None.
+            name: where the scan comes from.
+
+        Example:
+            >>> points = np.array([[0.0, 0.0, 1.0], [np.nan, 0.0, 1.0]])
+            >>> scan = Scan.from_raw(points, np.ones(2), np.array([3, 4]), "street")
+            >>> len(scan), scan.dropped, scan.labels
+            (1, 1, array([3]))
+        """
+        points = np.asarray(points, dtype=np.float32)
+        intensity = np.asarray(intensity, dtype=np.float32)
+        labels = None if labels is None else np.asarray(labels, dtype=np.int64)
+        whole = cls(points, intensity, labels, name)
+        finite = np.isfinite(points).all(axis=1) & np.isfinite(intensity)
+        if finite.all():
+            return whole
+        return cls(
+            points[finite],
+            intensity[finite],
+            None if labels is None else labels[finite],
+            name,
+            dropped=int(len(points) - finite.sum()),
+        )
