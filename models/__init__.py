@@ -1,1 +1,28 @@
-"""Backbones; importing this package imports none of them, so each user needs only their own engine."""
+"""Backbones, each imported on first use: a user needs only the engine of the one they use."""
+
+from importlib import import_module
+
+_EXPORTS = {
+    "minkunet": (
+        "MinkUNet14", "MinkUNet14A", "MinkUNet14B", "MinkUNet14C", "MinkUNet14D",
+        "MinkUNet18", "MinkUNet18A", "MinkUNet18B", "MinkUNet18D",
+        "MinkUNet34", "MinkUNet34A", "MinkUNet34B", "MinkUNet34C",
+        "MinkUNet50", "MinkUNet101",
+    ),
+    "checkpoints": ("CheckpointReport", "load_checkpoint"),
+}
+_HOME = {name: module for module, names in _EXPORTS.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> object:
+    """Import the module that defines `name` and return the name from it."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {__all__}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List every public name, imported yet or not."""
+    return sorted({*globals(), *__all__})
