@@ -1,0 +1,189 @@
+"""SemanticKITTI: one labelled LiDAR scan per file, in the layout its authors publish."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from geonorm.datasets.scan import IGNORE_INDEX, Scan
+
+SPLITS = {
+    "train": ("00", "01", "02", "03", "04", "05", "06", "07", "09", "10"),
+    "val": ("08",),
+    "test": tuple(str(sequence) for sequence in range(11, 22)),
+}
+
+# name, colour (RGB; the official map is BGR), raw ids; predictions are written with the first id.
+CLASSES = (
+    ("car", (100, 150, 245), (10, 252)),
+    ("bicycle", (100, 230, 245), (11,)),
+    ("motorcycle", (30, 60, 150), (15,)),
+    ("truck", (80, 30, 180), (18, 258)),
+    ("other-vehicle", (0, 0, 255), (20, 13, 16, 256, 257, 259)),
+    ("person", (255, 30, 30), (30, 254)),
+    ("bicyclist", (255, 40, 200), (31, 253)),
+    ("motorcyclist", (150, 30, 90), (32, 255)),
+    ("road", (255, 0, 255), (40, 60)),
+    ("parking", (255, 150, 255), (44,)),
+    ("sidewalk", (75, 0, 75), (48,)),
+    ("other-ground", (175, 0, 75), (49,)),
+    ("building", (255, 200, 0), (50,)),
+    ("fence", (255, 120, 50), (51,)),
+    ("vegetation", (0, 175, 0), (70,)),
+    ("trunk", (135, 60, 0), (71,)),
+    ("terrain", (150, 240, 80), (72,)),
+    ("pole", (255, 240, 150), (80,)),
+    ("traffic-sign", (255, 0, 0), (81,)),
+)
+IGNORED_RAW_IDS = (0, 1, 52, 99)
+_UNKNOWN = -1
+_POINT_BYTES = 16
+
+
+def _train_ids() -> np.ndarray:
+    """Return the train id of every 16-bit raw id, or _UNKNOWN."""
+    table = np.full(1 << 16, _UNKNOWN, dtype=np.int64)
+    table[list(IGNORED_RAW_IDS)] = IGNORE_INDEX
+    for train_id, (_, _, raw_ids) in enumerate(CLASSES):
+        table[list(raw_ids)] = train_id
+    return table
+
+
+_TRAIN_IDS = _train_ids()
+
+
+def read_points(path: str | Path) -> np.ndarray:
+    """Read a `.bin` file: x, y, z in metres and the intensity in [0, 1], float32.
+
+    Args:
+        path: a SemanticKITTI (or KITTI) velodyne file.
+
+    Shape:
+        - result: (N, 4)
+
+    Raises:
+        ValueError: the file is empty or its size is no multiple of 16 bytes.
+    """
+    data = Path(path).read_bytes()
+    if len(data) == 0:
+        raise ValueError(f"{path} is empty; expected one scan of float32 x, y, z, intensity")
+    if len(data) % _POINT_BYTES:
+        raise ValueError(
+            f"{path} is truncated: expected a multiple of {_POINT_BYTES} bytes (float32 x, y, z, "
+            f"intensity per point); got {len(data)}. Copy the file again"
+        )
+    return np.frombuffer(data, dtype="<f4").reshape(-1, 4).copy()
+
+
+def read_labels(path: str | Path, num_points: int) -> np.ndarray:
+    """Read a `.label` file as train ids, 255 = ignore; the instance in the high bits is dropped.
+
+    Args:
+        path: a SemanticKITTI label file.
+        num_points: number of points of its scan.
+
+    Shape:
+        - result: (num_points,), int64
+
+    Raises:
+        ValueError: another number of labels than points, or a class id the dataset does not have.
+    """
+    data = Path(path).read_bytes()
+    if len(data) != 4 * num_points:
+        raise ValueError(
+            f"{path} must hold {num_points} labels of 4 bytes, one per point; "
+            f"got {len(data)} bytes = {len(data) / 4:g} labels"
+        )
+    raw = np.frombuffer(data, dtype="<u4") & 0xFFFF
+    labels = _TRAIN_IDS[raw]
+    unknown = np.unique(raw[labels == _UNKNOWN])
+    if unknown.size:
+        raise ValueError(
+            f"{path} holds class id {', '.join(map(str, unknown[:5]))}, which SemanticKITTI does "
+            f"not have; is it a label file of another dataset?"
+        )
+    return labels
+
+
+class SemanticKITTI(Dataset[Scan]):
+    """The labelled scans of SemanticKITTI, 19 classes, in the order of sequence and frame.
+
+    Args:
+        root: folder that holds `sequences` or `dataset/sequences`.
+        split: `"train"` (00 to 07, 09, 10), `"val"` (08), `"test"` (11 to 21, without labels), or
+            a list of sequences such as `["00", "08"]`.
+
+    Raises:
+        ValueError: a missing folder (naming the paths tried), an unknown split, a sequence without
+            scans, and, on reading a scan, a broken file (naming it).
+
+    Example:
+        >>> SemanticKITTI("/nowhere", split="val")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: no SemanticKITTI under /nowhere; tried ...
+
+    Source: Behley et al., "SemanticKITTI: A Dataset for Semantic Scene Understanding of LiDAR
+    Sequences", 2019.
+    """
+
+    classes = tuple(name for name, _, _ in CLASSES)
+    colors = np.array([color for _, color, _ in CLASSES], dtype=np.uint8)
+    raw_ids = tuple(raw_ids[0] for _, _, raw_ids in CLASSES)
+    ignore_index = IGNORE_INDEX
+
+    def __init__(self, root: str | Path, split: str | Sequence[str] = "train") -> None:
+        if isinstance(split, str):
+            if split not in SPLITS:
+                raise ValueError(
+                    f"split must be one of {', '.join(SPLITS)} or a list of sequences; "
+                    f"got {split!r}" + (f". Did you mean [{split!r}]?" if split.isdigit() else "")
+                )
+            sequences: Sequence[str] = SPLITS[split]
+        else:
+            sequences = [str(sequence).zfill(2) for sequence in split]
+        folder = self._sequences_folder(Path(root))
+        self.files = [
+            file for sequence in sequences for file in self._scan_files(folder / sequence)
+        ]
+        if not self.files:
+            raise ValueError(f"split must name at least one sequence; got {split!r}")
+
+    @staticmethod
+    def _sequences_folder(root: Path) -> Path:
+        tried = (root / "sequences", root / "dataset" / "sequences")
+        for folder in tried:
+            if folder.is_dir():
+                return folder
+        raise ValueError(f"no SemanticKITTI under {root}; tried {tried[0]} and {tried[1]}")
+
+    @staticmethod
+    def _scan_files(sequence: Path) -> list[Path]:
+        files = sorted((sequence / "velodyne").glob("*.bin"))
+        if not files:
+            raise ValueError(
+                f"no scans in {sequence / 'velodyne'} (expected NNNNNN.bin files); give the "
+                f"sequences you have as a list, such as split=['00']"
+            )
+        return files
+
+    def set_epoch(self, epoch: int) -> None:
+        """Do nothing: the scans are the same in every epoch."""
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Scan:
+        file = self.files[index]
+        sequence = file.parent.parent
+        rows = read_points(file)
+        labels = None
+        if sequence.name not in SPLITS["test"]:
+            label_file = sequence / "labels" / f"{file.stem}.label"
+            if not label_file.is_file():
+                raise ValueError(f"{file} has no labels; expected them in {label_file}")
+            labels = read_labels(label_file, len(rows))
+        scan = Scan.from_raw(rows[:, :3], rows[:, 3], labels, f"{sequence.name}/{file.stem}")
+        if len(scan) == 0:
+            raise ValueError(f"{file} is empty: none of its {len(rows)} points is finite")
+        return scan

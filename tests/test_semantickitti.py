@@ -1,0 +1,152 @@
+"""The SemanticKITTI loader: splits, labels, broken files, and one real scan where there is one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from geonorm.datasets.semantickitti import SPLITS, SemanticKITTI, read_labels, read_points
+
+
+def write_scan(root: Path, sequence: str, frame: int, points: np.ndarray, raw: np.ndarray | None):
+    folder = root / "sequences" / sequence
+    (folder / "velodyne").mkdir(parents=True, exist_ok=True)
+    points.astype("<f4").tofile(folder / "velodyne" / f"{frame:06d}.bin")
+    if raw is not None:
+        (folder / "labels").mkdir(exist_ok=True)
+        raw.astype("<u4").tofile(folder / "labels" / f"{frame:06d}.label")
+
+
+@pytest.fixture
+def points():
+    return np.random.default_rng(0).uniform(0, 1, (5, 4)).astype(np.float32)
+
+
+RAW = np.array([10, 252, 0, 40, 81])
+
+
+def test_a_scan_by_hand(tmp_path, points):
+    instances = np.array([7, 65535, 1, 0, 3]) << 16
+    write_scan(tmp_path, "00", 3, points, RAW + instances)
+    write_scan(tmp_path, "00", 1, points[:2], RAW[:2])
+    dataset = SemanticKITTI(tmp_path, split=["00"])
+    assert len(dataset) == 2
+    assert [dataset[i].name for i in range(2)] == ["00/000001", "00/000003"]
+    scan = dataset[1]
+    np.testing.assert_array_equal(scan.points, points[:, :3])
+    np.testing.assert_array_equal(scan.intensity, points[:, 3])
+    assert scan.labels.tolist() == [0, 0, 255, 8, 18]
+    assert scan.dropped == 0
+
+
+def test_every_published_id_has_its_class(tmp_path):
+    published = {
+        10: 0, 252: 0, 11: 1, 15: 2, 18: 3, 258: 3, 13: 4, 16: 4, 20: 4, 256: 4, 257: 4, 259: 4,
+        30: 5, 254: 5, 31: 6, 253: 6, 32: 7, 255: 7, 40: 8, 60: 8, 44: 9, 48: 10, 49: 11, 50: 12,
+        51: 13, 70: 14, 71: 15, 72: 16, 80: 17, 81: 18, 0: 255, 1: 255, 52: 255, 99: 255,
+    }  # fmt: skip
+    file = tmp_path / "all.label"
+    np.array(list(published), dtype="<u4").tofile(file)
+    assert read_labels(file, len(published)).tolist() == list(published.values())
+
+
+def test_classes_colours_and_raw_ids_agree():
+    assert len(SemanticKITTI.classes) == len(SemanticKITTI.raw_ids) == 19
+    assert SemanticKITTI.colors.shape == (19, 3)
+    assert SemanticKITTI.colors.dtype == np.uint8
+    by_name = dict(zip(SemanticKITTI.classes, SemanticKITTI.colors.tolist(), strict=True))
+    assert by_name["person"] == [255, 30, 30]  # red; the official BGR map says 30, 30, 255
+    assert by_name["car"] == [100, 150, 245]
+
+
+def test_splits_are_the_official_ones(tmp_path, points):
+    for sequence in range(22):
+        raw = None if sequence > 10 else np.full(5, 40)
+        write_scan(tmp_path / "dataset", f"{sequence:02d}", 0, points, raw)
+    names = {}
+    for split in SPLITS:
+        dataset = SemanticKITTI(tmp_path, split)
+        dataset.set_epoch(3)
+        names[split] = [dataset[i].name[:2] for i in range(len(dataset))]
+    assert names["train"] == ["00", "01", "02", "03", "04", "05", "06", "07", "09", "10"]
+    assert names["val"] == ["08"]
+    assert names["test"] == [str(i) for i in range(11, 22)]
+    assert SemanticKITTI(tmp_path, "test")[0].labels is None
+
+
+def test_points_that_are_not_finite_are_dropped_and_counted(tmp_path, points):
+    points[1, 0], points[3, 2] = np.nan, np.inf
+    write_scan(tmp_path, "00", 0, points, RAW)
+    scan = SemanticKITTI(tmp_path, ["00"])[0]
+    assert scan.dropped == 2
+    assert scan.labels.tolist() == [0, 255, 18]
+    np.testing.assert_array_equal(scan.points, points[[0, 2, 4], :3])
+
+
+def test_missing_folder_says_what_was_tried(tmp_path):
+    with pytest.raises(ValueError, match=r"tried .*sequences and .*dataset.sequences"):
+        SemanticKITTI(tmp_path / "nothing")
+
+
+def test_missing_sequence_names_its_folder(tmp_path, points):
+    write_scan(tmp_path, "00", 0, points, RAW)
+    with pytest.raises(ValueError, match=r"no scans in .*01.velodyne"):
+        SemanticKITTI(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [("valid", "one of train, val, test"), ("08", r"Did you mean \['08'\]"), ([], "at least one")],
+)
+def test_unknown_split(tmp_path, points, split, message):
+    write_scan(tmp_path, "08", 0, points, RAW)
+    with pytest.raises(ValueError, match=message):
+        SemanticKITTI(tmp_path, split)
+
+
+def test_missing_label_file(tmp_path, points):
+    write_scan(tmp_path, "00", 0, points, None)
+    with pytest.raises(ValueError, match=r"has no labels; expected them in .*000000.label"):
+        SemanticKITTI(tmp_path, ["00"])[0]
+
+
+def test_truncated_scan(tmp_path):
+    file = tmp_path / "cut.bin"
+    file.write_bytes(b"\0" * 30)
+    with pytest.raises(ValueError, match=r"cut.bin is truncated.*got 30"):
+        read_points(file)
+
+
+def test_empty_scan(tmp_path):
+    file = tmp_path / "empty.bin"
+    file.touch()
+    with pytest.raises(ValueError, match=r"empty.bin is empty"):
+        read_points(file)
+
+
+def test_scan_without_a_finite_point(tmp_path, points):
+    write_scan(tmp_path, "00", 0, np.full_like(points, np.nan), RAW)
+    with pytest.raises(ValueError, match=r"000000.bin is empty: none of its 5 points"):
+        SemanticKITTI(tmp_path, ["00"])[0]
+
+
+def test_labels_of_another_length(tmp_path, points):
+    write_scan(tmp_path, "00", 0, points, RAW[:4])
+    with pytest.raises(ValueError, match=r"000000.label must hold 5 labels.*= 4 labels"):
+        SemanticKITTI(tmp_path, ["00"])[0]
+
+
+def test_unknown_label_id(tmp_path, points):
+    write_scan(tmp_path, "00", 0, points, np.array([10, 77, 0, 40, 81]))
+    with pytest.raises(ValueError, match=r"000000.label holds class id 77"):
+        SemanticKITTI(tmp_path, ["00"])[0]
+
+
+def test_the_real_scan(data_root):
+    scan = SemanticKITTI(data_root / "semantickitti", ["00"])[0]
+    assert len(scan) == 123_389
+    assert scan.dropped == 0
+    present = set(np.unique(scan.labels).tolist()) - {255}
+    assert present <= set(range(19))
+    assert len(present) >= 8
+    assert 0 <= scan.intensity.min() <= scan.intensity.max() <= 1
