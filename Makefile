@@ -1,0 +1,41 @@
+# Two commands: `make demo` and `make test`. Both set up whatever is missing first.
+#   PYTHON=python3.12     the interpreter to build .venv with (3.11 to 3.13)
+#   TORCH_INDEX=URL       another index for torch and torchvision (CPU-only wheels, a mirror)
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: demo test setup lint clean
+
+demo: $(READY)
+	$(BIN)/python tools/demo.py
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+setup: $(READY)
+
+$(READY): setup.py pyproject.toml constraints.txt tools/system_packages.sh \
+		tools/install_minkowski.py $(wildcard geonorm/csrc/*)
+	@echo "setting up $(VENV) (the first time downloads torch and builds MinkowskiEngine)"
+	bash tools/system_packages.sh $(PYTHON)
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \
+		f"geonorm needs Python 3.11 to 3.13; $(PYTHON) is {sys.version.split()[0]}. \
+		Name another one: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) pip setuptools wheel ninja
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
+	$(PIP) --no-build-isolation --editable '.[train,test]'
+	$(BIN)/python tools/install_minkowski.py
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build runs *.egg-info
