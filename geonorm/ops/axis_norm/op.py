@@ -1,0 +1,114 @@
+"""axis_norm and its backward as torch operators: schema, fakes, autograd.
+
+The schemas live here. The kernel registered for every device is a Python function that asks
+backends.backend_for: the reference runs here; geonorm._C, when built, defines operators of the same
+names and schemas in the namespace geonorm_cpp, which are called from here.
+Beyond the schema, a kernel may rely on:
+
+- x is (B, C, …) with at least 3 dimensions, B possibly 0; axes are distinct, ascending, 2 or more,
+  and none of them has size 0; x and grad may have any strides, overlapping (expanded) ones too.
+- weight and bias are (C,) or (B, C) and have the statistics' dtype, float32 or, for float64 x,
+  float64; they are contiguous.
+- out and grad_x are laid out as at::empty_like(x) would be, each statistic as at::empty_like of x
+  narrowed to its first element along every axis; so dense strides and channels_last formats stay.
+- shift is that first element; mean is the mean of x − shift; x̂ = ((x − shift) − mean) · rstd.
+- grad_weight and grad_bias are shaped as weight and bias; empty, shape (0,), where those are None.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geonorm.ops.axis_norm import reference
+from geonorm.ops.axis_norm.backward import backward
+from geonorm.ops.backends import backend_for
+
+SCHEMAS = (
+    "axis_norm(Tensor x, int[] axes, Tensor? weight, Tensor? bias, float eps, str activation, "
+    "float negative_slope) -> (Tensor out, Tensor shift, Tensor mean, Tensor rstd)",
+    "axis_norm_backward(Tensor grad, Tensor x, Tensor shift, Tensor mean, Tensor rstd, int[] axes, "
+    "Tensor? weight, Tensor? bias, str activation, float negative_slope) "
+    "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)",
+)
+_LIBRARY = torch.library.Library("geonorm", "FRAGMENT")
+
+
+def _outputs_like(x: Tensor, axes: list[int]) -> tuple[Tensor, ...]:
+    """Return empty tensors with the shapes, dtypes and layouts of axis_norm's four outputs."""
+    element = reference.first(x, axes)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return torch.empty_like(x), *(torch.empty_like(element, dtype=dtype) for _ in range(3))
+
+
+def _gradients_like(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, ...]:
+    """Return empty tensors with the shapes, dtypes and layouts of the three gradients."""
+    parameters = (x.new_empty(0) if p is None else torch.empty_like(p) for p in (weight, bias))
+    return torch.empty_like(x), *parameters
+
+
+def _laid_out(results: Sequence[Tensor], templates: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return the results, those with other strides than their templates copied into these."""
+    pairs = zip(results, templates, strict=True)
+    return tuple(r if r.stride() == t.stride() else t.copy_(r) for r, t in pairs)
+
+
+def _plain(x: Tensor, axes: list[int], *rest: Any) -> tuple[Tensor, ...]:
+    return _laid_out(reference.forward(x, axes, *rest), _outputs_like(x, axes))
+
+
+def _plain_backward(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    *_, weight, bias, _activation, _slope = rest
+    return _laid_out(backward(grad, x, *rest), _gradients_like(x, weight, bias))
+
+
+def _kernel(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+    def run(x: Tensor, *rest: Any) -> Any:
+        if backend_for(x.device) == "cpp":
+            return getattr(torch.ops.geonorm_cpp, name).default(x, *rest)
+        return plain(x, *rest)
+
+    return run
+
+
+_PLAIN: tuple[Callable[..., Any], ...] = (_plain, _plain_backward)
+for _schema, _function in zip(SCHEMAS, _PLAIN, strict=True):
+    _name = _schema.partition("(")[0]
+    _LIBRARY.define(_schema)
+    _LIBRARY.impl(_name, _kernel(_name, _function), "CompositeExplicitAutograd")
+
+
+def _fake(x: Tensor, axes: list[int], *_: Any) -> tuple[Tensor, ...]:
+    return _outputs_like(x, axes)
+
+
+def _fake_backward(grad: Tensor, x: Tensor, shift: Tensor, mean: Tensor, rstd: Tensor,
+                   axes: list[int], weight: Tensor | None, bias: Tensor | None,
+                   *_: Any) -> tuple[Tensor, ...]:
+    return _gradients_like(x, weight, bias)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, axes, weight, bias, eps, activation, negative_slope = inputs
+    ctx.save_for_backward(x, weight, bias, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.axes, ctx.eps, ctx.tail = axes, eps, (activation, negative_slope)
+
+
+def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    x, weight, bias, *stats = ctx.saved_tensors
+    rule: Callable[..., Any] = torch.ops.geonorm.axis_norm_backward
+    if torch.is_grad_enabled():  # create_graph: the plain form, in which statistics depend on x
+        rule, stats = backward, reference.statistics(x, ctx.axes, ctx.eps)
+    grad_x, grad_weight, grad_bias = rule(grad, x, *stats, ctx.axes, weight, bias, *ctx.tail)
+    grad_weight = None if weight is None else grad_weight
+    grad_bias = None if bias is None else grad_bias
+    return grad_x, None, grad_weight, grad_bias, None, None, None
+
+
+torch.library.register_fake("geonorm::axis_norm", _fake, lib=_LIBRARY)
+torch.library.register_fake("geonorm::axis_norm_backward", _fake_backward, lib=_LIBRARY)
+torch.library.register_autograd(
+    "geonorm::axis_norm", _backward, setup_context=_keep, lib=_LIBRARY
+)
