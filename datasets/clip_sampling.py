@@ -1,0 +1,89 @@
+"""Which frames of a video make a clip: at random, spread over it, in dense views, or one alone.
+
+Every function returns int64 frame numbers in [0, frames). A clip longer than its video loops: after
+the last frame comes the first one again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def random_clip(frames: int, length: int, step: float, rng: np.random.Generator) -> np.ndarray:
+    """Return ``length`` frames ``step`` apart from a start drawn evenly from all that fit.
+
+    Args:
+        frames: number of frames in the video.
+        length: number of frames in the clip.
+        step: frames from one to the next; a fraction resamples the frame rate.
+        rng: draws the start.
+
+    Raises:
+        ValueError: ``frames`` or ``length`` below 1, or ``step`` not above 0.
+    """
+    _check(frames, length, step)
+    room = max(frames - _span(length, step), 0)
+    return _looped(frames, int(rng.integers(room + 1)), length, step)
+
+
+def uniform_clip(frames: int, length: int) -> np.ndarray:
+    """Return the middle frames of ``length`` equal parts of the video (TSN, Wang et al. 2016).
+
+    A video shorter than the clip shows some frames more than once, in order.
+
+    Raises:
+        ValueError: ``frames`` or ``length`` below 1.
+
+    >>> uniform_clip(frames=12, length=4).tolist()
+    [1, 4, 7, 10]
+    """
+    _check(frames, length, 1.0)
+    return ((2 * np.arange(length) + 1) * frames // (2 * length)).astype(np.int64)
+
+
+def dense_clip(frames: int, length: int, step: float, view: int, views: int) -> np.ndarray:
+    """Return view number ``view`` of ``views`` whose starts are spread evenly over the video.
+
+    One view alone is the middle one.
+
+    Raises:
+        ValueError: as :func:`random_clip`, or ``view`` is not in [0, views).
+
+    >>> [dense_clip(frames=10, length=4, step=1, view=view, views=3)[0].item() for view in range(3)]
+    [0, 3, 6]
+    """
+    _check(frames, length, step)
+    if not 0 <= view < views:
+        raise ValueError(f"view must be in [0, {views}); got {view}")
+    room = max(frames - _span(length, step), 0)
+    start = room // 2 if views == 1 else round(room * view / (views - 1))
+    return _looped(frames, start, length, step)
+
+
+def still_clip(frames: int, length: int, rng: np.random.Generator | None = None) -> np.ndarray:
+    """Return one frame ``length`` times, drawn by ``rng`` or the middle one: a clip of no motion.
+
+    Raises:
+        ValueError: ``frames`` or ``length`` below 1.
+    """
+    _check(frames, length, 1.0)
+    chosen = frames // 2 if rng is None else int(rng.integers(frames))
+    return np.full(length, chosen, dtype=np.int64)
+
+
+def _span(length: int, step: float) -> int:
+    """Return how many consecutive frames a clip reaches over."""
+    return int((length - 1) * step) + 1
+
+
+def _looped(frames: int, start: int, length: int, step: float) -> np.ndarray:
+    """Return the frame numbers from ``start``, past the end from the beginning again."""
+    return (start + np.floor(np.arange(length) * step).astype(np.int64)) % frames
+
+
+def _check(frames: int, length: int, step: float) -> None:
+    """Refuse what no clip can be drawn from."""
+    if frames < 1 or length < 1:
+        raise ValueError(f"expected a video and a clip of at least 1 frame; got {frames}, {length}")
+    if not step > 0:
+        raise ValueError(f"step must be above 0 frames; got {step}")

@@ -1,0 +1,38 @@
+"""Diving48 (Li et al. 2018): 18,000 dives of 48 kinds over nearly the same background."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from geonorm.datasets.video_lists import VideoSet, folder
+
+NUM_CLASSES = 48
+
+
+class Diving48(VideoSet):
+    """Clips ``videos/<vid_name>.mp4`` with the labels of the official JSON list.
+
+    Args:
+        videos: the folder of the clips.
+        annotations: the JSON list of one split, items of ``vid_name`` and ``label``.
+        vocabulary: the JSON list of the classes, each a list of its four parts; without it the
+            classes are named by their numbers.
+
+    Raises:
+        ValueError: an item lacks its name or label, or a label is out of range.
+    """
+
+    def __init__(
+        self, videos: str | Path, annotations: str | Path, vocabulary: str | Path | None = None
+    ) -> None:
+        root = folder(videos)
+        classes = [str(label) for label in range(NUM_CLASSES)]
+        if vocabulary is not None:
+            classes = [" ".join(parts) for parts in json.loads(Path(vocabulary).read_text("utf-8"))]
+        entries = []
+        for item in json.loads(Path(annotations).read_text("utf-8")):
+            if not {"vid_name", "label"} <= item.keys():
+                raise ValueError(f"{annotations}: expected `vid_name` and `label`; got {item}")
+            entries.append((root / f"{item['vid_name']}.mp4", int(item["label"])))
+        super().__init__(entries, classes)

@@ -1,0 +1,48 @@
+"""Something-Something v2 (Goyal et al. 2017): 220,847 clips of 174 actions told by motion."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from geonorm.datasets.video_lists import UNLABELLED, VideoSet, folder
+
+
+class SomethingSomethingV2(VideoSet):
+    """Clips ``videos/<id>.webm`` (or .mp4) with the class that their template names.
+
+    The labels file maps a template without its brackets to a number: the template "Holding
+    [something]" is the class "Holding something". The test file has no templates.
+
+    Args:
+        videos: the folder of the clips.
+        annotations: the JSON list of one split: train, validation or test.
+        labels: the JSON file of all classes.
+
+    Raises:
+        ValueError: the labels do not count from 0, or a template is none of them.
+    """
+
+    def __init__(self, videos: str | Path, annotations: str | Path, labels: str | Path) -> None:
+        root = folder(videos)
+        numbers = {
+            name: int(label) for name, label in json.loads(Path(labels).read_text("utf-8")).items()
+        }
+        if sorted(numbers.values()) != list(range(len(numbers))):
+            raise ValueError(f"{labels}: expected every number from 0 to {len(numbers) - 1} once")
+        entries = []
+        for item in json.loads(Path(annotations).read_text("utf-8")):
+            label = UNLABELLED
+            if "template" in item:
+                name = item["template"].replace("[", "").replace("]", "")
+                if name not in numbers:
+                    raise ValueError(f"{annotations}: {name!r} is none of the classes in {labels}")
+                label = numbers[name]
+            entries.append((_path(root, item["id"]), label))
+        super().__init__(entries, sorted(numbers, key=numbers.__getitem__))
+
+
+def _path(root: Path, name: str) -> Path:
+    """Return the clip in the container it was kept in; the published one is WebM."""
+    converted = root / f"{name}.mp4"
+    return converted if converted.exists() else root / f"{name}.webm"

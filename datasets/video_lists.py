@@ -1,0 +1,151 @@
+"""Which videos there are and what each shows: class folders, list files, and the set they make."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+UNLABELLED = -1
+SUFFIXES = (
+    ".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts",
+    ".webm", ".wmv",
+)
+_PLAIN = re.compile(r"^(?P<path>.*\S)\s+(?P<label>\S+)$")
+# SlowFast's lists may put the number of frames between the path and the label.
+_WITH_FRAMES = re.compile(r"^(?P<path>.*\.\w+)\s+\d+\s+(?P<label>\S+)$")
+
+
+class VideoSet:
+    """Paths of videos with their labels, and the names of the classes.
+
+    Args:
+        videos: pairs of a path and a label in [0, len(classes)), or -1 where there is none.
+        classes: names, in the order of the labels.
+
+    Raises:
+        ValueError: no video, or a label out of range.
+    """
+
+    def __init__(self, videos: Iterable[tuple[Path, int]], classes: Sequence[str]) -> None:
+        self.videos = [(Path(path), int(label)) for path, label in videos]
+        self.classes = tuple(classes)
+        if not self.videos:
+            raise ValueError("expected at least one video; the list is empty")
+        for path, label in self.videos:
+            if label != UNLABELLED and not 0 <= label < len(self.classes):
+                raise ValueError(
+                    f"labels must be in [0, {len(self.classes)}), or {UNLABELLED} for none; got "
+                    f"{label} for {path}. Are they counted from 1, or is a class name missing?"
+                )
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} videos, {len(self.classes)} classes)"
+
+
+class ClassFolders(VideoSet):
+    """Videos in one folder per class: ``root/class/video.mp4``; classes in alphabetical order.
+
+    Args:
+        root: the folder of class folders.
+        classes: the names and their order, where they are not simply the sorted folders.
+
+    Raises:
+        ValueError: no folder, a folder that is no class, or a class without videos.
+    """
+
+    def __init__(self, root: str | Path, classes: Sequence[str] | None = None) -> None:
+        root = Path(root)
+        folders = sorted(path.name for path in folder(root).iterdir() if path.is_dir())
+        names = list(folders if classes is None else classes)
+        unknown = sorted(set(folders) - set(names))
+        if unknown:
+            raise ValueError(f"{root} holds folders that are none of the classes: {unknown}")
+        videos = []
+        for label, name in enumerate(names):
+            found = sorted(videos_in(root / name)) if name in folders else []
+            if not found:
+                raise ValueError(
+                    f"class folder {root / name} holds no videos (looked for files in "
+                    f"{', '.join(SUFFIXES)}). Remove the folder or fill it"
+                )
+            videos += [(path, label) for path in found]
+        super().__init__(videos, names)
+
+
+class VideoList(VideoSet):
+    """Videos in a text file of lines ``path label``, the paths perhaps with spaces.
+
+    A third field between the two, as in SlowFast's lists, is the number of frames and is not used.
+    Lines end in LF or CRLF; empty ones are passed over.
+
+    Args:
+        path: the list.
+        root: what relative paths are relative to; the list's own folder if not given.
+        classes: names in the order of the labels; else they are the numbers up to the largest.
+        labelled: False for a list of paths alone (testing without labels).
+
+    Raises:
+        ValueError: the list is empty, a line has no label, or a label is out of range.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        root: str | Path | None = None,
+        classes: Sequence[str] | None = None,
+        labelled: bool = True,
+    ) -> None:
+        base = Path(path).parent if root is None else Path(root)
+        videos = []
+        for number, line in lines_of(path):
+            name, label = (line, UNLABELLED)
+            if labelled:
+                name, label = _path_and_label(line, f"{path}, line {number}")
+            videos.append((base / name, label))
+        if not videos:
+            raise ValueError(f"expected lines of `path label`; {path} is empty")
+        if classes is None:
+            classes = [str(label) for label in range(max(label for _, label in videos) + 1)]
+        super().__init__(videos, classes)
+
+
+def lines_of(path: str | Path) -> Iterable[tuple[int, str]]:
+    """Yield the number and the text of each line that holds any, without its line end."""
+    with Path(path).open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield number, line.strip()
+
+
+def folder(path: str | Path) -> Path:
+    """Return the path of a folder that exists, or raise ValueError."""
+    if not Path(path).is_dir():
+        raise ValueError(f"expected a folder; {path} is none. Is the dataset unpacked there?")
+    return Path(path)
+
+
+def videos_in(path: Path) -> Iterable[Path]:
+    """Yield the video files of one folder, told by their suffixes."""
+    return (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+
+
+def labels_of(names: Iterable[str]) -> dict[str, int]:
+    """Return the label of each class name, in the order given."""
+    return {name: label for label, name in enumerate(names)}
+
+
+def _path_and_label(line: str, where: str) -> tuple[str, int]:
+    """Split a line from the right, so that the path may hold spaces."""
+    match = _WITH_FRAMES.match(line) or _PLAIN.match(line)
+    if match is None or not re.fullmatch(r"-?\d+", match["label"]):
+        raise ValueError(
+            f"{where}: expected `path label`, the label a whole number; got {line!r}. "
+            "For a list without labels say labelled=False"
+        )
+    if int(match["label"]) < 0:
+        raise ValueError(f"{where}: labels count from 0; got {match['label']}")
+    return match["path"], int(match["label"])
