@@ -1,0 +1,265 @@
+"""Weights from a file into a model of the same norm or another, with a report of what was kept."""
+
+import os
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+WRAPPINGS = ("model", "model_state_dict", "state_dict")  # outermost first
+PREFIXES = ("_orig_mod.", "module.", "model.")
+RUNNING = ("running_mean", "running_var", "num_batches_tracked")
+SHOWN = 8
+
+State = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class CheckpointReport:
+    """What became of each tensor of a checkpoint; print it.
+
+    Attributes:
+        source: the file, or "state dict".
+        kept: keys of the model that were filled.
+        dropped: keys of the checkpoint that mean nothing in this model, such as the running
+            statistics of batch norm where the model has instance norm.
+        fresh: keys of the model's norms that the checkpoint says nothing about; they keep the
+            values they had.
+    """
+
+    source: str
+    kept: tuple[str, ...]
+    dropped: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.source}: {len(self.kept)} tensors kept"]
+        if self.dropped:
+            lines.append(f"  dropped {_listed(self.dropped)}")
+        if self.fresh:
+            lines.append(f"  left as they were {_listed(self.fresh)}")
+        return "\n".join(lines)
+
+
+def load_checkpoint(
+    model: nn.Module, checkpoint: str | os.PathLike[str] | Mapping[str, object]
+) -> CheckpointReport:
+    """Load weights into `model`, across norms where that means something, and say what was kept.
+
+    The state dict may be bare, wrapped (`state_dict`, `model`), and its keys prefixed (`module.`,
+    or `model.` as by Lightning, whose other keys are dropped). Every convolution and linear layer
+    must fit exactly. Scale and shift of a norm are per channel in batch, instance, group and layer
+    norm alike and are carried over between them; running statistics exist in batch norm alone and
+    are required there. Nothing of the model changes unless everything fits.
+
+    Args:
+        model: where the weights go. If it has a method `candidates(shapes)` yielding named models
+            of its family, a checkpoint that fits one of them is told so.
+        checkpoint: a file written by `torch.save`, or a state dict. Files are read with
+            `weights_only=True`: code in them is never run.
+
+    Raises:
+        ValueError: for a missing, truncated or corrupted file; for one without a state dict, with
+            values that are not finite floating-point tensors; for weights of another architecture
+            (listing what does not fit, and the class that does).
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.GroupNorm(2, 8))
+        >>> batch = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8))
+        >>> print(load_checkpoint(model, batch.state_dict()))
+        state dict: 4 tensors kept
+          dropped 3: 1.running_mean, 1.running_var, 1.num_batches_tracked
+    """
+    source = "state dict"
+    if not isinstance(checkpoint, Mapping):
+        source = os.fspath(checkpoint)
+        checkpoint = _read(source)
+    own = model.state_dict()
+    state, dropped = _strip_prefixes(_unwrap(checkpoint, source), own)
+    _check_tensors(state, source)
+    match = _match(model, own, state)
+    if match.missing or match.unexpected or match.misshapen:
+        raise ValueError(_misfit(model, state, match, source))
+    model.load_state_dict({**own, **match.chosen}, strict=True)
+    return CheckpointReport(
+        source, tuple(match.chosen), (*dropped, *match.dropped), tuple(match.fresh)
+    )
+
+
+@dataclass
+class _Match:
+    """Which tensor of a checkpoint goes where in a model, and what stands in the way."""
+
+    chosen: dict[str, torch.Tensor] = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
+    fresh: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    misshapen: list[str] = field(default_factory=list)
+
+
+def _match(model: nn.Module, own: State, state: State) -> _Match:
+    """Find a tensor of `state` for each of `own`; norms are matched by place, not by key."""
+    match, used = _Match(), set()
+    own_places, places = _norm_places(own), _norm_places(state)
+    key_at = {place: key for key, place in places.items()}
+    batch_norms = {site for site, leaf in own_places.values() if leaf == "running_mean"}
+    for key, tensor in own.items():
+        place = own_places.get(key)
+        source = key if key in state else key_at.get(place)
+        strict = place is None or place[0] in batch_norms
+        if source is not None and _fits(state[source], tensor, is_norm=place is not None):
+            match.chosen[key] = state[source].reshape(tensor.shape)
+            used.add(source)
+        elif source is not None and strict:
+            match.misshapen.append(
+                f"{key} {tuple(tensor.shape)}, there {tuple(state[source].shape)}"
+            )
+            used.add(source)
+        # Files older than torch 0.4.1 do not count batches, and torch itself forgives them that.
+        elif strict and not key.endswith(".num_batches_tracked"):
+            match.missing.append(key)
+        else:
+            match.fresh.append(key)
+    modules = {name for name, _ in model.named_modules()}
+    for key in state:
+        if key not in used:
+            site = places[key][0] if key in places else None
+            known = site in modules and site not in batch_norms
+            (match.dropped if known else match.unexpected).append(key)
+    return match
+
+
+def _norm_places(state: State) -> dict[str, tuple[str, str]]:
+    """Map each key that belongs to a norm to the norm's path and the name within it.
+
+    MinkowskiEngine keeps its batch norm one level down, under "bn"; that level is left out.
+    """
+    leaves: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in state.items():
+        path, _, leaf = key.rpartition(".")
+        leaves.setdefault(path, {})[leaf] = tensor
+    places = {}
+    for path, tensors in leaves.items():
+        weight, bias = tensors.get("weight"), tensors.get("bias")
+        has_affine = (
+            weight is not None
+            and bias is not None
+            and weight.numel() == bias.numel() == weight.shape[-1:].numel()
+        )
+        if has_affine or "running_mean" in tensors:
+            site = path.removesuffix(".bn")
+            places.update({f"{path}.{leaf}": (site, leaf) for leaf in tensors})
+    return places
+
+
+def _fits(tensor: torch.Tensor, target: torch.Tensor, *, is_norm: bool) -> bool:
+    """Say whether a tensor may fill its target; norms write (C,) also as (1, C)."""
+    return tensor.shape == target.shape or (is_norm and tensor.numel() == target.numel())
+
+
+def _read(path: str) -> object:
+    """Read a file of torch.save; whatever is wrong with it, name it."""
+    if not os.path.isfile(path):
+        raise ValueError(f"expected a checkpoint file; {path!r} is not a file")
+    try:
+        # torch reads the bytes of a tensor without comparing their checksum.
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():
+                    raise zipfile.BadZipFile(f"{damaged} fails its checksum")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    # A damaged pickle can raise anything at all: KeyError, struct.error, MemoryError, ...
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0][:200]
+        raise ValueError(
+            f"{path!r} cannot be read as a checkpoint: it is truncated, corrupted, or holds more "
+            f"than tensors ({type(error).__name__}: {reason}). If it is whole and you trust its "
+            "origin, pass torch.load(path, weights_only=False) instead of the path"
+        ) from error
+
+
+def _unwrap(checkpoint: object, source: str) -> dict[str, torch.Tensor]:
+    """Return the state dict within a checkpoint."""
+    inner = checkpoint
+    for key in WRAPPINGS:
+        if isinstance(inner, Mapping) and isinstance(inner.get(key), Mapping):
+            inner = inner[key]
+    if not isinstance(inner, Mapping) or not any(map(torch.is_tensor, inner.values())):
+        found = _listed(list(map(str, inner))) if isinstance(inner, Mapping) else type(inner)
+        raise ValueError(
+            f"{source} holds no state dict; expected one, bare or under one of {WRAPPINGS}; "
+            f"found {found}"
+        )
+    return dict(inner)
+
+
+def _strip_prefixes(
+    state: dict[str, torch.Tensor], own: State
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Take off what wrappers put before every key; return also the keys without it."""
+    dropped: list[str] = []
+    while True:
+        prefix = next(
+            (
+                prefix
+                for prefix in PREFIXES
+                if any(str(key).startswith(prefix) for key in state)
+                and not any(key.startswith(prefix) for key in own)
+            ),
+            None,
+        )
+        if prefix is None:
+            return state, dropped
+        dropped += [key for key in state if not str(key).startswith(prefix)]
+        state = {
+            key.removeprefix(prefix): tensor
+            for key, tensor in state.items()
+            if str(key).startswith(prefix)
+        }
+
+
+def _check_tensors(state: Mapping[object, object], source: str) -> None:
+    """Refuse what no layer of a working model holds."""
+    for key, tensor in state.items():
+        if not isinstance(key, str) or not isinstance(tensor, torch.Tensor):
+            raise ValueError(
+                f"{source}: a state dict maps names to tensors; got {key!r} -> "
+                f"{type(tensor).__name__}"
+            )
+        counts = key.endswith("num_batches_tracked")
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+            raise ValueError(f"{source}: {key} must be a dense tensor; got {tensor.layout}")
+        if not (counts or tensor.is_floating_point()):
+            raise ValueError(f"{source}: {key} must be floating point; got {tensor.dtype}")
+        if not counts and not bool(torch.isfinite(tensor.float()).all()):
+            raise ValueError(f"{source}: {key} holds NaN or infinity; the file is damaged")
+
+
+def _misfit(model: nn.Module, state: State, match: _Match, source: str) -> str:
+    """Say what does not fit, and which model of the family the checkpoint is of."""
+    lines = [f"{source} does not fit this {type(model).__name__}"]
+    for title, keys in (
+        ("missing there", match.missing),
+        ("unknown here", match.unexpected),
+        ("of another shape", match.misshapen),
+    ):
+        if keys:
+            lines.append(f"  {title}: {_listed(keys)}")
+    if match.missing and all(key.rpartition(".")[2] in RUNNING for key in match.missing):
+        lines.append("  it holds no running statistics: it was trained with another norm")
+    shapes = {key: tensor.shape for key, tensor in state.items()}
+    for name, candidate in getattr(model, "candidates", lambda shapes: ())(shapes):
+        other = _match(candidate, candidate.state_dict(), state)
+        if not (other.missing or other.unexpected or other.misshapen):
+            lines.append(f"  it fits {name}")
+    return "\n".join(lines)
+
+
+def _listed(keys: Iterable[str]) -> str:
+    """Write the number of keys and the first few."""
+    keys = list(keys)
+    more = f", and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+    return f"{len(keys)}: {', '.join(keys[:SHOWN])}{more}"

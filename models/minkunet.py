@@ -1,0 +1,290 @@
+"""MinkUNet, a sparse U-Net over voxels or points (Choy et al., 2019), with any norm."""
+
+from collections.abc import Callable, Iterator, Mapping
+from inspect import signature
+
+import torch
+from torch import nn
+
+from geonorm import SparseInstanceNorm
+from geonorm.models.minkunet_blocks import (
+    ME,
+    BasicBlock,
+    Bottleneck,
+    Convolution,
+    ConvolutionTranspose,
+    norm_relu,
+)
+from geonorm.models.minkunet_points import check_input, voxelize
+from geonorm.models.norm_argument import Norm, resolve
+from geonorm.sparse import with_features
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "instance": SparseInstanceNorm,
+    "batch": ME.MinkowskiBatchNorm,
+    "none": lambda channels: nn.Identity(),
+}
+STAGES = {
+    "stem": "stem",
+    **{f"encoder{level}": "encoder" for level in (1, 2, 3)},
+    "bottleneck": "bottleneck",
+    **{f"decoder{level}": "decoder" for level in (1, 2, 3, 4)},
+}
+# (stage, convolution, norm, blocks) of each level; the names are those of the public checkpoints.
+DOWN = (
+    ("encoder1", "conv1p1s2", "bn1", "block1"),
+    ("encoder2", "conv2p2s2", "bn2", "block2"),
+    ("encoder3", "conv3p4s2", "bn3", "block3"),
+    ("bottleneck", "conv4p8s2", "bn4", "block4"),
+)
+UP = (
+    ("decoder1", "convtr4p16s2", "bntr4", "block5"),
+    ("decoder2", "convtr5p8s2", "bntr5", "block6"),
+    ("decoder3", "convtr6p4s2", "bntr6", "block7"),
+    ("decoder4", "convtr7p2s2", "bntr7", "block8"),
+)
+STEM_WIDTH = 32
+ENCODER = (32, 64, 128, 256)
+
+
+class MinkUNet(nn.Module):
+    """A sparse U-Net: stem, four strided encoders, four decoders with skips, a linear classifier.
+
+    Given points (a `TensorField`), it averages them into voxels, and gives each point the output of
+    its voxel. With `point_stem`, a linear layer, a norm and a ReLU see every point before that.
+
+    Args:
+        in_channels: features of each voxel or point.
+        out_channels: outputs of each voxel or point, usually classes.
+        norm: a name ("instance", "batch", "none"), a callable taking the number of channels, or a
+            mapping from stage ("stem", "encoder", "bottleneck", "decoder", or one of "encoder1" to
+            "encoder3" and "decoder1" to "decoder4") to either, with "default" for the rest.
+        D: dimensions of space.
+        point_stem: channels of the per-point stem; None for no such stem.
+
+    Shape:
+        - Input: `SparseTensor` or `TensorField` with features (N, in_channels).
+        - Output: the same kind with features (N, out_channels), rows in the input's order.
+
+    Raises:
+        ValueError: for features of another width, another dimension, an unknown norm or stage.
+        TypeError: for any other kind of input or for features that are not floating point.
+
+    Edge cases: under instance norm a scan that falls into one voxel of a level keeps only the
+    norm's bias there, as with every instance norm of one element.
+
+    Source: 4D Spatio-Temporal ConvNets, Choy, Gwak and Savarese, CVPR 2019.
+    """
+
+    BLOCK: type[BasicBlock] | type[Bottleneck] = BasicBlock
+    LAYERS: tuple[int, ...]
+    PLANES: tuple[int, ...]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        norm: Norm = "instance",
+        D: int = 3,  # noqa: N803  (the name under which MinkowskiEngine's users know it)
+        point_stem: int | None = None,
+    ):
+        super().__init__()
+        self.in_channels, self.out_channels, self.dimension = in_channels, out_channels, D
+
+        def maker(stage: str) -> Callable[[int], nn.Module]:
+            return lambda channels: resolve(norm, stage, channels, NORMS, STAGES)
+
+        self.point_linear = self.point_norm = None
+        if point_stem is not None:
+            self.point_linear = ME.MinkowskiLinear(in_channels, point_stem, bias=False)
+            self.point_norm = maker("stem")(point_stem)
+            in_channels = point_stem
+        self.conv0p1s1 = Convolution(in_channels, STEM_WIDTH, kernel_size=5, dimension=D)
+        self.bn0 = maker("stem")(STEM_WIDTH)
+        planes, depths = iter(self.PLANES), iter(self.LAYERS)
+        width, skips = STEM_WIDTH, [STEM_WIDTH]
+        for stage, conv, bn, block in DOWN:
+            setattr(self, conv, Convolution(width, width, kernel_size=2, stride=2, dimension=D))
+            setattr(self, bn, maker(stage)(width))
+            blocks, width = self._blocks(width, next(planes), next(depths), maker(stage))
+            setattr(self, block, blocks)
+            skips.append(width)
+        skips.pop()
+        for stage, conv, bn, block in UP:
+            up = next(planes)
+            deconvolution = ConvolutionTranspose(width, up, kernel_size=2, stride=2, dimension=D)
+            setattr(self, conv, deconvolution)
+            setattr(self, bn, maker(stage)(up))
+            blocks, width = self._blocks(up + skips.pop(), up, next(depths), maker(stage))
+            setattr(self, block, blocks)
+        self.final = Convolution(width, out_channels, kernel_size=1, bias=True, dimension=D)
+
+    def _blocks(
+        self, channels: int, planes: int, depth: int, make_norm: Callable[[int], nn.Module]
+    ) -> tuple[nn.Sequential, int]:
+        """Return `depth` residual blocks and the number of channels they put out."""
+        width = planes * self.BLOCK.expansion
+        widths = [channels] + [width] * (depth - 1)
+        blocks = [self.BLOCK(wide, planes, make_norm, self.dimension) for wide in widths]
+        return nn.Sequential(*blocks), width
+
+    def forward(
+        self, x: ME.SparseTensor | ME.TensorField, point_weights: torch.Tensor | None = None
+    ) -> ME.SparseTensor | ME.TensorField:
+        """Classify every row of x.
+
+        Args:
+            x: voxels or points.
+            point_weights: for a `TensorField`, the weight of each point, (N,): in the average of
+                its voxel, and in the point stem's norm if that takes weights. Weights of
+                1 / multiplicity undo any duplication of points.
+        """
+        check_input(self, x, point_weights)
+        if x.F.dtype != self.conv0p1s1.kernel.dtype:
+            x = with_features(x, x.F.to(self.conv0p1s1.kernel.dtype))
+        points = x
+        if self.point_linear is not None:
+            options = {}
+            if point_weights is not None and "point_weights" in signature(
+                self.point_norm.forward
+            ).parameters:
+                options["point_weights"] = point_weights
+            points = norm_relu(self.point_norm, self.point_linear(x), **options)
+        if isinstance(x, ME.SparseTensor):
+            return self._voxels(points)
+        return self._voxels(voxelize(points, point_weights)).slice(points)
+
+    def _voxels(self, x: ME.SparseTensor) -> ME.SparseTensor:
+        """Run the U-Net proper."""
+        x = norm_relu(self.bn0, self.conv0p1s1(x))
+        skips = [x]
+        for _, conv, bn, block in DOWN:
+            x = norm_relu(getattr(self, bn), getattr(self, conv)(x))
+            x = getattr(self, block)(x)
+            skips.append(x)
+        skips.pop()
+        for _, conv, bn, block in UP:
+            x = norm_relu(getattr(self, bn), getattr(self, conv)(x))
+            x = getattr(self, block)(ME.cat(x, skips.pop()))
+        return self.final(x)
+
+    @staticmethod
+    def candidates(shapes: Mapping[str, torch.Size]) -> Iterator[tuple[str, nn.Module]]:
+        """Yield every variant, without memory, with the channels that a state dict's shapes tell.
+
+        Args:
+            shapes: the shape under each key of the state dict.
+        """
+        stem, final = shapes.get("conv0p1s1.kernel", ()), shapes.get("final.kernel", ())
+        if len(stem) != 3 or len(final) != 2:
+            return
+        arguments = {"in_channels": stem[1], "out_channels": final[1]}
+        dimension = next((d for d in range(1, 7) if 5**d == stem[0]), None)
+        if dimension is None:
+            return
+        if dimension != 3:
+            arguments["D"] = dimension
+        point_linear = shapes.get("point_linear.linear.weight", ())
+        if len(point_linear) == 2:
+            arguments["in_channels"] = point_linear[1]
+            arguments["point_stem"] = point_linear[0]
+        written = ", ".join(f"{key}={value}" for key, value in arguments.items())
+        for variant in VARIANTS:
+            with torch.device("meta"):
+                yield f"{variant.__name__}({written})", variant(**arguments)
+
+
+class MinkUNet14(MinkUNet):
+    """One basic block per level; decoder 256, 128, 96, 96."""
+
+    LAYERS = (1, 1, 1, 1, 1, 1, 1, 1)
+    PLANES = (*ENCODER, 256, 128, 96, 96)
+
+
+class MinkUNet14A(MinkUNet14):
+    """One basic block per level; decoder 128, 128, 96, 96."""
+
+    PLANES = (*ENCODER, 128, 128, 96, 96)
+
+
+class MinkUNet14B(MinkUNet14):
+    """One basic block per level; decoder 128, 128, 128, 128."""
+
+    PLANES = (*ENCODER, 128, 128, 128, 128)
+
+
+class MinkUNet14C(MinkUNet14):
+    """One basic block per level; decoder 192, 192, 128, 128."""
+
+    PLANES = (*ENCODER, 192, 192, 128, 128)
+
+
+class MinkUNet14D(MinkUNet14):
+    """One basic block per level; decoder 384, 384, 384, 384."""
+
+    PLANES = (*ENCODER, 384, 384, 384, 384)
+
+
+class MinkUNet18(MinkUNet):
+    """Two basic blocks per level; decoder 256, 128, 96, 96."""
+
+    LAYERS = (2, 2, 2, 2, 2, 2, 2, 2)
+    PLANES = (*ENCODER, 256, 128, 96, 96)
+
+
+class MinkUNet18A(MinkUNet18):
+    """Two basic blocks per level; decoder 128, 128, 96, 96."""
+
+    PLANES = (*ENCODER, 128, 128, 96, 96)
+
+
+class MinkUNet18B(MinkUNet18):
+    """Two basic blocks per level; decoder 128, 128, 128, 128."""
+
+    PLANES = (*ENCODER, 128, 128, 128, 128)
+
+
+class MinkUNet18D(MinkUNet18):
+    """Two basic blocks per level; decoder 384, 384, 384, 384."""
+
+    PLANES = (*ENCODER, 384, 384, 384, 384)
+
+
+class MinkUNet34C(MinkUNet):
+    """2, 3, 4, 6 basic blocks down, 2 per level up; decoder 256, 128, 96, 96."""
+
+    LAYERS = (2, 3, 4, 6, 2, 2, 2, 2)
+    PLANES = (*ENCODER, 256, 128, 96, 96)
+
+
+class MinkUNet34A(MinkUNet34C):
+    """As MinkUNet34C; decoder 256, 128, 64, 64."""
+
+    PLANES = (*ENCODER, 256, 128, 64, 64)
+
+
+class MinkUNet34B(MinkUNet34C):
+    """As MinkUNet34C; decoder 256, 128, 64, 32."""
+
+    PLANES = (*ENCODER, 256, 128, 64, 32)
+
+
+class MinkUNet50(MinkUNet34C):
+    """As MinkUNet34C, of bottleneck blocks."""
+
+    BLOCK = Bottleneck
+
+
+class MinkUNet101(MinkUNet50):
+    """As MinkUNet50 with 23 blocks at the bottleneck."""
+
+    LAYERS = (2, 3, 4, 23, 2, 2, 2, 2)
+
+
+MinkUNet34 = MinkUNet34C
+VARIANTS = (
+    MinkUNet14, MinkUNet14A, MinkUNet14B, MinkUNet14C, MinkUNet14D,
+    MinkUNet18, MinkUNet18A, MinkUNet18B, MinkUNet18D,
+    MinkUNet34A, MinkUNet34B, MinkUNet34C,
+    MinkUNet50, MinkUNet101,
+)

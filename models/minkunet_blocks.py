@@ -1,0 +1,111 @@
+"""The parts of MinkUNet: convolutions of any float dtype, norm with ReLU, residual blocks."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from geonorm.sparse import with_features
+
+try:
+    import MinkowskiEngine as ME
+except ImportError as error:
+    raise ImportError(
+        f"MinkUNet needs MinkowskiEngine, which cannot be imported here ({error}); "
+        "run `python tools/install_minkowski.py` from the geonorm checkout"
+    ) from error
+
+MakeNorm = Callable[[int], nn.Module]
+
+
+class _AnyDtype:
+    """Makes a MinkowskiEngine convolution cast its input and obey `torch.device` contexts."""
+
+    def forward(self, x: ME.SparseTensor) -> ME.SparseTensor:
+        # The 1x1 kernel is a matrix product and returns half precision under autocast; the other
+        # kernels take nothing but the dtype of their own weights.
+        if x.F.dtype != self.kernel.dtype:
+            x = with_features(x, x.F.to(self.kernel.dtype))
+        return super().forward(x)
+
+    def reset_parameters(self, is_transpose: bool = False) -> None:
+        # The engine allocates through torch.FloatTensor, which is always on the CPU.
+        if self.kernel.device != (device := torch.empty(0).device):
+            self.kernel = nn.Parameter(torch.empty(self.kernel.shape, device=device))
+            if self.bias is not None:
+                self.bias = nn.Parameter(torch.empty(self.bias.shape, device=device))
+        super().reset_parameters(is_transpose)
+
+
+class Convolution(_AnyDtype, ME.MinkowskiConvolution):
+    """A sparse convolution with He initialization (He et al., 2015)."""
+
+    def reset_parameters(self, is_transpose: bool = False) -> None:
+        """Draw the kernel from N(0, 2 / fan-out) and the bias, if any, as the engine does."""
+        super().reset_parameters(is_transpose)
+        ME.utils.kaiming_normal_(self.kernel, mode="fan_out", nonlinearity="relu")
+
+
+class ConvolutionTranspose(_AnyDtype, ME.MinkowskiConvolutionTranspose):
+    """A sparse transposed convolution."""
+
+
+def norm_relu(norm: nn.Module, x: ME.SparseTensor | ME.TensorField, **options: torch.Tensor):
+    """Return max(norm(x), 0), of the kind of x; the one place where a ReLU follows a norm."""
+    x = norm(x, **options)
+    return with_features(x, torch.relu(x.F))
+
+
+class _Residual(nn.Module):
+    """What both blocks share: the shortcut, projected where the number of channels changes."""
+
+    expansion = 1
+
+    def __init__(self, channels: int, planes: int, make_norm: MakeNorm, dimension: int):
+        super().__init__()
+        out_channels = planes * self.expansion
+        self._add_branch(channels, planes, make_norm, dimension)
+        self.downsample = None
+        if channels != out_channels:
+            self.downsample = nn.Sequential(
+                Convolution(channels, out_channels, kernel_size=1, dimension=dimension),
+                make_norm(out_channels),
+            )
+
+    def forward(self, x: ME.SparseTensor) -> ME.SparseTensor:
+        """Return relu(branch(x) + shortcut(x))."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self._branch(x)
+        return with_features(out, torch.relu(out.F + shortcut.F))
+
+
+class BasicBlock(_Residual):
+    """Two 3-wide convolutions and a shortcut (He et al., 2016)."""
+
+    def _add_branch(self, channels: int, planes: int, make_norm: MakeNorm, dimension: int) -> None:
+        self.conv1 = Convolution(channels, planes, kernel_size=3, dimension=dimension)
+        self.norm1 = make_norm(planes)
+        self.conv2 = Convolution(planes, planes, kernel_size=3, dimension=dimension)
+        self.norm2 = make_norm(planes)
+
+    def _branch(self, x: ME.SparseTensor) -> ME.SparseTensor:
+        return self.norm2(self.conv2(norm_relu(self.norm1, self.conv1(x))))
+
+
+class Bottleneck(_Residual):
+    """A 1-, a 3- and a 1-wide convolution and a shortcut; four times as wide outside as inside."""
+
+    expansion = 4
+
+    def _add_branch(self, channels: int, planes: int, make_norm: MakeNorm, dimension: int) -> None:
+        wide = planes * self.expansion
+        self.conv1 = Convolution(channels, planes, kernel_size=1, dimension=dimension)
+        self.norm1 = make_norm(planes)
+        self.conv2 = Convolution(planes, planes, kernel_size=3, dimension=dimension)
+        self.norm2 = make_norm(planes)
+        self.conv3 = Convolution(planes, wide, kernel_size=1, dimension=dimension)
+        self.norm3 = make_norm(wide)
+
+    def _branch(self, x: ME.SparseTensor) -> ME.SparseTensor:
+        x = norm_relu(self.norm1, self.conv1(x))
+        return self.norm3(self.conv3(norm_relu(self.norm2, self.conv2(x))))

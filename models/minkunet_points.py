@@ -1,0 +1,62 @@
+"""What MinkUNet does with its input before the first convolution: checks, and points to voxels."""
+
+import torch
+
+from geonorm.models.minkunet_blocks import ME
+from geonorm.sparse import with_features
+
+SLICEABLE = ("UNWEIGHTED_AVERAGE", "RANDOM_SUBSAMPLE")
+
+
+def check_input(model: torch.nn.Module, x: object, point_weights: torch.Tensor | None) -> None:
+    """Refuse what the engine would meet with an assertion or a wrong answer."""
+    name = type(model).__name__
+    if not isinstance(x, ME.SparseTensor | ME.TensorField):
+        raise TypeError(
+            f"{name} takes a MinkowskiEngine SparseTensor or TensorField; got "
+            f"{type(x).__name__}. Wrap features and coordinates in one of them"
+        )
+    if not x.F.is_floating_point():
+        raise TypeError(f"features must be floating point; got {x.F.dtype}. Call .float()")
+    if x.F.shape[1] != model.in_channels:
+        raise ValueError(
+            f"features must be (N, {model.in_channels}); got {tuple(x.F.shape)}. "
+            f"Did you mean {name}(in_channels={x.F.shape[1]}, ...)?"
+        )
+    dimension = x.D
+    if dimension != model.dimension:
+        raise ValueError(
+            f"coordinates must have a batch column and {model.dimension} dimensions; got "
+            f"{dimension} dimensions. Did you mean {name}(..., D={dimension})?"
+        )
+    if isinstance(x, ME.TensorField) and x.quantization_mode.name not in SLICEABLE:
+        raise ValueError(
+            f"a TensorField must be quantized by one of {SLICEABLE} for its voxels to be "
+            f"carried back to its points; got {x.quantization_mode.name}"
+        )
+    if point_weights is not None:
+        _check_weights(x, point_weights)
+
+
+def _check_weights(x: ME.SparseTensor | ME.TensorField, weights: torch.Tensor) -> None:
+    """Refuse weights that do not weigh the points of x."""
+    if not isinstance(x, ME.TensorField):
+        raise TypeError("point_weights weigh the points of a TensorField; got a SparseTensor")
+    if weights.shape != x.F.shape[:1] or not weights.is_floating_point():
+        raise ValueError(
+            f"point_weights must be floating point, ({x.F.shape[0]},), one per point; "
+            f"got {weights.dtype} {tuple(weights.shape)}"
+        )
+    if not weights.is_cuda and not bool((weights > 0).all()):
+        raise ValueError("point_weights must be positive: a voxel of weight 0 has no average")
+
+
+def voxelize(points: ME.TensorField, weights: torch.Tensor | None) -> ME.SparseTensor:
+    """Average the points of each voxel, each point with its weight if there are any."""
+    if weights is None:
+        return points.sparse()
+    weights = weights.to(points.F.dtype)[:, None]
+    sums = with_features(points, torch.cat((points.F * weights, weights), dim=1)).sparse(
+        quantization_mode=ME.SparseTensorQuantizationMode.UNWEIGHTED_SUM
+    )
+    return with_features(sums, sums.F[:, :-1] / sums.F[:, -1:])

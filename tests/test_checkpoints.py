@@ -1,0 +1,273 @@
+"""Weights from files: wrapped, of another norm, of another architecture, damaged."""
+
+import pytest
+import torch
+from torch import nn
+
+from geonorm.models import CheckpointReport, load_checkpoint
+
+
+class Small(nn.Module):
+    """Two convolutions and a norm of each kind of key: flat, one level down, none."""
+
+    def __init__(self, norm=nn.BatchNorm1d, width=6, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.conv = nn.Linear(3, width)
+        self.norm = norm(width)
+        self.blocks = nn.Sequential(nn.Linear(width, width, bias=False), norm(width))
+        self.final = nn.Linear(width, 2)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter)
+
+    @staticmethod
+    def candidates(shapes):
+        with torch.device("meta"):
+            for width in (6, 8):
+                yield f"Small(width={width})", Small(width=width)
+
+
+class Nested(nn.Module):
+    """A norm one level down, as MinkowskiBatchNorm keeps it."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.bn = nn.BatchNorm1d(channels)
+
+
+class Rowed(nn.Module):
+    """A norm with (1, C) parameters, as MinkowskiInstanceNorm keeps them."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, channels))
+        self.bias = nn.Parameter(torch.zeros(1, channels))
+
+
+def group(channels):
+    return nn.GroupNorm(2, channels)
+
+
+def nothing(channels):
+    return nn.Identity()
+
+
+def affine(model):
+    """Return every parameter, flat, by the order of the layers."""
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": state, "iteration": torch.tensor(7)},
+        lambda state: {"module." + key: value for key, value in state.items()},
+        lambda state: {"state_dict": {"model." + key: value for key, value in state.items()}},
+        lambda state: {"state_dict": {"model.module." + k: value for k, value in state.items()}},
+        lambda state: {"state_dict": {"model._orig_mod." + k: v for k, v in state.items()}},
+    ],
+)
+@pytest.mark.parametrize("in_file", [True, False])
+def test_wrapped_state_dicts_load_completely(tmp_path, wrap, in_file):
+    trained, model = Small(seed=1), Small()
+    trained.norm.running_mean.fill_(3)
+    checkpoint = wrap(trained.state_dict())
+    if in_file:
+        torch.save(checkpoint, tmp_path / "weights.pth")
+        checkpoint = tmp_path / "weights.pth"
+    report = load_checkpoint(model, checkpoint)
+    for key, value in trained.state_dict().items():
+        assert torch.equal(model.state_dict()[key], value), key
+    assert set(report.kept) == set(trained.state_dict())
+    assert not report.dropped
+    assert not report.fresh
+
+
+def test_other_keys_of_a_lightning_file_are_dropped_and_said():
+    state = {"model." + key: value for key, value in Small(seed=1).state_dict().items()}
+    report = load_checkpoint(Small(), {"state_dict": {**state, "loss.weight": torch.ones(2)}})
+    assert report.dropped == ("loss.weight",)
+
+
+@pytest.mark.parametrize("source", [nn.BatchNorm1d, Nested, Rowed, group])
+@pytest.mark.parametrize("target", [Rowed, group])
+def test_scale_and_shift_carry_over_between_norms(source, target):
+    trained, model = Small(source, seed=1), Small(target)
+    assert not torch.equal(affine(model), affine(trained))
+    report = load_checkpoint(model, trained.state_dict())
+    assert torch.equal(affine(model), affine(trained))
+    assert not report.fresh
+    statistics = sum("running" in key or "num_b" in key for key in trained.state_dict())
+    assert len(report.dropped) == statistics
+
+
+def test_norm_without_parameters_drops_them():
+    trained, model = Small(seed=1), Small(nothing)
+    report = load_checkpoint(model, trained.state_dict())
+    assert torch.equal(model.blocks[0].weight, trained.blocks[0].weight)
+    assert len(report.dropped) == 10
+    assert not report.fresh
+
+
+def test_norm_unknown_to_the_file_stays_as_it_was():
+    trained, model = Small(nothing, seed=1), Small(group)
+    before = model.norm.weight.clone()
+    report = load_checkpoint(model, trained.state_dict())
+    assert torch.equal(model.norm.weight, before)
+    assert report.fresh == ("norm.weight", "norm.bias", "blocks.1.weight", "blocks.1.bias")
+
+
+def test_batch_norm_needs_its_running_statistics():
+    with pytest.raises(ValueError, match=r"missing there: 4: norm\.running_mean.*\n.*another norm"):
+        load_checkpoint(Small(), Small(group).state_dict())
+
+
+def test_file_that_never_counted_batches_still_loads():
+    trained = Small(seed=1)
+    state = {k: v for k, v in trained.state_dict().items() if "num_batches" not in k}
+    report = load_checkpoint(model := Small(), state)
+    assert torch.equal(affine(model), affine(trained))
+    assert len(report.fresh) == 2
+
+
+def test_report_prints_what_was_kept_and_dropped():
+    report = load_checkpoint(Small(group), Small(seed=1).state_dict())
+    assert isinstance(report, CheckpointReport)
+    assert str(report) == (
+        "state dict: 9 tensors kept\n"
+        "  dropped 6: norm.running_mean, norm.running_var, norm.num_batches_tracked, "
+        "blocks.1.running_mean, blocks.1.running_var, blocks.1.num_batches_tracked"
+    )
+
+
+def refuse(model, checkpoint, match):
+    """Check the error, and that the model is as it was."""
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=match):
+        load_checkpoint(model, checkpoint)
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
+
+
+def test_other_architecture_is_refused_with_the_one_that_fits():
+    trained = Small(width=8)
+    shapes = r"(?s)not fit this Small\n.*conv\.weight \(6, 3\), there \(8, 3\).*"
+    refuse(Small(), trained.state_dict(), shapes + r"it fits Small\(width=8\)$")
+    refuse(Small(), {"a.weight": torch.ones(2)}, r"(?s)missing there: 13: .*unknown here: 1: a\.w")
+
+
+def test_architecture_that_nothing_fits_gets_no_suggestion():
+    with pytest.raises(ValueError, match="does not fit this Small") as caught:
+        load_checkpoint(Small(), Small(width=7).state_dict())
+    assert "it fits" not in str(caught.value)
+
+
+def test_one_layer_too_many_is_refused():
+    state = {**Small().state_dict(), "extra.weight": torch.ones(2, 2)}
+    refuse(Small(), state, r"unknown here: 1: extra\.weight")
+    state = {**Small(nothing).state_dict(), "extra.weight": torch.ones(2)}
+    refuse(Small(nothing), state, r"unknown here: 1: extra\.weight")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"norm.weight": "text"}, "maps names to tensors; got 'norm.weight' -> str"),
+        ({3: torch.ones(2)}, "maps names to tensors; got 3 -> Tensor"),
+        ({"conv.bias": torch.ones(6, dtype=torch.int32)}, r"conv\.bias must be floating point"),
+        ({"conv.bias": torch.full((6,), torch.nan)}, r"conv\.bias holds NaN or infinity"),
+        ({"conv.bias": torch.ones(6).to_sparse()}, r"conv\.bias must be a dense tensor"),
+    ],
+)
+def test_values_that_no_model_holds_are_refused(change, match):
+    refuse(Small(), {**Small(seed=1).state_dict(), **change}, match)
+
+
+@pytest.mark.parametrize("checkpoint", [{}, {"epoch": 3}, {"state_dict": {}}])
+def test_file_without_weights_is_refused(checkpoint, tmp_path):
+    torch.save(checkpoint, tmp_path / "weights.pth")
+    refuse(Small(), tmp_path / "weights.pth", r"weights\.pth holds no state dict; expected one")
+
+
+def test_missing_file_and_folder_are_refused(tmp_path):
+    refuse(Small(), tmp_path / "none.pth", r"none\.pth' is not a file")
+    refuse(Small(), tmp_path, "is not a file")
+
+
+def test_truncated_file_is_refused_by_name(tmp_path):
+    torch.save(Small(seed=1).state_dict(), tmp_path / "whole.pth")
+    whole = (tmp_path / "whole.pth").read_bytes()
+    cut = tmp_path / "cut.pth"
+    for length in range(0, len(whole), 97):
+        cut.write_bytes(whole[:length])
+        refuse(Small(), cut, r"cut\.pth' cannot be read as a checkpoint: it is truncated")
+
+
+def test_corrupted_bytes_are_refused_or_harmless(tmp_path):
+    trained = Small(seed=1)
+    torch.save(trained.state_dict(), tmp_path / "whole.pth")
+    whole = (tmp_path / "whole.pth").read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    refused = 0
+    for position in torch.randint(0, len(whole), (300,), generator=generator).tolist():
+        damaged = bytearray(whole)
+        damaged[position] ^= 0xFF
+        (tmp_path / "damaged.pth").write_bytes(damaged)
+        model = Small()
+        try:
+            load_checkpoint(model, tmp_path / "damaged.pth")
+        except ValueError:
+            refused += 1
+        else:
+            assert torch.equal(affine(model), affine(trained)), position
+    assert refused > 100
+
+
+def test_objects_other_than_tensors_are_never_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    torch.save({"state_dict": Small().state_dict(), "config": Evil()}, tmp_path / "evil.pth")
+    refuse(Small(), tmp_path / "evil.pth", "holds more than tensors")
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.fixture(scope="module")
+def public_state():
+    """Weights under the keys of a public MinkUNet file, none of them as a new model draws them."""
+    pytest.importorskip("MinkowskiEngine", reason="run tools/install_minkowski.py")
+    from geonorm.models import MinkUNet14A
+
+    torch.manual_seed(3)
+    state = MinkUNet14A(3, 20, norm="batch").state_dict()
+    return {k: v if "num_b" in k else torch.rand_like(v) + 0.5 for k, v in state.items()}
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance", "none", {"default": "batch", "stem": "none"}])
+def test_public_minkunet_file(public_state, norm):
+    from geonorm.models import MinkUNet14A
+
+    model = MinkUNet14A(3, 20, norm=norm)
+    report = load_checkpoint(model, {"state_dict": public_state})
+    assert not report.fresh
+    assert len(report.kept) == len(model.state_dict())
+    assert len(report.kept) + len(report.dropped) == len(public_state)
+    loaded = {key.replace(".bn.", "."): value for key, value in model.state_dict().items()}
+    for key, value in public_state.items():
+        if (key := key.replace(".bn.", ".")) in loaded:
+            assert torch.equal(loaded[key], value), key
+    assert bool(report.dropped) == (norm != "batch")
+
+
+def test_public_file_of_another_minkunet_names_the_class(public_state):
+    from geonorm.models import MinkUNet18A, MinkUNet34C
+
+    refuse(
+        MinkUNet34C(3, 20, norm="batch"), public_state,
+        r"(?s)not fit this MinkUNet34C\n.*it fits MinkUNet14A\(in_channels=3, out_channels=20\)$",
+    )
+    state = MinkUNet18A(4, 13, norm="instance", D=2, point_stem=8).state_dict()
+    fits = r"it fits MinkUNet18A\(in_channels=4, out_channels=13, D=2, point_stem=8\)$"
+    refuse(MinkUNet34C(3, 20), state, fits)
