@@ -1,0 +1,304 @@
+"""train_seg.py: its parts by hand, and its documented commands with short limits."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch.nn import functional
+
+pytest.importorskip("lightning")
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from segmentation.report import table
+from segmentation.scores import class_iou, scan_mean_loss
+from training.cli import complete
+from training.optimization import Optimization
+from training.sampler import EpochSampler
+
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
+TINY = [
+    "--data.train.init_args.num_scans=3",
+    "--data.val.init_args.num_scans=2",
+    "--data.voxel_size=0.8",
+    "--data.batch_size=1",
+    "--trainer.max_epochs=1",
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+]
+
+
+def train_seg(*args, cwd, expect=0):
+    """Run the tool as a user does and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, TOOLS / "train_seg.py", *map(str, args)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def random_rows(counts, num_classes=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    total = sum(counts)
+    logits = torch.randn(total, num_classes, generator=generator, requires_grad=True)
+    labels = torch.randint(0, num_classes, (total,), generator=generator)
+    index = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    return logits, labels, index
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 2.0, 0.5, 3.0])])
+def test_loss_is_the_mean_of_each_scans_mean(weights):
+    logits, labels, index = random_rows([100, 3, 40])
+    labels[::7] = 255
+    order = torch.randperm(len(labels))
+    loss = scan_mean_loss(logits[order], labels[order], index[order], 3, weights)
+    expected = torch.stack([
+        functional.cross_entropy(logits[index == i], labels[index == i], weights, ignore_index=255)
+        for i in range(3)
+    ]).mean()  # fmt: skip
+    torch.testing.assert_close(loss, expected)
+    whole = functional.cross_entropy(logits, labels, weights, ignore_index=255)
+    assert abs(loss - whole) > 1e-3  # the plain mean over rows is something else
+
+
+def test_scans_without_a_label_count_for_nothing():
+    logits, labels, index = random_rows([10, 20])
+    labels[index == 1] = 255
+    loss = scan_mean_loss(logits, labels, index, 3)
+    alone = functional.cross_entropy(logits[:10], labels[:10])
+    torch.testing.assert_close(loss, alone)
+    loss.backward()
+    assert (logits.grad[10:] == 0).all()
+
+
+def test_loss_of_nothing_is_zero_with_zero_gradient():
+    logits, labels, index = random_rows([5])
+    loss = scan_mean_loss(logits, torch.full_like(labels, 255), index, 1)
+    loss.backward()
+    assert loss == 0
+    assert (logits.grad == 0).all()
+
+
+def test_iou_by_hand_leaves_absent_classes_out():
+    matrix = torch.tensor([[3, 1, 0], [1, 5, 2], [0, 0, 0]])
+    iou = class_iou(matrix)
+    assert iou[:2].tolist() == pytest.approx([3 / 5, 5 / 9])
+    assert math.isnan(iou[2])
+    text = table(matrix, ["road", "car", "bus"])
+    assert "absent" in text
+    assert f"{(3 / 5 + 5 / 9) / 2:.3f}" in text
+    assert "mean of the 2 classes present" in text
+
+
+def test_iou_equals_torchmetrics_where_every_class_is_present():
+    generator = torch.Generator().manual_seed(0)
+    predicted = torch.randint(0, 5, (1000,), generator=generator)
+    labels = torch.randint(0, 5, (1000,), generator=generator)
+    matrix = torch.bincount(labels * 5 + predicted, minlength=25).view(5, 5)
+    expected = MulticlassJaccardIndex(5, average="none")(predicted, labels)
+    torch.testing.assert_close(class_iou(matrix).float(), expected)
+
+
+class CountingDataset:
+    def __init__(self, length):
+        self.length, self.epoch = length, None
+
+    def __len__(self):
+        return self.length
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    def order(seed, epoch):
+        sampler = EpochSampler(CountingDataset(50), shuffle=True, seed=seed)
+        sampler.set_epoch(epoch)
+        assert sampler.dataset.epoch == epoch
+        return list(sampler)
+
+    assert order(0, 3) == order(0, 3)
+    assert sorted(order(0, 3)) == list(range(50))
+    assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_processes_share_the_indices_without_padding(shuffle):
+    samplers = [EpochSampler(CountingDataset(11), shuffle, 0, rank, 3) for rank in range(3)]
+    shares = [list(sampler) for sampler in samplers]
+    together = [index for share in shares for index in share]
+    assert len(set(together)) == len(together)
+    assert [len(share) for share in shares] == ([3, 3, 3] if shuffle else [4, 4, 3])
+    assert [len(sampler) for sampler in samplers] == [len(share) for share in shares]
+
+
+def test_schedules():
+    cosine = Optimization(schedule="cosine", warmup=0.2)
+    rates = [cosine.factor(done) for done in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    assert rates == pytest.approx([0, 0.5, 1, 0.5, 0])
+    assert Optimization(schedule="poly", warmup=0).factor(0.75) == pytest.approx(0.25**0.9)
+    assert Optimization(schedule="constant", warmup=0).factor(0.99) == 1
+
+
+def test_optimization_refuses_what_it_cannot_do():
+    with pytest.raises(ValueError, match=r"no optimizer 'Adamw' in torch.optim; choose one of"):
+        Optimization(name="Adamw")
+    with pytest.raises(ValueError, match=r"warmup must be a part of the run in \[0, 1\); got 5"):
+        Optimization(warmup=5)
+
+
+def test_what_the_command_line_may_leave_out(tmp_path):
+    default = Path("streets.yaml")
+    assert complete([], default) == ["fit", "--config", "streets.yaml"]
+    assert complete(["--model.name", "X"], default)[:3] == ["fit", "--config", "streets.yaml"]
+    assert complete(["test", "--config=a.yaml"], default) == ["test", "--config=a.yaml"]
+    (tmp_path / "config.yaml").touch()
+    checkpoint = tmp_path / "checkpoints" / "last.ckpt"
+    assert complete(["test", f"--ckpt_path={checkpoint}"], default)[2] == str(
+        tmp_path / "config.yaml"
+    )
+    with pytest.raises(ValueError, match="no configuration beside the checkpoint"):
+        complete(["test", "--ckpt_path", "/nowhere/checkpoints/last.ckpt"], default)
+
+
+def test_help_comes_at_once(tmp_path):
+    text = train_seg("--help", cwd=tmp_path)
+    for word in ("fit", "validate", "test", "predict", "--model.norm", "--data.voxel_size"):
+        assert word in text
+
+
+def test_help_of_a_subcommand_shows_the_options(tmp_path):
+    text = train_seg("fit", "--help", cwd=tmp_path)
+    for option in (
+        "--data.voxel_size", "--data.batch_size", "--model.name", "--model.norm",
+        "--model.optim.lr", "--model.optim.schedule", "--trainer.precision", "--trainer.devices",
+        "--run_dir", "--seed_everything",
+    ):  # fmt: skip
+        assert option in text
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return a folder in which the command without a subcommand has been run, and its output."""
+    folder = tmp_path_factory.mktemp("train_seg")
+    return folder, train_seg(*TINY, cwd=folder)
+
+
+def test_fit_leaves_a_complete_run(trained):
+    folder, text = trained
+    run = folder / "runs" / "train_seg" / "001"
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml", "metrics.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt",
+        "val.json", "val_confusion.png", "curve.png",
+    } <= names  # fmt: skip
+    assert any(name.startswith("events.out") for name in names)
+    assert "val_scan0.png" in names or "cannot render here" in text
+    assert "mIoU" in text
+    scores = json.loads((run / "val.json").read_text())
+    assert scores["miou"] == pytest.approx(np.mean(list(scores["iou"].values())))
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert any(row.get("train/loss") or row.get("train/loss_step") for row in rows)
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["norm"] == "instance"
+
+
+def test_validate_and_test_give_the_scores_of_the_end_of_training(trained):
+    folder, _ = trained
+    run = folder / "runs" / "train_seg" / "001"
+    expected = json.loads((run / "val.json").read_text())["miou"]
+    for subcommand, stage in (("validate", "val"), ("test", "test")):
+        out = folder / subcommand
+        train_seg(
+            subcommand, "--ckpt_path", run / "checkpoints" / "last.ckpt", "--run_dir", out,
+            cwd=folder,
+        )  # fmt: skip
+        assert json.loads((out / f"{stage}.json").read_text())["miou"] == pytest.approx(
+            expected, abs=1e-3
+        )
+
+
+def test_predict_writes_a_label_for_every_point(trained):
+    folder, _ = trained
+    rng = np.random.default_rng(0)
+    points = rng.uniform([-20, -20, -2, 0], [20, 20, 3, 1], (1000, 4)).astype("<f4")
+    points[17, 1] = np.nan
+    points.tofile(folder / "street.bin")
+    checkpoint = folder / "runs" / "train_seg" / "001" / "checkpoints" / "last.ckpt"
+    train_seg(
+        "predict", "--ckpt_path", checkpoint, "--data.files", "[street.bin]", "--run_dir", "out",
+        cwd=folder,
+    )  # fmt: skip
+    labels = np.fromfile(folder / "out" / "predictions" / "street.label", dtype="<u4")
+    assert len(labels) == 1000
+    assert labels[17] == 0
+    assert labels.max() < 11
+
+
+def test_resume_with_more_epochs_goes_on_with_the_schedule(trained):
+    folder, _ = trained
+    run = folder / "runs" / "train_seg" / "001"
+    train_seg(
+        "fit", "--ckpt_path", run / "checkpoints" / "last.ckpt", "--run_dir", "resumed",
+        "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1", "--trainer.max_time=null",
+        cwd=folder,
+    )  # fmt: skip
+    with (folder / "resumed" / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row.get("lr-AdamW")]
+    rates = {int(row["step"]): float(row["lr-AdamW"]) for row in rows}
+    assert sorted(rates) == list(range(3, 9))
+    optim = yaml.safe_load((run / "config.yaml").read_text())["model"]["optim"]
+    expected = Optimization(**optim)
+    for step, rate in rates.items():
+        assert rate == pytest.approx(expected.lr * expected.factor((step + 0.5) / 9), rel=1e-4)
+
+
+def test_another_network_norm_and_optimizer(tmp_path):
+    mapping = '{"default": "instance", "decoder": "batch"}'
+    train_seg(
+        "fit", *TINY, "--model.name=MinkUNet18A", f"--model.norm={mapping}",
+        "--model.optim.name=SGD", "--model.optim.options={momentum: 0.9, nesterov: true}",
+        "--trainer.limit_train_batches=1", "--data.num_workers=0", "--run_dir=run", cwd=tmp_path,
+    )  # fmt: skip
+    assert json.loads((tmp_path / "run" / "val.json").read_text())["miou"] >= 0
+
+
+def test_point_mlp_trains_too(tmp_path):
+    train_seg("fit", *TINY, "--model.name=PointMLP", "--run_dir=run", cwd=tmp_path)
+    assert (tmp_path / "run" / "val.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.name=MinkUNet43C"], "Did you mean MinkUNet34C"),
+        (["--model.class_weights=[1, 2]"], "class_weights must be 11 numbers"),
+        (
+            ["--config", TOOLS / "configs" / "semantickitti.yaml", "--data.root=nothing"],
+            "tried nothing/sequences",
+        ),
+        (["predict"], "an untrained network cannot predict"),
+    ],
+)
+def test_mistakes_are_explained(tmp_path, options, message):
+    assert message in train_seg(*options, "--run_dir=run", cwd=tmp_path, expect=1)
+
+
+def test_one_real_scan(tmp_path, data_root):
+    train_seg(
+        "fit", "--config", TOOLS / "configs" / "semantickitti_one_scan.yaml",
+        "--data.root", data_root / "semantickitti", "--trainer.max_steps=2",
+        "--data.voxel_size=0.8", "--run_dir=run", cwd=tmp_path,
+    )  # fmt: skip
+    assert json.loads((tmp_path / "run" / "val.json").read_text())["miou"] > 0

@@ -1,0 +1,53 @@
+"""The networks that train_seg.py trains, by name."""
+
+from difflib import get_close_matches
+
+from torch import Tensor, nn
+
+import geonorm.models
+from geonorm.datasets.voxelize import ScanBatch
+from geonorm.models.minkunet import ME, MinkUNet
+
+CHANNELS = 4
+
+
+class PointMLP(nn.Sequential):
+    """A perceptron on x, y, z and intensity of each point alone: what no neighbourhood can tell."""
+
+    def __init__(self, in_channels: int, out_channels: int, width: int = 128) -> None:
+        layers: list[nn.Module] = []
+        for channels in (in_channels, width, width):
+            layers += [nn.Linear(channels, width), nn.BatchNorm1d(width), nn.ReLU()]
+        super().__init__(*layers, nn.Linear(width, out_channels))
+
+
+def names() -> list[str]:
+    """Return the name of every network."""
+    return ["PointMLP", *(name for name in geonorm.models.__all__ if name.startswith("MinkUNet"))]
+
+
+def build(name: str, norm: str | dict[str, str], num_classes: int) -> nn.Module:
+    """Return a new network.
+
+    Args:
+        name: one of `names()`.
+        norm: norm of a MinkUNet; PointMLP has its own.
+        num_classes: outputs of each row.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in names():
+        near = get_close_matches(name, names(), n=1)
+        raise ValueError(
+            f"no network {name!r}; choose one of {', '.join(names())}"
+            + (f". Did you mean {near[0]}?" if near else "")
+        )
+    if name == "PointMLP":
+        return PointMLP(CHANNELS, num_classes)
+    return getattr(geonorm.models, name)(CHANNELS, num_classes, norm=norm)
+
+
+def voxel_logits(network: MinkUNet, batch: ScanBatch) -> Tensor:
+    """Return the scores of the classes for each voxel of a batch."""
+    return network(ME.SparseTensor(batch.features, batch.coordinates)).F

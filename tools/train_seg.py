@@ -1,0 +1,39 @@
+#!/usr/bin/env python
+"""Train, test and use MinkUNet for the segmentation of LiDAR scans.
+
+  python tools/train_seg.py                          train on built-in streets, some minutes
+  python tools/train_seg.py fit --config tools/configs/semantickitti.yaml --data.root FOLDER
+  python tools/train_seg.py test --ckpt_path runs/train_seg/001/checkpoints/best.ckpt
+  python tools/train_seg.py predict --ckpt_path FILE.ckpt --data.files a.bin b.bin
+
+Subcommands: fit (the default), validate, test, predict. Every option of one, for example of the
+model, the data or the trainer:
+
+  python tools/train_seg.py fit --help
+
+Often used: --model.name MinkUNet34C  --model.norm batch  --model.optim.lr 0.01
+            --data.voxel_size 0.05  --data.batch_size 8  --data.num_workers 4
+            --trainer.max_epochs 50  --trainer.max_time 00:01:00:00  --trainer.precision bf16-mixed
+            --trainer.devices 2  --run_dir FOLDER  --ckpt_path last.ckpt (fit: resume)
+"""
+
+import sys
+from pathlib import Path
+
+
+def main(args: list[str]) -> None:
+    """Run the command line."""
+    if args and set(args) <= {"-h", "--help"}:
+        print(__doc__)
+        return
+    # Imported here so that the help above appears at once.
+    from segmentation.data import ScanData
+    from segmentation.module import SegmentationModule
+    from training.cli import TrainingCLI
+
+    default_config = Path(__file__).parent / "configs" / "streets.yaml"
+    TrainingCLI(SegmentationModule, ScanData, default_config, args)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""What train_seg.py and train_action.py share."""

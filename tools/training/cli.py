@@ -1,0 +1,148 @@
+"""The command line of the training tools: LightningCLI with a folder for each run."""
+
+import itertools
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from training.progress import RunProgressBar
+
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
+# The processes that Lightning starts for further devices share the folder of the first.
+_RUN_DIR = "GEONORM_RUN_DIR"
+
+
+class TrainingCLI(LightningCLI):
+    """LightningCLI that keeps logs, checkpoints, pictures and configuration in one folder.
+
+    Args:
+        module: what is trained; its `reports(folder)` returns the callbacks that show the results,
+            and its `monitor` is the score to maximize.
+        data: the data module.
+        default_config: configuration used where neither `--config` nor a checkpoint tells one.
+        args: command line without the program's name.
+    """
+
+    def __init__(
+        self,
+        module: type[LightningModule],
+        data: type[LightningDataModule],
+        default_config: Path,
+        args: Sequence[str],
+    ) -> None:
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+        super().__init__(
+            module,
+            data,
+            args=complete(args, default_config),
+            seed_everything_default=0,
+            trainer_defaults={"use_distributed_sampler": False, "log_every_n_steps": 10},
+            save_config_kwargs={"overwrite": True},
+            auto_configure_optimizers=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--run_dir",
+            type=Path | None,
+            default=None,
+            help="Folder of this run's logs, checkpoints and pictures; by default a new one, "
+            "numbered, under runs/.",
+        )
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer with this run's loggers and callbacks."""
+        config = self._get(self.config_init, "trainer")
+        self.run_dir = run_folder(self._get(self.config_init, "run_dir"))
+        if config.get("logger") in (None, True):
+            place = {"save_dir": self.run_dir, "name": "", "version": ""}
+            kwargs["logger"] = [TensorBoardLogger(**place), CSVLogger(**place)]
+        kwargs["callbacks"] = [
+            *(config.get("callbacks") or []),
+            RunProgressBar(),
+            *self.model.reports(self.run_dir),
+        ]
+        if config.get("logger") is not False and not config.get("fast_dev_run"):
+            kwargs["callbacks"].append(LearningRateMonitor())
+        if config.get("enable_checkpointing") is not False:
+            kwargs["callbacks"].append(
+                ModelCheckpoint(
+                    self.run_dir / "checkpoints",
+                    filename="best",
+                    monitor=self.model.monitor,
+                    mode="max",
+                    save_last=True,
+                    enable_version_counter=False,
+                )
+            )
+        return super().instantiate_trainer(**kwargs)
+
+    def after_fit(self) -> None:
+        """Judge the final weights, which the last validation may not have seen, and report."""
+        if self.trainer.interrupted or self.trainer.fast_dev_run:
+            return
+        if self.trainer.checkpoint_callback is not None:
+            self.trainer.save_checkpoint(self.run_dir / "checkpoints" / "last.ckpt")
+        self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+        if self.trainer.is_global_zero:
+            print(f"Logs, checkpoints and pictures are in {self.run_dir}")
+
+
+def complete(args: Sequence[str], default_config: Path) -> list[str]:
+    """Return the command line with what the user may leave out: `fit` and the configuration.
+
+    Without `--config`, a `--ckpt_path` brings the configuration of the run it comes from.
+
+    Raises:
+        ValueError: there is no configuration beside the checkpoint.
+    """
+    subcommand, *rest = args if args and args[0] in SUBCOMMANDS else ["fit", *args]
+    if any(arg.partition("=")[0] in ("-c", "--config") for arg in rest):
+        return [subcommand, *rest]
+    config = default_config
+    if (checkpoint := _option(rest, "--ckpt_path")) is not None:
+        config = Path(checkpoint).parent.parent / "config.yaml"
+        if not config.is_file():
+            raise ValueError(
+                f"no configuration beside the checkpoint {checkpoint}: looked for {config}; "
+                f"give the one it was trained with as --config"
+            )
+    return [subcommand, "--config", str(config), *rest]
+
+
+def _option(args: Sequence[str], name: str) -> str | None:
+    for arg, following in itertools.zip_longest(args, args[1:]):
+        if arg == name:
+            return following
+        if arg.startswith(f"{name}="):
+            return arg.partition("=")[2]
+    return None
+
+
+def run_folder(wanted: Path | None) -> Path:
+    """Return the folder of this run, made if need be; without a wish, the next number in runs/."""
+    if wanted is None and _RUN_DIR in os.environ:
+        wanted = Path(os.environ[_RUN_DIR])
+    if wanted is not None:
+        wanted.mkdir(parents=True, exist_ok=True)
+        return wanted
+    runs = Path("runs") / Path(sys.argv[0]).stem
+    runs.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        try:
+            (runs / f"{number:03d}").mkdir()
+        except FileExistsError:
+            continue
+        break
+    os.environ[_RUN_DIR] = str(runs / f"{number:03d}")
+    return runs / f"{number:03d}"

@@ -1,0 +1,70 @@
+"""Optimizer and learning-rate schedule, the same options for every training tool."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+
+from training.progress import fraction_done
+
+POLY_POWER = 0.9
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How the weights are updated.
+
+    Args:
+        name: an optimizer of torch.optim, such as AdamW or SGD.
+        lr: the highest learning rate.
+        weight_decay: the optimizer's weight decay.
+        options: further arguments of the optimizer, such as {momentum: 0.9, nesterov: true}.
+        schedule: how the learning rate falls after the warm-up: a half cosine to 0, a polynomial
+            of power 0.9 to 0, or not at all.
+        warmup: part of the run, in [0, 1), during which the learning rate rises from 0 to lr.
+    """
+
+    name: str = "AdamW"
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    options: dict[str, Any] = field(default_factory=dict)
+    schedule: Literal["cosine", "poly", "constant"] = "cosine"
+    warmup: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup must be a part of the run in [0, 1); got {self.warmup}")
+        if not isinstance(getattr(torch.optim, self.name, None), type):
+            known = ", ".join(sorted(n for n in torch.optim.__all__ if n[0].isupper()))
+            raise ValueError(f"no optimizer {self.name!r} in torch.optim; choose one of {known}")
+
+    def factor(self, done: float) -> float:
+        """Return the learning rate as a part of `lr` when a part `done` of the run is over."""
+        if done < self.warmup:
+            return done / self.warmup
+        left = min(max((1 - done) / (1 - self.warmup), 0.0), 1.0)
+        if self.schedule == "cosine":
+            return (1 - math.cos(math.pi * left)) / 2
+        return left**POLY_POWER if self.schedule == "poly" else 1.0
+
+    def configure(self, module: LightningModule) -> dict[str, Any]:
+        """Return what LightningModule.configure_optimizers must return.
+
+        The schedule depends on the part of the run that is over, worked out anew at every step
+        from the trainer's own limits; a run resumed with other limits therefore goes on smoothly.
+        """
+        optimizer = getattr(torch.optim, self.name)(
+            module.parameters(), lr=self.lr, weight_decay=self.weight_decay, **self.options
+        )
+        total_steps = module.trainer.estimated_stepping_batches
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            # The step after which this rate is used, its middle: the first is not wasted at zero.
+            lambda step: self.factor(fraction_done(module.trainer, step + 0.5, total_steps)),
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }

@@ -1,0 +1,53 @@
+"""The order of training samples, a function of (seed, epoch) and of nothing else."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset, Sampler
+
+
+class EpochSampler(Sampler[int]):
+    """Indices of a dataset for one process among several, without padding.
+
+    Shuffled, every process gets equally many, so that all take the same number of steps; what is
+    left over (fewer than there are processes) differs from epoch to epoch. In order, the
+    processes share out all indices, and some may get one more.
+
+    Args:
+        dataset: what the indices are of; its `set_epoch`, if any, is called when training.
+        shuffle: whether this is for training.
+        seed: seed of the order.
+        rank, world_size: number of this process and of all.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        shuffle: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.dataset, self.shuffle, self.seed = dataset, shuffle, seed
+        self.rank, self.world_size = rank, world_size
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch (Lightning calls this before each)."""
+        self.epoch = epoch
+        if self.shuffle and hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+
+    def _indices(self) -> range | list[int]:
+        total = len(self.dataset)
+        if not self.shuffle:
+            return range(self.rank, total, self.world_size)
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(total).tolist()
+        return order[self.rank : total - total % self.world_size : self.world_size]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._indices())
+
+    def __len__(self) -> int:
+        return len(self._indices())
