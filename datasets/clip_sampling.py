@@ -60,15 +60,14 @@ def dense_clip(frames: int, length: int, step: float, view: int, views: int) -> 
     return _looped(frames, start, length, step)
 
 
-def still_clip(frames: int, length: int, rng: np.random.Generator | None = None) -> np.ndarray:
-    """Return one frame ``length`` times, drawn by ``rng`` or the middle one: a clip of no motion.
+def still_clip(frames: int, length: int) -> np.ndarray:
+    """Return the middle frame ``length`` times: a clip of the same appearance without motion.
 
     Raises:
         ValueError: ``frames`` or ``length`` below 1.
     """
     _check(frames, length, 1.0)
-    chosen = frames // 2 if rng is None else int(rng.integers(frames))
-    return np.full(length, chosen, dtype=np.int64)
+    return np.full(length, frames // 2, dtype=np.int64)
 
 
 def _span(length: int, step: float) -> int:

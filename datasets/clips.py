@@ -104,6 +104,8 @@ class ClipDataset(Dataset[Clip]):
         cache: str | Path | None = None,
     ) -> None:
         _check(length, step, fps, sampling, views, portion)
+        if seed < 0:
+            raise ValueError(f"seed must be at least 0; got {seed}")
         self.classes = videos.classes
         self.length, self.step, self.fps = length, step, fps
         self.sampling, self.views, self.portion = sampling, views, portion
