@@ -30,7 +30,11 @@ def scan_mean_loss(
         - logits: (N, K); labels, batch_index: (N,); class_weights: (K,); result: a scalar.
     """
     losses = functional.cross_entropy(
-        logits.float(), labels, class_weights, ignore_index=IGNORE_INDEX, reduction="none"
+        logits.to(torch.promote_types(logits.dtype, torch.float32)),
+        labels,
+        class_weights,
+        ignore_index=IGNORE_INDEX,
+        reduction="none",
     )
     known = labels != IGNORE_INDEX
     weights = known.to(losses.dtype)
