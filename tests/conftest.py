@@ -1,10 +1,13 @@
 """What every test shares: the tolerances and the place of real data."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from geonorm.ops.backends import backends, force_backend
 
 # One row per kind of comparison: the largest relative error ‖a − r‖ / ‖r‖ that passes.
 TOLERANCES = {
@@ -31,3 +34,21 @@ def data_root() -> Path:
         if root.is_dir():
             return root
     pytest.skip(f"no real recordings; tried {', '.join(map(str, tried))} (set GEONORM_DATA)")
+
+
+@pytest.fixture(params=["reference", "cpp"])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run a test on each backend of the CPU, skipping where it is missing."""
+    if backends()[request.param] != "available":
+        pytest.skip(backends()[request.param])
+    force_backend(request.param)
+    yield request.param
+    force_backend(None)
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    """Fill memory that is allocated but never written with NaN."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
