@@ -1,4 +1,4 @@
-"""Build and install MinkowskiEngine 0.5.4 from PyPI's source for the Python and torch that run this.
+"""Build and install MinkowskiEngine 0.5.4 from PyPI's source, for the Python that runs this.
 
 The wheel's version names what it was built for, as in 0.5.4+torch2.15.0.cu132.cpu.1a2b3c4d, so a
 wheel in the cache, or an installed copy, is used again only where it fits: another torch is another
@@ -35,8 +35,8 @@ class Edit(NamedTuple):
 EDITS = [
     Edit(
         "MinkowskiEngine/MinkowskiKernelGenerator.py",
-        "from collections import Sequence",
-        "from collections.abc import Sequence",
+        "from collections import Sequence, namedtuple",
+        "from collections import namedtuple\nfrom collections.abc import Sequence",
         "Python 3.10 removed the alias from collections",
     ),
 ]
@@ -111,8 +111,12 @@ def fetch_source(scratch: Path, sdist: Path | None, log: Path, environment: dict
 
 def mend_source(source: Path) -> None:
     """Apply EDITS and stamp the version; refuse a source in which an edit has no single place."""
-    stamp = Edit("MinkowskiEngine/__init__.py", f'__version__ = "{VERSION}"',
-                 f'__version__ = "{wanted_version()}"', "the wheel says what it was built for")  # fmt: skip
+    stamp = Edit(
+        "MinkowskiEngine/__init__.py",
+        f'__version__ = "{VERSION}"',
+        f'__version__ = "{wanted_version()}"',
+        "the wheel says what it was built for",
+    )
     for edit in [*EDITS, stamp]:
         text = (source / edit.file).read_text()
         if text.count(edit.old) != 1:
@@ -205,14 +209,15 @@ def main() -> None:
     """Install unless the wanted build is there already, then test it in a fresh interpreter."""
     arguments = parse_arguments()
     if arguments.self_test:
-        return self_test()
+        self_test()
+        return
     wheel = wheel_path(arguments.wheel_dir)
     if not is_installed():
         if not wheel.exists():
             build(wheel, arguments.sdist, arguments.jobs)
         run(pip("install", "--no-deps", "--no-index", "--force-reinstall", "--no-cache-dir", wheel),
             wheel.with_suffix(".log"))  # fmt: skip
-    return subprocess.run([sys.executable, __file__, "--self-test"], check=True) and None
+    subprocess.run([sys.executable, __file__, "--self-test"], check=True)
 
 
 if __name__ == "__main__":
