@@ -32,12 +32,27 @@ class Edit(NamedTuple):
     why: str
 
 
+MOVED_NAME = "Python 3.10 removed Sequence from collections; it is in collections.abc"
 EDITS = [
+    *(
+        Edit(
+            f"MinkowskiEngine/{file}.py",
+            "from collections import Sequence",
+            "from collections.abc import Sequence",
+            MOVED_NAME,
+        )
+        for file in (
+            "MinkowskiCommon",
+            "MinkowskiCoordinateManager",
+            "MinkowskiTensorField",
+            "utils/quantization",
+        )
+    ),
     Edit(
         "MinkowskiEngine/MinkowskiKernelGenerator.py",
         "from collections import Sequence, namedtuple",
         "from collections import namedtuple\nfrom collections.abc import Sequence",
-        "Python 3.10 removed the alias from collections",
+        MOVED_NAME,
     ),
 ]
 
