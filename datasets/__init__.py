@@ -1,1 +1,36 @@
-"""Point-cloud and video datasets; importing this package imports none of them."""
+"""Point-cloud and video datasets, each imported on first use: no one needs another's libraries."""
+
+from importlib import import_module
+
+_EXPORTS = {
+    "scan": ("Scan",),
+    "semantickitti": ("SemanticKITTI",),
+    "streets": ("SyntheticStreets",),
+    "voxelize": ("collate_scans",),
+    "clips": ("Clip", "ClipDataset", "FileReport"),
+    "video_lists": ("ClassFolders", "VideoList", "VideoSet"),
+    "ucf101": ("UCF101",),
+    "hmdb51": ("HMDB51",),
+    "kinetics": ("Kinetics",),
+    "something_something": ("SomethingSomethingV2",),
+    "diving48": ("Diving48",),
+    "synthetic_videos": ("SyntheticActions",),
+    "video_transforms": ("ClipTransform",),
+    "appearance_shift": ("AppearanceShift",),
+    "check_videos": ("Finding", "check_data"),
+}
+_HOME = {name: module for module, names in _EXPORTS.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> object:
+    """Import the module that defines `name` and return the name from it."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {__all__}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List every public name, imported yet or not."""
+    return sorted({*globals(), *__all__})

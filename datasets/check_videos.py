@@ -1,0 +1,71 @@
+"""Scanning a set of videos before a training: every file is decoded to its end."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from geonorm.datasets.video_decode import UndecodableVideoError, decoded_frames, probe
+from geonorm.datasets.video_lists import VideoSet
+
+_SMALL = 32
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about one file that its user should know.
+
+    Args:
+        path: the file.
+        kind: "unreadable" (left out of training), "damaged" (read with errors) or "odd" (read, but
+            perhaps not as meant).
+        detail: in words.
+    """
+
+    path: Path
+    kind: Literal["unreadable", "damaged", "odd"]
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.path}: {self.detail}"
+
+
+def check_data(videos: VideoSet) -> list[Finding]:
+    """Decode every file of a set and return what is unreadable, damaged or odd, in its order.
+
+    Odd are: a variable or unknown frame rate (clips at a given rate then use the mean one, or the
+    frames as they are), a picture stored sideways (turned upright in reading), a side below 32
+    pixels, a single frame, and a file that is listed more than once.
+    """
+    paths = [path for path, _ in videos.videos]
+    with ThreadPoolExecutor(os.cpu_count()) as readers:
+        found = [finding for findings in readers.map(_findings, paths) for finding in findings]
+    repeated = [path for path, count in Counter(paths).items() if count > 1]
+    return found + [Finding(path, "odd", "listed more than once") for path in repeated]
+
+
+def _findings(path: Path) -> list[Finding]:
+    """Compare what the headers of one file say with what it decodes to."""
+    try:
+        info = probe(path)
+        frames, errors, rotation = decoded_frames(path)
+    except UndecodableVideoError as error:
+        return [Finding(path, "unreadable", str(error))]
+    if frames == 0:
+        return [Finding(path, "unreadable", f"not one of {info.frames} frames can be decoded")]
+    found = []
+    if errors or frames < info.frames:
+        detail = f"{frames} of {info.frames} frames can be decoded, with {errors} errors"
+        found.append(Finding(path, "damaged", detail))
+    oddities = {
+        f"variable frame rate, {info.fps:.2f} frames per second in the mean": info.variable_rate,
+        "frame rate unknown": not info.fps,
+        f"stored turned by {rotation} degrees": rotation % 360,
+        f"a picture of {info.width} by {info.height} pixels": min(info.width, info.height) < _SMALL,
+        "a single frame": frames == 1,
+    }
+    return found + [Finding(path, "odd", detail) for detail, holds in oddities.items() if holds]
