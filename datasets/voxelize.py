@@ -80,10 +80,10 @@ def collate_scans(
             f"scan {scans[int(point_batch[far])].name} has a point at {points[far].tolist()} m, "
             f"too far for voxels of {voxel_size} m; give a clip_range"
         )
+    # As an array: on a tensor, sparse_quantize calls numpy in a way that numpy 2 deprecates.
+    cells = torch.cat([point_batch[:, None], voxels], dim=1).int().numpy()
     coordinates, _, inverse = ME.utils.sparse_quantize(
-        torch.cat([point_batch[:, None], voxels], dim=1).int(),
-        return_index=True,
-        return_inverse=True,
+        cells, return_index=True, return_inverse=True
     )
     inverse = inverse.long()
     counts = torch.bincount(inverse, minlength=len(coordinates))

@@ -62,6 +62,11 @@ class SegmentationModule(LightningModule):
             len(classes), ignore_index=IGNORE_INDEX, validate_args=False
         )
 
+    @property
+    def title(self) -> str:
+        """What the network is, in a few words."""
+        return self.name if self.name == "PointMLP" else f"{self.name}, {self.norm} norm"
+
     @staticmethod
     def reports(folder: Path) -> list[Callback]:
         """Return the callbacks that show and keep what this module gives."""

@@ -68,7 +68,7 @@ class SegmentationReport(Callback):
         named = dict(zip(module.classes, iou.tolist(), strict=True))
         scores = {"miou": miou, "iou": {k: v for k, v in named.items() if v == v}}
         (self.folder / f"{stage}.json").write_text(json.dumps(scores, indent=2) + "\n")
-        title = f"{stage}: {module.name}, {module.norm} norm, mIoU {miou:.3f}"
+        title = f"{stage}: {module.title}, mIoU {miou:.3f}"
         confusion_figure(
             matrix.numpy(), module.classes, title, self.folder / f"{stage}_confusion.png"
         )

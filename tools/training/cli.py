@@ -16,6 +16,14 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from training.progress import RunProgressBar
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
+# Warnings of Lightning that tell a user nothing.
+NOISE = (
+    ".*LightningCLI's args parameter is intended to run from within Python.*",
+    ".*does not have many workers.*",
+    ".*exists and is not empty.*",
+    ".*The dirpath has changed from.*",
+    ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
+)
 # The processes that Lightning starts for further devices share the folder of the first.
 _RUN_DIR = "GEONORM_RUN_DIR"
 
@@ -38,8 +46,8 @@ class TrainingCLI(LightningCLI):
         default_config: Path,
         args: Sequence[str],
     ) -> None:
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+        for message in NOISE:
+            warnings.filterwarnings("ignore", message)
         super().__init__(
             module,
             data,
@@ -69,9 +77,10 @@ class TrainingCLI(LightningCLI):
             kwargs["logger"] = [TensorBoardLogger(**place), CSVLogger(**place)]
         kwargs["callbacks"] = [
             *(config.get("callbacks") or []),
-            RunProgressBar(),
             *self.model.reports(self.run_dir),
         ]
+        if config.get("enable_progress_bar") is not False:
+            kwargs["callbacks"].append(RunProgressBar())
         if config.get("logger") is not False and not config.get("fast_dev_run"):
             kwargs["callbacks"].append(LearningRateMonitor())
         if config.get("enable_checkpointing") is not False:
@@ -87,13 +96,21 @@ class TrainingCLI(LightningCLI):
             )
         return super().instantiate_trainer(**kwargs)
 
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if "verbose" in kwargs:
+            kwargs["verbose"] = False  # the report prints a better table than Lightning
+        return kwargs
+
     def after_fit(self) -> None:
         """Judge the final weights, which the last validation may not have seen, and report."""
         if self.trainer.interrupted or self.trainer.fast_dev_run:
             return
         if self.trainer.checkpoint_callback is not None:
             self.trainer.save_checkpoint(self.run_dir / "checkpoints" / "last.ckpt")
-        self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+        self.trainer.validate(
+            self.model, datamodule=self.datamodule, verbose=False, weights_only=True
+        )
         if self.trainer.is_global_zero:
             print(f"Logs, checkpoints and pictures are in {self.run_dir}")
 

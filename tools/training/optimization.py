@@ -12,6 +12,16 @@ from training.progress import fraction_done
 POLY_POWER = 0.9
 
 
+class RunSchedule(torch.optim.lr_scheduler.LambdaLR):
+    """LambdaLR that, restored, takes the rate of this run's schedule, not the last run's."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        rates = zip(self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=True)
+        for group, base_rate, factor in rates:
+            group["lr"] = base_rate * factor(self.last_epoch)
+
+
 @dataclass(frozen=True)
 class Optimization:
     """How the weights are updated.
@@ -59,9 +69,9 @@ class Optimization:
             module.parameters(), lr=self.lr, weight_decay=self.weight_decay, **self.options
         )
         total_steps = module.trainer.estimated_stepping_batches
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
+        # The middle of the step, so that none is wasted at zero.
+        scheduler = RunSchedule(
             optimizer,
-            # The step after which this rate is used, its middle: the first is not wasted at zero.
             lambda step: self.factor(fraction_done(module.trainer, step + 0.5, total_steps)),
         )
         return {
