@@ -1,0 +1,89 @@
+"""Which kernels are present, which one runs, and whether values are checked on CUDA."""
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+
+import torch
+
+PRESENT = "available"
+
+
+@dataclass
+class _State:
+    forced: str | None = None
+    validate: bool = False
+
+
+_state = _State()
+
+
+def _missing_cpp() -> str | None:
+    """Load geonorm._C, which defines torch.ops.geonorm_cpp, or say why it cannot be loaded."""
+    if importlib.util.find_spec("geonorm._C") is None:
+        return (
+            "geonorm._C was not built; it needs a C++ compiler when geonorm is installed: "
+            "pip install --no-build-isolation ."
+        )
+    try:
+        importlib.import_module("geonorm._C")
+    except (ImportError, OSError) as error:
+        return f"geonorm._C was built for another Python or torch, install geonorm anew: {error}"
+    return None
+
+
+def _missing_triton() -> str | None:
+    return "no Triton kernels are in this version; CUDA tensors run the reference"
+
+
+_MISSING = {"cpp": _missing_cpp(), "triton": _missing_triton(), "reference": None}
+_DEVICE = {"cpp": "cpu", "triton": "cuda"}
+
+
+def backends() -> dict[str, str]:
+    """Return every backend with «available», or with the reason why it is missing.
+
+    >>> backends()["reference"]
+    'available'
+    """
+    return {name: reason or PRESENT for name, reason in _MISSING.items()}
+
+
+def force_backend(name: str | None) -> None:
+    """Run every op on one backend, "reference", "cpp" or "triton"; None chooses by device again.
+
+    Raises:
+        ValueError: the name is unknown, or the backend is missing (the message says why).
+    """
+    if name is not None and name not in _MISSING:
+        raise ValueError(f"backend must be one of {sorted(_MISSING)} or None; got {name!r}")
+    if name is not None and _MISSING[name] is not None:
+        raise ValueError(f"backend {name!r} is missing: {_MISSING[name]}")
+    _state.forced = name
+
+
+def validate(on: bool) -> None:
+    """Check the values of index, offsets and weights on CUDA too, at one synchronization per call.
+
+    On the CPU values are always checked, except under torch.compile.
+    """
+    _state.validate = bool(on)
+
+
+def checks_values(device: torch.device) -> bool:
+    """Return whether the values of a tensor on this device are to be checked now."""
+    return not torch.compiler.is_compiling() and (device.type == "cpu" or _state.validate)
+
+
+def backend_for(device: torch.device) -> str:
+    """Return the backend that runs on a device: the forced one, else the fastest one present."""
+    if _state.forced is None:
+        fast = "cpp" if device.type == "cpu" else "triton"
+        return fast if _MISSING[fast] is None else "reference"
+    needed = _DEVICE.get(_state.forced, device.type)
+    if needed != device.type:
+        raise ValueError(
+            f"backend {_state.forced!r} is forced and runs on {needed} tensors; got a tensor on "
+            f"{device}: move it or call geonorm.force_backend(None)"
+        )
+    return _state.forced

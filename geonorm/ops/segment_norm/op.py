@@ -1,0 +1,164 @@
+"""segment_norm, its backward and segment_stats as torch operators: schema, fakes, autograd.
+
+The schemas live here. The kernel registered for every device is a Python function that asks
+backends.backend_for: the reference runs here; geonorm._C, when built, defines operators of the same
+names and schemas in the namespace geonorm_cpp, which are called from here (a few microseconds).
+Beyond the schema, a kernel may rely on:
+
+- index is int64; row_weights, weight and bias have the statistics' dtype, float32 or, for float64
+  rows, float64; rows, index and grad may have any strides; every output is contiguous.
+- groups divides C; group g holds channels g·C/groups to (g+1)·C/groups − 1.
+- shift is, per group, the first channel of the instance's first row of positive weight, 0 where
+  there is no such row; mean is the weighted mean of x − shift, 0 where there is no row.
+- grad_weight and grad_bias are empty, shape (0,), where weight and bias are None.
+- it must raise IndexError, or skip the row, where index lies outside [0, num_instances).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geonorm.ops.backends import backend_for
+from geonorm.ops.segment_norm import reference
+from geonorm.ops.segment_norm.backward import backward
+
+SCHEMAS = (
+    "segment_norm(Tensor rows, Tensor index, SymInt num_instances, Tensor? row_weights, "
+    "Tensor? weight, Tensor? bias, int groups, float eps, str activation, float negative_slope) "
+    "-> (Tensor out, Tensor shift, Tensor mean, Tensor rstd)",
+    "segment_norm_backward(Tensor grad, Tensor rows, Tensor index, Tensor shift, Tensor mean, "
+    "Tensor rstd, Tensor? row_weights, Tensor? weight, Tensor? bias, int groups, str activation, "
+    "float negative_slope) -> (Tensor grad_rows, Tensor grad_weight, Tensor grad_bias)",
+    "segment_stats(Tensor rows, Tensor index, SymInt num_instances, Tensor? row_weights, "
+    "int groups) -> (Tensor mean, Tensor var)",
+)
+_LIBRARY = torch.library.Library("geonorm", "FRAGMENT")
+
+
+def _reference_stats(
+    rows: Tensor, index: Tensor, num_instances: int, row_weights: Tensor | None, groups: int
+) -> tuple[Tensor, Tensor]:
+    shift, mean, var = reference.statistics(rows, index, num_instances, row_weights, groups)
+    return shift + mean, var
+
+
+def _kernel(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+    def run(first: Tensor, *rest: Any) -> Any:
+        if backend_for(first.device) == "cpp":
+            return getattr(torch.ops.geonorm_cpp, name).default(first, *rest)
+        return plain(first, *rest)
+
+    return run
+
+
+for _schema, _plain in zip(SCHEMAS, (reference.forward, backward, _reference_stats), strict=True):
+    _name = _schema.partition("(")[0]
+    _LIBRARY.define(_schema)
+    _LIBRARY.impl(_name, _kernel(_name, _plain), "CompositeExplicitAutograd")
+
+
+def _stats_like(rows: Tensor, num_instances: int, groups: int) -> Tensor:
+    dtype = torch.float64 if rows.dtype == torch.float64 else torch.float32
+    return rows.new_empty((num_instances, groups), dtype=dtype)
+
+
+def _contiguous_like(rows: Tensor) -> Tensor:
+    return torch.empty_like(rows, memory_format=torch.contiguous_format)
+
+
+@torch.library.register_fake("geonorm::segment_norm", lib=_LIBRARY)
+def _fake(rows: Tensor, index: Tensor, num_instances: int, row_weights: Tensor | None,
+          weight: Tensor | None, bias: Tensor | None, groups: int, *_: Any
+          ) -> tuple[Tensor, ...]:
+    return _contiguous_like(rows), *(_stats_like(rows, num_instances, groups) for _ in range(3))
+
+
+@torch.library.register_fake("geonorm::segment_norm_backward", lib=_LIBRARY)
+def _fake_backward(grad: Tensor, rows: Tensor, index: Tensor, shift: Tensor, mean: Tensor,
+                   rstd: Tensor, row_weights: Tensor | None, weight: Tensor | None,
+                   bias: Tensor | None, *_: Any) -> tuple[Tensor, ...]:
+    gradients = (rows.new_empty(0) if p is None else _contiguous_like(p) for p in (weight, bias))
+    return _contiguous_like(rows), *gradients
+
+
+@torch.library.register_fake("geonorm::segment_stats", lib=_LIBRARY)
+def _fake_stats(rows: Tensor, index: Tensor, num_instances: int, row_weights: Tensor | None,
+                groups: int) -> tuple[Tensor, Tensor]:
+    return _stats_like(rows, num_instances, groups), _stats_like(rows, num_instances, groups)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    rows, index, _, row_weights, weight, bias, groups, _, activation, negative_slope = inputs
+    ctx.save_for_backward(rows, index, *output[1:], row_weights, weight, bias)
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.options = (groups, activation, negative_slope)
+
+
+def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    grad_rows, grad_weight, grad_bias = torch.ops.geonorm.segment_norm_backward(
+        grad, *ctx.saved_tensors, *ctx.options
+    )
+    *_, weight, bias = ctx.saved_tensors
+    grad_weight = None if weight is None else grad_weight
+    grad_bias = None if bias is None else grad_bias
+    return grad_rows, None, None, None, grad_weight, grad_bias, None, None, None, None
+
+
+def _keep_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*inputs[:9])
+    ctx.options = inputs[9:]
+
+
+def _double_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    """Differentiate the plain backward, in which mean and rstd are functions of the rows again."""
+    grad, rows, index, shift, _, rstd, row_weights, weight, bias = ctx.saved_tensors
+    groups = ctx.options[0]
+    with torch.enable_grad():  # aliases, so that a path from rows to grad is not counted twice
+        leaves = [None if t is None else t.view_as(t) for t in (grad, rows, weight, bias)]
+        inputs = [t if t is None or t.requires_grad else t.requires_grad_() for t in leaves]
+        grad, rows, weight, bias = inputs
+        _, mean, var = reference.statistics(rows, index, shift.shape[0], row_weights, groups)
+        rstd = (rstd.pow(-2) + (var - var.detach())).rsqrt()
+        outputs = backward(
+            grad, rows, index, shift, mean, rstd, row_weights, weight, bias, *ctx.options
+        )
+    wanted = [t for t in inputs if t is not None]
+    tensors, weights = zip(
+        *((t, g) for t, g in zip(outputs, grads, strict=True) if t.requires_grad), strict=True
+    )
+    found = iter(
+        torch.autograd.grad(
+            tensors, wanted, weights, create_graph=torch.is_grad_enabled(), allow_unused=True
+        )
+    )
+    grad, rows, weight, bias = (None if t is None else next(found) for t in inputs)
+    return grad, rows, *(None,) * 5, weight, bias, None, None, None
+
+
+def _keep_stats(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    rows, index, ctx.num_instances, row_weights, ctx.groups = inputs
+    ctx.save_for_backward(rows, index, row_weights)
+
+
+def _stats_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    rows, index, row_weights = ctx.saved_tensors
+    with torch.enable_grad():
+        leaf = rows.view_as(rows)
+        leaf = leaf if leaf.requires_grad else leaf.requires_grad_()
+        outputs = _reference_stats(leaf, index, ctx.num_instances, row_weights, ctx.groups)
+    (grad_rows,) = torch.autograd.grad(
+        outputs, leaf, grads, create_graph=torch.is_grad_enabled()
+    )
+    return grad_rows, None, None, None, None
+
+
+for _name, _formula, _context in (
+    ("segment_norm", _backward, _keep),
+    ("segment_norm_backward", _double_backward, _keep_backward),
+    ("segment_stats", _stats_backward, _keep_stats),
+):
+    torch.library.register_autograd(
+        f"geonorm::{_name}", _formula, setup_context=_context, lib=_LIBRARY
+    )
