@@ -1,0 +1,183 @@
+"""Instance normalization of dense tensors over the axes that one names."""
+
+import torch
+from torch import Tensor, nn
+
+from geonorm.functional import Activation, axis_instance_norm
+
+
+class AxisInstanceNorm(nn.Module):
+    """Take mean and variance over the named axes out of every instance and channel.
+
+        y = (x − mean) / √(var + eps) · weight + bias
+
+    What the axes are decides what goes: a gain and an offset that are constant along all of them.
+    In a spectrogram, `axes="T"` takes out what a microphone does to each frequency band, `axes="F"`
+    the loudness of each moment, `axes="FT"` the loudness of the recording.
+
+    Args:
+        num_features: size of the channel axis C.
+        layout: one letter per dimension, "B" (instance) and "C" (channel) among them, such as
+            "BCTHW", "BTCHW" or "BCFT".
+        axes: the letters of the dimensions to normalize over, any but B and C.
+        eps: added to the variance.
+        affine: learn a weight and a bias per channel.
+        activation: what follows in the same pass: "none", "relu" or "leaky_relu".
+        negative_slope: the factor of "leaky_relu" below zero.
+
+    Shape:
+        Floating point, dimensions as in `layout`, with or without B; the output has the shape,
+        dtype and memory format of the input.
+
+    Raises:
+        ValueError: for a layout or axes that make no sense; on call, for another number of
+            dimensions or channels, or an axis without elements.
+        TypeError: on call, for an input that is not floating point.
+
+    An instance of one element, or of equal ones, gives the bias. State dicts of torch's own
+    instance and batch norms load; running statistics are dropped, saying so.
+
+    From instance normalization (Ulyanov et al., 2016).
+
+    >>> spectrogram = torch.rand(2, 1, 64, 100)
+    >>> norm = AxisInstanceNorm(1, layout="BCFT", axes="T", eps=1e-9)
+    >>> microphone = torch.rand(64, 1) + 0.5  # a gain per frequency band
+    >>> torch.allclose(norm(spectrogram * microphone), norm(spectrogram), atol=1e-4)
+    True
+    """
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        num_features: int,
+        layout: str,
+        axes: str,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        activation: Activation = "none",
+        negative_slope: float = 0.01,
+    ) -> None:
+        super().__init__()
+        _check_names(layout, axes)
+        self.num_features, self.layout, self.axes = num_features, layout, axes
+        self.eps, self.affine = eps, affine
+        self.activation, self.negative_slope = activation, negative_slope
+        kept = [letter for letter in layout if letter not in "BC"]
+        self._order = [layout.index(letter) for letter in ["B", "C", *kept]]
+        self._axes = [2 + kept.index(letter) for letter in axes]
+        for name, start in (("weight", torch.ones), ("bias", torch.zeros)):
+            value = nn.Parameter(start(num_features, device=device, dtype=dtype))
+            self.register_parameter(name, value if affine else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x normalized, in its own shape, dtype and memory format."""
+        if x.ndim not in (len(self.layout), len(self.layout) - 1):
+            raise ValueError(
+                f"{type(self).__name__} takes {self.layout} or, for one instance, "
+                f"{self.layout.replace('B', '')}; got {x.ndim} dimensions, {tuple(x.shape)}"
+            )
+        instance = self.layout.index("B")
+        batch = x if x.ndim == len(self.layout) else x.unsqueeze(instance)
+        channels = batch.shape[self._order[1]]
+        if channels != self.num_features:
+            raise ValueError(
+                f"expected {self.num_features} channels in {self.layout}; got {channels} in "
+                f"{tuple(x.shape)}. Did you mean {type(self).__name__}({channels})?"
+            )
+        empty = [letter for letter in self.axes if batch.shape[self.layout.index(letter)] == 0]
+        if empty:
+            raise ValueError(
+                f"there is nothing to normalize along {empty[0]}: {tuple(x.shape)} has size 0 "
+                f"there; leave such inputs out"
+            )
+        out = axis_instance_norm(
+            batch.permute(self._order), axes=self._axes, weight=self.weight, bias=self.bias,
+            eps=self.eps, activation=self.activation, negative_slope=self.negative_slope,
+        ).permute([self._order.index(dim) for dim in range(batch.ndim)])
+        return out if x.ndim == len(self.layout) else out.squeeze(instance)
+
+    def extra_repr(self) -> str:
+        """Show what the constructor was given."""
+        tail = "" if self.activation == "none" else f", activation={self.activation!r}"
+        return (
+            f"{self.num_features}, layout={self.layout!r}, axes={self.axes!r}, eps={self.eps}, "
+            f"affine={self.affine}{tail}"
+        )
+
+
+class SpatioTemporalInstanceNorm(AxisInstanceNorm):
+    """Take the appearance of a clip out of its features: mean and variance over T, H, W or some.
+
+        y = (x − mean) / √(var + eps) · weight + bias
+
+    `axes="THW"` takes out a gain and an offset per clip and channel; "T" what is constant in time,
+    position by position (and so any still picture); "HW" what is constant over each frame, such as
+    flicker. Where T is 1, a norm over T alone gives the bias whatever the input.
+
+    Args:
+        num_features: size of the channel axis C.
+        eps: added to the variance.
+        affine: learn a weight and a bias per channel.
+        axes: one, two or three of the letters T, H, W.
+        activation: what follows in the same pass: "none", "relu" or "leaky_relu".
+        negative_slope: the factor of "leaky_relu" below zero.
+
+    Shape:
+        (B, C, T, H, W) or (C, T, H, W), floating point; the output has the shape, dtype and memory
+        format of the input.
+
+    Raises:
+        ValueError: for axes other than T, H, W; on call, for another number of dimensions or
+            channels, or no frames.
+        TypeError: on call, for an input that is not floating point.
+
+    One element gives the bias. State dicts of `nn.InstanceNorm3d` load, and those of
+    `nn.BatchNorm3d` without their running statistics, saying so.
+
+    From instance normalization (Ulyanov et al., 2016).
+
+    >>> clips = torch.randn(2, 16, 8, 28, 28).contiguous(memory_format=torch.channels_last_3d)
+    >>> out = SpatioTemporalInstanceNorm(16)(clips)
+    >>> out.is_contiguous(memory_format=torch.channels_last_3d)
+    True
+    >>> torch.allclose(out.mean((2, 3, 4)), torch.zeros(2, 16), atol=1e-5)
+    True
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        axes: str = "THW",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        activation: Activation = "none",
+        negative_slope: float = 0.01,
+    ) -> None:
+        super().__init__(
+            num_features, "BCTHW", axes, eps, affine, device, dtype,
+            activation=activation, negative_slope=negative_slope,
+        )
+
+
+def _check_names(layout: str, axes: str) -> None:
+    """Refuse a layout without B or C, letters that occur twice, and axes it does not have."""
+    if len({*layout}) != len(layout) or not {*layout} > {"B", "C"}:
+        raise ValueError(
+            f"layout must name every dimension by a letter of its own, B and C and at least one "
+            f"more, such as 'BCTHW'; got {layout!r}"
+        )
+    choices = "".join(letter for letter in layout if letter not in "BC")
+    unknown = [letter for letter in axes if letter not in choices]
+    if not axes or unknown or len({*axes}) != len(axes):
+        found = f"{axes!r}, where {unknown[0]!r} is unknown" if unknown else repr(axes)
+        raise ValueError(
+            f"axes must be one or more of the letters {choices!r}, each once; got {found}"
+        )
