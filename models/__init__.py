@@ -1,6 +1,8 @@
 """Backbones, each imported on first use: a user needs only the engine of the one they use."""
 
+import sys
 from importlib import import_module
+from types import ModuleType
 
 _EXPORTS = {
     "minkunet": (
@@ -27,3 +29,15 @@ def __getattr__(name: str) -> object:
 def __dir__() -> list[str]:
     """List every public name, imported yet or not."""
     return sorted({*globals(), *__all__})
+
+
+class _Models(ModuleType):
+    """This package, in which `resnet3d` is the function and not the file of the same name."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _HOME and isinstance(value, ModuleType):  # as importing a submodule does
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Models
