@@ -94,9 +94,10 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
             if not stream.disposition & Disposition.attached_pic
         ]
         if not streams:
-            kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+            kinds = " and ".join(sorted({stream.type for stream in container.streams}))
             raise UndecodableVideoError(
-                f"expected a video stream; {path} holds {kinds} only. Take it off the list"
+                f"expected a video stream; {path} holds {kinds or 'zero frames of anything'} only. "
+                "Take it off the list"
             )
         if streams[0].codec_context is None:
             raise UndecodableVideoError(
@@ -124,7 +125,7 @@ def probe(path: str | Path) -> VideoInfo:
             keys = [packet.is_keyframe for packet in packets]
         if not keys:
             raise UndecodableVideoError(
-                f"expected frames; {path} holds a video stream of none. Take it off the list"
+                f"expected frames; {path} holds a video stream of zero frames. Take it off the list"
             )
         return VideoInfo(
             frames=len(keys),

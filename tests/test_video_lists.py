@@ -1,0 +1,237 @@
+"""Lists and folders of videos: the formats of the datasets as they are published."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from geonorm.datasets import (
+    HMDB51,
+    UCF101,
+    ClassFolders,
+    Diving48,
+    Kinetics,
+    SomethingSomethingV2,
+    VideoList,
+    VideoSet,
+)
+
+
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def write(path: Path, text: str, end: str = "\n") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.replace("\n", end).encode())
+    return path
+
+
+@pytest.fixture
+def ucf(tmp_path: Path) -> tuple[Path, Path]:
+    """Three classes whose official order is not that of sorted folders, in CRLF files."""
+    root, lists = tmp_path / "UCF-101", tmp_path / "ucfTrainTestlist"
+    write(lists / "classInd.txt", "1 HandstandPushups\n2 HammerThrow\n3 Hammering\n", "\r\n")
+    write(
+        lists / "trainlist01.txt",
+        "HandstandPushups/v_HandStandPushups_g08_c01.avi 1\nHammerThrow/v_HammerThrow_g08_c01.avi "
+        "2\nHammering/v_Hammering_g08_c01.avi 3\n", "\r\n",
+    )
+    write(
+        lists / "testlist01.txt",
+        "Hammering/v_Hammering_g01_c01.avi\nHandstandPushups/v_HandStandPushups_g01_c01.avi\n",
+        "\r\n",
+    )
+    for line in (lists / "trainlist01.txt").read_text().split():
+        if line.endswith(".avi"):
+            touch(root / line)
+    return root, lists
+
+
+def test_ucf101_follows_class_ind(ucf: tuple[Path, Path]) -> None:
+    root, lists = ucf
+    train = UCF101(root, lists, "train")
+    assert train.classes == ("HandstandPushups", "HammerThrow", "Hammering")
+    assert train.videos == [
+        (root / "HandstandPushups/v_HandStandPushups_g08_c01.avi", 0),
+        (root / "HammerThrow/v_HammerThrow_g08_c01.avi", 1),
+        (root / "Hammering/v_Hammering_g08_c01.avi", 2),
+    ]
+    assert [label for _, label in UCF101(root, lists, "test").videos] == [2, 0]
+
+
+def test_ucf101_finds_folders_spelled_in_another_case(ucf: tuple[Path, Path]) -> None:
+    root, lists = ucf
+    (root / "HandstandPushups").rename(root / "HandStandPushups")
+    path, label = UCF101(root, lists, "train").videos[0]
+    assert (path, label) == (root / "HandStandPushups/v_HandStandPushups_g08_c01.avi", 0)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("line", ["Juggling/v_a.avi 1", "Hammering/v_a.avi 2", "Hammering/v.avi x"])
+def test_ucf101_refuses_lines_that_do_not_fit(ucf: tuple[Path, Path], line: str) -> None:
+    root, lists = ucf
+    write(lists / "trainlist02.txt", f"Hammering/v_Hammering_g08_c01.avi 3\n{line}\n")
+    with pytest.raises(ValueError, match=r"line 2: expected `Class/video.avi`"):
+        UCF101(root, lists, "train", split=2)
+
+
+def test_ucf101_arguments(ucf: tuple[Path, Path]) -> None:
+    root, lists = ucf
+    with pytest.raises(ValueError, match="fold must be 'train' or 'test'"):
+        UCF101(root, lists, "val")
+    with pytest.raises(ValueError, match="expected a folder"):
+        UCF101(root / "nowhere", lists, "train")
+    write(lists / "classInd.txt", "0 A\n1 B\n")
+    with pytest.raises(ValueError, match="expected lines `1 Name`"):
+        UCF101(root, lists, "train")
+
+
+def test_hmdb51(tmp_path: Path) -> None:
+    lists = tmp_path / "splits"
+    write(
+        lists / "brush_hair_test_split1.txt",
+        "#20_Rhythm_clap_u_nm_np1_fr_goo_0.avi 1 \nA (1)! b.avi 2 \nunused.avi 0 \n",
+    )
+    write(lists / "wave_test_split1.txt", "w1.avi 2\nw2.avi 1\n", "\r\n")
+    write(lists / "wave_test_split2.txt", "w1.avi 1\nw2.avi 2\n")
+    train = HMDB51(tmp_path, lists, "train")
+    assert train.classes == ("brush_hair", "wave")
+    assert train.videos == [
+        (tmp_path / "brush_hair/#20_Rhythm_clap_u_nm_np1_fr_goo_0.avi", 0),
+        (tmp_path / "wave/w2.avi", 1),
+    ]
+    assert HMDB51(tmp_path, lists, "test").videos == [
+        (tmp_path / "brush_hair/A (1)! b.avi", 0), (tmp_path / "wave/w1.avi", 1),
+    ]
+    with pytest.raises(ValueError, match=r"_test_split3\.txt; .* holds none"):
+        HMDB51(tmp_path, lists, "train", split=3)
+    write(lists / "wave_test_split1.txt", "w1.avi\n")
+    with pytest.raises(ValueError, match=r"line 1: expected `name.avi` and 0, 1 or 2"):
+        HMDB51(tmp_path, lists, "train")
+
+
+def test_kinetics(tmp_path: Path) -> None:
+    csv = write(
+        tmp_path / "val.csv",
+        "label,youtube_id,time_start,time_end,split\nplaying cards,-ab_1,10,20,val\n"
+        '"cooking, slowly",xyz,5.0,15.0,val\nplaying cards,gone,0,10,val\n', "\r\n",
+    )
+    spaced = touch(tmp_path / "val/cooking, slowly/xyz_000005_000015.mp4")
+    underscored = touch(tmp_path / "val/playing_cards/-ab_1_000010_000020.mp4")
+    videos = Kinetics(tmp_path, csv)
+    assert videos.classes == ("cooking, slowly", "playing cards")
+    assert videos.videos == [
+        (underscored, 1), (spaced, 0), (tmp_path / "val/playing cards/gone_000000_000010.mp4", 1),
+    ]
+    with pytest.raises(ValueError, match="none of the classes: \\['cooking, slowly'\\]"):
+        Kinetics(tmp_path, csv, classes=["playing cards"])
+
+
+def test_kinetics_test_list_has_no_labels(tmp_path: Path) -> None:
+    csv = write(tmp_path / "test.csv", "youtube_id,time_start,time_end,split\na,1,11,test\n")
+    flat = touch(tmp_path / "test/a_000001_000011.mp4")
+    assert Kinetics(tmp_path, csv, classes=["x", "y"]).videos == [(flat, -1)]
+    flat.unlink()
+    sorted_away = touch(tmp_path / "test/some class/a_000001_000011.mp4")
+    assert Kinetics(tmp_path, csv).videos == [(sorted_away, -1)]
+    write(csv, "id,time_start,time_end\na,1,11\n")
+    with pytest.raises(ValueError, match=r"missing are \['split', 'youtube_id'\]"):
+        Kinetics(tmp_path, csv)
+
+
+def test_something_something(tmp_path: Path) -> None:
+    labels = write(tmp_path / "labels.json", json.dumps({"Holding something": "1",
+                                                         "Dropping something onto it": "0"}))
+    items = [{"id": "7", "label": "dropping a cup", "template": "Dropping [something] onto [it]"},
+             {"id": "8", "label": "holding tea", "template": "Holding [something]"}]
+    train = write(tmp_path / "train.json", json.dumps(items))
+    touch(tmp_path / "v/8.mp4")
+    videos = SomethingSomethingV2(tmp_path / "v", train, labels)
+    assert videos.classes == ("Dropping something onto it", "Holding something")
+    assert videos.videos == [(tmp_path / "v/7.webm", 0), (tmp_path / "v/8.mp4", 1)]
+    test = write(tmp_path / "test.json", json.dumps([{"id": "9"}]))
+    assert SomethingSomethingV2(tmp_path / "v", test, labels).videos[0][1] == -1
+    write(train, json.dumps([{"id": "7", "template": "Eating [something]"}]))
+    with pytest.raises(ValueError, match="'Eating something' is none of the classes"):
+        SomethingSomethingV2(tmp_path / "v", train, labels)
+    write(labels, json.dumps({"Holding something": "1"}))
+    with pytest.raises(ValueError, match="every number from 0 to 0 once"):
+        SomethingSomethingV2(tmp_path / "v", train, labels)
+
+
+def test_diving48(tmp_path: Path) -> None:
+    items = [{"vid_name": "_8Vy3dlHg2w_00000", "label": 26, "start_frame": 0, "end_frame": 159}]
+    train = write(tmp_path / "train.json", json.dumps(items))
+    videos = Diving48(tmp_path, train)
+    assert videos.videos == [(tmp_path / "_8Vy3dlHg2w_00000.mp4", 26)]
+    assert len(videos.classes) == 48
+    words = [["Back", "15som", "05Twis", str(label)] for label in range(48)]
+    vocabulary = write(tmp_path / "vocab.json", json.dumps(words))
+    assert Diving48(tmp_path, train, vocabulary).classes[26] == "Back 15som 05Twis 26"
+    write(train, json.dumps([{"vid_name": "a", "label": 48}]))
+    with pytest.raises(ValueError, match=r"labels must be in \[0, 48\)"):
+        Diving48(tmp_path, train)
+    write(train, json.dumps([{"vid_name": "a"}]))
+    with pytest.raises(ValueError, match="expected `vid_name` and `label`"):
+        Diving48(tmp_path, train)
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    first, second = touch(tmp_path / "b/x y.AVI"), touch(tmp_path / "a/z.mp4")
+    touch(tmp_path / "a/notes.txt")
+    assert ClassFolders(tmp_path).videos == [(second, 0), (first, 1)]
+    assert ClassFolders(tmp_path, classes=["b", "a"]).videos == [(first, 0), (second, 1)]
+    with pytest.raises(ValueError, match=r"none of the classes: \['b'\]"):
+        ClassFolders(tmp_path, classes=["a"])
+    with pytest.raises(ValueError, match="c holds no videos"):
+        ClassFolders(tmp_path, classes=["a", "b", "c"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"class folder .*empty holds no videos"):
+        ClassFolders(tmp_path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_list_splits_lines_from_the_right(tmp_path: Path, end: str) -> None:
+    lines = "a.mp4 1\nmy films/b c.mp4\t0\n\nd 3.mp4 120 2\n/abs/e 7.avi 1\n"
+    videos = VideoList(write(tmp_path / "list.txt", lines, end))
+    assert videos.videos == [
+        (tmp_path / "a.mp4", 1),
+        (tmp_path / "my films/b c.mp4", 0),
+        (tmp_path / "d 3.mp4", 2),
+        (Path("/abs/e 7.avi"), 1),
+    ]
+    assert videos.classes == ("0", "1", "2")
+    assert VideoList(tmp_path / "list.txt", root="/data").videos[0][0] == Path("/data/a.mp4")
+
+
+def test_list_without_labels(tmp_path: Path) -> None:
+    path = write(tmp_path / "list.txt", "a.mp4\nb c.mp4\n")
+    assert VideoList(path, labelled=False).videos == [
+        (tmp_path / "a.mp4", -1), (tmp_path / "b c.mp4", -1),
+    ]
+    with pytest.raises(ValueError, match="line 1: expected `path label`"):
+        VideoList(path)
+    write(path, "a.mp4 0\nb c.mp4\n")
+    with pytest.raises(ValueError, match=r"line 2: expected `path label`.*got 'b c.mp4'"):
+        VideoList(path)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "is empty"),
+    ("\n  \n", "is empty"),
+    ("a.mp4 0\nb.mp4 2\n", r"labels must be in \[0, 2\).*got 2 for .*b.mp4"),
+    ("a.mp4 -1\n", "labels count from 0; got -1"),
+    ("a.mp4 jump\n", "the label a whole number"),
+])
+def test_bad_lists(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path / "list.txt", text)
+    with pytest.raises(ValueError, match=message):
+        VideoList(path, classes=["run", "jump"])
+
+
+def test_a_set_needs_videos() -> None:
+    with pytest.raises(ValueError, match="the list is empty"):
+        VideoSet([], ["a"])
