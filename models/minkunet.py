@@ -164,8 +164,11 @@ class MinkUNet(nn.Module):
             skips.append(x)
         skips.pop()
         for _, conv, bn, block in UP:
-            x = norm_relu(getattr(self, bn), getattr(self, conv)(x))
-            x = getattr(self, block)(ME.cat(x, skips.pop()))
+            # Where a coordinate manager holds several maps of one stride, as when a field is
+            # voxelized twice, only the skip's own key leads back to its voxels.
+            skip = skips.pop()
+            x = norm_relu(getattr(self, bn), getattr(self, conv)(x, skip.coordinate_map_key))
+            x = getattr(self, block)(ME.cat(x, skip))
         return self.final(x)
 
     @staticmethod

@@ -21,12 +21,14 @@ MakeNorm = Callable[[int], nn.Module]
 class _AnyDtype:
     """Makes a MinkowskiEngine convolution cast its input and obey `torch.device` contexts."""
 
-    def forward(self, x: ME.SparseTensor) -> ME.SparseTensor:
+    def forward(
+        self, x: ME.SparseTensor, coordinates: ME.CoordinateMapKey | None = None
+    ) -> ME.SparseTensor:
         # The 1x1 kernel is a matrix product and returns half precision under autocast; the other
         # kernels take nothing but the dtype of their own weights.
         if x.F.dtype != self.kernel.dtype:
             x = with_features(x, x.F.to(self.kernel.dtype))
-        return super().forward(x)
+        return super().forward(x, coordinates)
 
     def reset_parameters(self, is_transpose: bool = False) -> None:
         # The engine allocates through torch.FloatTensor, which is always on the CPU.
@@ -34,15 +36,19 @@ class _AnyDtype:
             self.kernel = nn.Parameter(torch.empty(self.kernel.shape, device=device))
             if self.bias is not None:
                 self.bias = nn.Parameter(torch.empty(self.bias.shape, device=device))
+        # There is nothing to draw on the meta device, and torch takes its time over it.
+        if not self.kernel.is_meta:
+            self._draw(is_transpose)
+
+    def _draw(self, is_transpose: bool) -> None:
         super().reset_parameters(is_transpose)
 
 
 class Convolution(_AnyDtype, ME.MinkowskiConvolution):
     """A sparse convolution with He initialization (He et al., 2015)."""
 
-    def reset_parameters(self, is_transpose: bool = False) -> None:
-        """Draw the kernel from N(0, 2 / fan-out) and the bias, if any, as the engine does."""
-        super().reset_parameters(is_transpose)
+    def _draw(self, is_transpose: bool) -> None:
+        super()._draw(is_transpose)
         ME.utils.kaiming_normal_(self.kernel, mode="fan_out", nonlinearity="relu")
 
 

@@ -5,6 +5,7 @@ import torch
 from geonorm.models.minkunet_blocks import ME
 from geonorm.sparse import with_features
 
+SUBSAMPLE = ME.SparseTensorQuantizationMode.RANDOM_SUBSAMPLE
 SLICEABLE = ("UNWEIGHTED_AVERAGE", "RANDOM_SUBSAMPLE")
 
 
@@ -53,10 +54,14 @@ def _check_weights(x: ME.SparseTensor | ME.TensorField, weights: torch.Tensor) -
 
 def voxelize(points: ME.TensorField, weights: torch.Tensor | None) -> ME.SparseTensor:
     """Average the points of each voxel, each point with its weight if there are any."""
-    if weights is None:
-        return points.sparse()
-    weights = weights.to(points.F.dtype)[:, None]
-    sums = with_features(points, torch.cat((points.F * weights, weights), dim=1)).sparse(
-        quantization_mode=ME.SparseTensorQuantizationMode.UNWEIGHTED_SUM
-    )
-    return with_features(sums, sums.F[:, :-1] / sums.F[:, -1:])
+    # Any point's features will do at first: what is wanted is the map from points to voxels. The
+    # engine's own average multiplies by a matrix of a kind that torch warns it will remove.
+    voxels = points.sparse(quantization_mode=SUBSAMPLE)
+    if points.quantization_mode == SUBSAMPLE:
+        return voxels
+    features = points.F
+    weights = features.new_ones(len(features)) if weights is None else weights.to(features.dtype)
+    voxel = points.inverse_mapping(voxels.coordinate_map_key).long()
+    sums = torch.zeros_like(voxels.F).index_add(0, voxel, features * weights[:, None])
+    totals = features.new_zeros(len(sums)).index_add(0, voxel, weights)
+    return with_features(voxels, sums / totals[:, None])

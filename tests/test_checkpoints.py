@@ -245,7 +245,10 @@ def public_state():
     return {k: v if "num_b" in k else torch.rand_like(v) + 0.5 for k, v in state.items()}
 
 
-@pytest.mark.parametrize("norm", ["batch", "instance", "none", {"default": "batch", "stem": "none"}])
+NORMS = ["batch", "instance", "none", {"default": "batch", "stem": "none"}]
+
+
+@pytest.mark.parametrize("norm", NORMS)
 def test_public_minkunet_file(public_state, norm):
     from geonorm.models import MinkUNet14A
 
