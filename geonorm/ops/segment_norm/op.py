@@ -53,10 +53,11 @@ def _kernel(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-for _schema, _plain in zip(SCHEMAS, (reference.forward, backward, _reference_stats), strict=True):
+_PLAIN: tuple[Callable[..., Any], ...] = (reference.forward, backward, _reference_stats)
+for _schema, _function in zip(SCHEMAS, _PLAIN, strict=True):
     _name = _schema.partition("(")[0]
     _LIBRARY.define(_schema)
-    _LIBRARY.impl(_name, _kernel(_name, _plain), "CompositeExplicitAutograd")
+    _LIBRARY.impl(_name, _kernel(_name, _function), "CompositeExplicitAutograd")
 
 
 def _stats_like(rows: Tensor, num_instances: int, groups: int) -> Tensor:
@@ -68,14 +69,12 @@ def _contiguous_like(rows: Tensor) -> Tensor:
     return torch.empty_like(rows, memory_format=torch.contiguous_format)
 
 
-@torch.library.register_fake("geonorm::segment_norm", lib=_LIBRARY)
 def _fake(rows: Tensor, index: Tensor, num_instances: int, row_weights: Tensor | None,
           weight: Tensor | None, bias: Tensor | None, groups: int, *_: Any
           ) -> tuple[Tensor, ...]:
     return _contiguous_like(rows), *(_stats_like(rows, num_instances, groups) for _ in range(3))
 
 
-@torch.library.register_fake("geonorm::segment_norm_backward", lib=_LIBRARY)
 def _fake_backward(grad: Tensor, rows: Tensor, index: Tensor, shift: Tensor, mean: Tensor,
                    rstd: Tensor, row_weights: Tensor | None, weight: Tensor | None,
                    bias: Tensor | None, *_: Any) -> tuple[Tensor, ...]:
@@ -83,58 +82,31 @@ def _fake_backward(grad: Tensor, rows: Tensor, index: Tensor, shift: Tensor, mea
     return _contiguous_like(rows), *gradients
 
 
-@torch.library.register_fake("geonorm::segment_stats", lib=_LIBRARY)
 def _fake_stats(rows: Tensor, index: Tensor, num_instances: int, row_weights: Tensor | None,
                 groups: int) -> tuple[Tensor, Tensor]:
     return _stats_like(rows, num_instances, groups), _stats_like(rows, num_instances, groups)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    rows, index, _, row_weights, weight, bias, groups, _, activation, negative_slope = inputs
+    rows, index, _, row_weights, weight, bias, groups, eps, activation, negative_slope = inputs
     ctx.save_for_backward(rows, index, *output[1:], row_weights, weight, bias)
     ctx.mark_non_differentiable(*output[1:])
-    ctx.options = (groups, activation, negative_slope)
+    ctx.eps, ctx.options = eps, (groups, activation, negative_slope)
 
 
 def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    grad_rows, grad_weight, grad_bias = torch.ops.geonorm.segment_norm_backward(
-        grad, *ctx.saved_tensors, *ctx.options
+    rows, index, *stats, row_weights, weight, bias = ctx.saved_tensors
+    rule: Callable[..., Any] = torch.ops.geonorm.segment_norm_backward
+    if torch.is_grad_enabled():  # create_graph: the plain form, statistics depending on the rows
+        groups, rule = ctx.options[0], backward
+        shift, mean, var = reference.statistics(rows, index, len(stats[0]), row_weights, groups)
+        stats = [shift, mean, (var + ctx.eps).rsqrt()]
+    grad_rows, grad_weight, grad_bias = rule(
+        grad, rows, index, *stats, row_weights, weight, bias, *ctx.options
     )
-    *_, weight, bias = ctx.saved_tensors
     grad_weight = None if weight is None else grad_weight
     grad_bias = None if bias is None else grad_bias
     return grad_rows, None, None, None, grad_weight, grad_bias, None, None, None, None
-
-
-def _keep_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.save_for_backward(*inputs[:9])
-    ctx.options = inputs[9:]
-
-
-def _double_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    """Differentiate the plain backward, in which mean and rstd are functions of the rows again."""
-    grad, rows, index, shift, _, rstd, row_weights, weight, bias = ctx.saved_tensors
-    groups = ctx.options[0]
-    with torch.enable_grad():  # aliases, so that a path from rows to grad is not counted twice
-        leaves = [None if t is None else t.view_as(t) for t in (grad, rows, weight, bias)]
-        inputs = [t if t is None or t.requires_grad else t.requires_grad_() for t in leaves]
-        grad, rows, weight, bias = inputs
-        _, mean, var = reference.statistics(rows, index, shift.shape[0], row_weights, groups)
-        rstd = (rstd.pow(-2) + (var - var.detach())).rsqrt()
-        outputs = backward(
-            grad, rows, index, shift, mean, rstd, row_weights, weight, bias, *ctx.options
-        )
-    wanted = [t for t in inputs if t is not None]
-    tensors, weights = zip(
-        *((t, g) for t, g in zip(outputs, grads, strict=True) if t.requires_grad), strict=True
-    )
-    found = iter(
-        torch.autograd.grad(
-            tensors, wanted, weights, create_graph=torch.is_grad_enabled(), allow_unused=True
-        )
-    )
-    grad, rows, weight, bias = (None if t is None else next(found) for t in inputs)
-    return grad, rows, *(None,) * 5, weight, bias, None, None, None
 
 
 def _keep_stats(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -145,20 +117,18 @@ def _keep_stats(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -
 def _stats_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     rows, index, row_weights = ctx.saved_tensors
     with torch.enable_grad():
-        leaf = rows.view_as(rows)
-        leaf = leaf if leaf.requires_grad else leaf.requires_grad_()
+        leaf = rows.view_as(rows).requires_grad_()
         outputs = _reference_stats(leaf, index, ctx.num_instances, row_weights, ctx.groups)
-    (grad_rows,) = torch.autograd.grad(
-        outputs, leaf, grads, create_graph=torch.is_grad_enabled()
-    )
+    (grad_rows,) = torch.autograd.grad(outputs, leaf, grads, create_graph=torch.is_grad_enabled())
     return grad_rows, None, None, None, None
 
 
-for _name, _formula, _context in (
-    ("segment_norm", _backward, _keep),
-    ("segment_norm_backward", _double_backward, _keep_backward),
-    ("segment_stats", _stats_backward, _keep_stats),
-):
-    torch.library.register_autograd(
-        f"geonorm::{_name}", _formula, setup_context=_context, lib=_LIBRARY
-    )
+torch.library.register_fake("geonorm::segment_norm", _fake, lib=_LIBRARY)
+torch.library.register_fake("geonorm::segment_norm_backward", _fake_backward, lib=_LIBRARY)
+torch.library.register_fake("geonorm::segment_stats", _fake_stats, lib=_LIBRARY)
+torch.library.register_autograd(
+    "geonorm::segment_norm", _backward, setup_context=_keep, lib=_LIBRARY
+)
+torch.library.register_autograd(
+    "geonorm::segment_stats", _stats_backward, setup_context=_keep_stats, lib=_LIBRARY
+)

@@ -14,7 +14,7 @@ def pool(x: Tensor, index: Tensor, num_instances: int) -> Tensor:  # (N, C) -> (
 
 
 def grouped(sums: Tensor, groups: int) -> Tensor:  # (B, C) -> (B, groups)
-    return sums.unflatten(1, (groups, sums.shape[1] // groups)).sum(2)
+    return sums.view(len(sums), groups, sums.shape[1] // groups).sum(2)
 
 
 def mass(index: Tensor, num_instances: int, row_weights: Tensor | None, scale: int) -> Tensor:

@@ -1,0 +1,150 @@
+"""What the functions on rows ask of their input: what was expected, what came, what to do."""
+
+import torch
+from torch import Tensor
+
+from geonorm.ops.backends import checks_values
+
+_INTEGERS = (torch.int32, torch.int64)
+
+
+def features(value: Tensor) -> None:
+    """Refuse what is not a floating point matrix with at least one column."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"features must be a tensor (N, C); got {type(value).__name__}")
+    if not value.is_floating_point():
+        raise TypeError(
+            f"features must be floating point; got {value.dtype}. Convert them: features.float()"
+        )
+    if value.dim() != 2 or value.shape[1] == 0:
+        raise ValueError(f"features must be (N, C) with C ≥ 1; got shape {tuple(value.shape)}")
+
+
+def batch_index(index: Tensor, rows: Tensor) -> Tensor:
+    """Return the instance of every row as int64."""
+    _check_vector("batch_index", index, rows)
+    if index.dtype not in _INTEGERS:
+        raise TypeError(f"batch_index must be int64 or int32; got {index.dtype}")
+    if len(index) != len(rows):
+        raise ValueError(
+            f"batch_index must have one entry for each of the {len(rows)} rows; got {len(index)}"
+        )
+    return index.long()
+
+
+def num_instances(value: int | None, index: Tensor) -> int:
+    """Return the number of instances, counted where that needs no synchronization."""
+    if value is None:
+        if index.device.type != "cpu" or torch.compiler.is_compiling():
+            raise ValueError(
+                f"pass num_instances: reading it from a batch_index on {index.device} would "
+                "synchronize or break the graph"
+            )
+        value = int(index.max()) + 1 if len(index) else 0
+    if isinstance(value, bool) or not isinstance(value, int | torch.SymInt) or value < 0:
+        raise ValueError(f"num_instances must be an integer ≥ 0; got {value!r}")
+    if checks_values(index.device) and len(index):
+        low, high = (int(bound) for bound in index.aminmax())
+        if low < 0 or high >= value:
+            raise ValueError(
+                f"batch_index must lie in [0, {value}), num_instances being {value}; it goes from "
+                f"{low} to {high}"
+            )
+    return value
+
+
+def offsets(value: Tensor, given_instances: int | None, rows: Tensor) -> tuple[Tensor, int]:
+    """Return the index that offsets (B + 1,) stand for, and B."""
+    _check_vector("offsets", value, rows)
+    if value.dtype not in _INTEGERS:
+        raise TypeError(f"offsets must be int64 or int32; got {value.dtype}")
+    instances = len(value) - 1
+    if instances < 0 or given_instances not in (None, instances):
+        raise ValueError(
+            "offsets must be (num_instances + 1,), from 0 to the number of rows; got "
+            f"{len(value)} entries and num_instances={given_instances}"
+        )
+    if checks_values(value.device):
+        steps = value.diff()
+        if len(steps) and int(steps.min()) < 0:
+            at = int(steps.argmin())
+            raise ValueError(
+                f"offsets must not decrease; they go from {int(value[at])} to {int(value[at + 1])} "
+                f"at entry {at + 1}"
+            )
+        if int(value[0]) != 0 or int(value[-1]) != len(rows):
+            raise ValueError(
+                f"offsets must start at 0 and end at {len(rows)}, the number of rows; they start "
+                f"at {int(value[0])} and end at {int(value[-1])}"
+            )
+    order = torch.arange(len(rows), device=value.device)
+    return torch.bucketize(order, value[1:].long(), right=True), instances
+
+
+def point_weights(
+    value: Tensor | None, rows: Tensor, index: Tensor, instances: int
+) -> Tensor | None:
+    """Return the weight of every row in the statistics' dtype."""
+    if value is None:
+        return None
+    _check_vector("point_weights", value, rows)
+    if value.is_complex():
+        raise TypeError(f"point_weights must be real; got {value.dtype}")
+    if value.requires_grad:
+        raise TypeError(
+            "point_weights are counts and get no gradient; pass point_weights.detach()"
+        )
+    if len(value) != len(rows):
+        raise ValueError(
+            f"point_weights must have one entry for each of the {len(rows)} rows; got {len(value)}"
+        )
+    weights = value.to(statistics_dtype(rows))
+    if checks_values(value.device) and len(weights):
+        low, high = (float(bound) for bound in weights.aminmax())
+        if not (low >= 0 and high < float("inf")):
+            raise ValueError(
+                f"point_weights must be finite and not negative; they go from {low} to {high}"
+            )
+        found, total = torch.zeros(2, instances, dtype=torch.float64, device=rows.device)
+        found.index_add_(0, index, torch.ones_like(index, dtype=torch.float64))
+        total.index_add_(0, index, weights.double())
+        hollow = (found > 0) & (total == 0)
+        if hollow.any():
+            raise ValueError(
+                f"point_weights are all zero in instance {int(hollow.nonzero()[0])}; leave its "
+                "rows out or give one of them a weight"
+            )
+    return weights
+
+
+def per_channel(
+    name: str, value: Tensor | None, rows: Tensor, instances: int
+) -> Tensor | None:
+    """Return weight or bias in the statistics' dtype, (C,) or (B, C)."""
+    if value is None:
+        return None
+    shapes = ((rows.shape[1],), (instances, rows.shape[1]))
+    if tuple(value.shape) not in shapes:
+        raise ValueError(
+            f"{name} must be (C,) = {shapes[0]} or (B, C) = {shapes[1]}; got {tuple(value.shape)}"
+        )
+    if value.device != rows.device:
+        raise ValueError(f"{name} is on {value.device}, the features on {rows.device}; move one")
+    dtype = statistics_dtype(rows)
+    if value.dtype not in (rows.dtype, dtype):
+        raise TypeError(f"{name} must be {dtype} for {rows.dtype} features; got {value.dtype}")
+    return value.to(dtype)
+
+
+def statistics_dtype(rows: Tensor) -> torch.dtype:
+    """Return float64 for float64 rows and float32 for all others."""
+    return torch.promote_types(rows.dtype, torch.float32)
+
+
+def _check_vector(name: str, value: Tensor, rows: Tensor) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor (N,); got {type(value).__name__}")
+    if value.dim() != 1:
+        raise ValueError(f"{name} must have one dimension; got shape {tuple(value.shape)}")
+    if value.device != rows.device:
+        raise ValueError(f"{name} is on {value.device}, the features on {rows.device}; move one")
