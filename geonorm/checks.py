@@ -133,7 +133,7 @@ def per_channel(
     dtype = statistics_dtype(rows)
     if value.dtype not in (rows.dtype, dtype):
         raise TypeError(f"{name} must be {dtype} for {rows.dtype} features; got {value.dtype}")
-    return value.to(dtype)
+    return value.to(dtype).contiguous()
 
 
 def statistics_dtype(rows: Tensor) -> torch.dtype:

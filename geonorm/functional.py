@@ -151,6 +151,8 @@ def axis_instance_norm(
     >>> torch.allclose(axis_instance_norm(clip * 5 + 2, axes=(2, 3, 4)), out, atol=1e-4)
     True
     """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a tensor (B, C, …); got {type(x).__name__}")
     if not x.is_floating_point():
         raise TypeError(f"x must be floating point; got {x.dtype}. Convert it first: x.float()")
     if x.ndim < 3:

@@ -1,9 +1,12 @@
 """Instance normalization of dense tensors over the axes that one names."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from geonorm.functional import Activation, axis_instance_norm
+from geonorm.norms.loading import adapt
 
 
 class AxisInstanceNorm(nn.Module):
@@ -35,7 +38,7 @@ class AxisInstanceNorm(nn.Module):
         TypeError: on call, for an input that is not floating point.
 
     An instance of one element, or of equal ones, gives the bias. State dicts of torch's own
-    instance and batch norms load; running statistics are dropped, saying so.
+    instance and batch norms load; running statistics are dropped with a warning.
 
     From instance normalization (Ulyanov et al., 2016).
 
@@ -70,9 +73,16 @@ class AxisInstanceNorm(nn.Module):
         kept = [letter for letter in layout if letter not in "BC"]
         self._order = [layout.index(letter) for letter in ["B", "C", *kept]]
         self._axes = [2 + kept.index(letter) for letter in axes]
-        for name, start in (("weight", torch.ones), ("bias", torch.zeros)):
-            value = nn.Parameter(start(num_features, device=device, dtype=dtype))
-            self.register_parameter(name, value if affine else None)
+        for name in ("weight", "bias"):
+            empty = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype))
+            self.register_parameter(name, empty if affine else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the weight to one and the bias to zero."""
+        if self.weight is not None and self.bias is not None:
+            nn.init.ones_(self.weight)
+            nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x normalized, in its own shape, dtype and memory format."""
@@ -109,6 +119,10 @@ class AxisInstanceNorm(nn.Module):
             f"affine={self.affine}{tail}"
         )
 
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        adapt(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
 
 class SpatioTemporalInstanceNorm(AxisInstanceNorm):
     """Take the appearance of a clip out of its features: mean and variance over T, H, W or some.
@@ -137,7 +151,7 @@ class SpatioTemporalInstanceNorm(AxisInstanceNorm):
         TypeError: on call, for an input that is not floating point.
 
     One element gives the bias. State dicts of `nn.InstanceNorm3d` load, and those of
-    `nn.BatchNorm3d` without their running statistics, saying so.
+    `nn.BatchNorm3d` without their running statistics, with a warning.
 
     From instance normalization (Ulyanov et al., 2016).
 
