@@ -57,10 +57,21 @@ class Mesh:
         scale: float | Sequence[float] = 1.0,
     ) -> Self:
         """Return the mesh scaled, turned about z by ``yaw`` radians, then shifted by metres."""
-        cos, sin = np.cos(yaw), np.sin(yaw)
-        turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]], dtype=np.float32)
-        vertices = (self.vertices * np.asarray(scale, dtype=np.float32)) @ turn
-        return replace(self, vertices=vertices + np.asarray(shift, dtype=np.float32))
+        vertices = self.vertices * np.float32(scale)
+        if yaw != 0.0:
+            cos, sin = np.cos(yaw), np.sin(yaw)
+            turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]], dtype=np.float32)
+            vertices = vertices @ turn
+        return replace(self, vertices=vertices + np.float32(shift))
+
+    def painted(self, label: int, albedo: float) -> Self:
+        """Return the mesh all of one class and one albedo."""
+        count = len(self.triangles)
+        return replace(
+            self,
+            labels=np.full(count, label, dtype=np.int64),
+            albedo=np.full(count, albedo, dtype=np.float32),
+        )
 
     def upended(self) -> Self:
         """Return the mesh with its vertical axis laid along y."""

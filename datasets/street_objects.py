@@ -23,6 +23,23 @@ class StreetClass(IntEnum):
     PERSON = 10
 
 
+_LEG = lathe([(0.07, 0.0), (0.09, 0.85)], label=0, albedo=0.5, sides=6)
+_ARM = lathe([(0.05, 0.8), (0.06, 1.42)], label=0, albedo=0.5, sides=6)
+_BODY_PARTS = (
+    _LEG.moved((0, 0.1, 0)),
+    _LEG.moved((0, -0.1, 0)),
+    _ARM.moved((0, 0.26, 0)),
+    _ARM.moved((0, -0.26, 0)),
+    ellipsoid((0.16, 0.23, 0.36), label=0, albedo=0.5).moved((0, 0, 1.12)),
+    ellipsoid((0.11, 0.1, 0.14), label=0, albedo=0.5).moved((0, 0, 1.62)),
+)
+_BODY = merge(_BODY_PARTS)
+# Who walks swings the left leg with the right arm: how far forward each vertex goes.
+_SWING = (1, -1, -1, 1, 0, 0)
+_STRIDE = np.repeat(np.float32(_SWING), [len(part.vertices) for part in _BODY_PARTS])
+_WHEEL = lathe([(0, -0.1), (1, -0.1), (1, 0.1), (0, 0.1)], label=0, albedo=0.08, sides=10).upended()
+
+
 def building(width: float, depth: float, rng: np.random.Generator) -> Mesh:
     """Return a house, from garage to four storeys; its front lies on y = 0, width along x (m)."""
     label, tone = StreetClass.BUILDING, rng.uniform(0.15, 0.75)
@@ -126,19 +143,10 @@ def pole(rng: np.random.Generator) -> Mesh:
 
 def person(rng: np.random.Generator) -> Mesh:
     """Return someone standing or walking."""
-    label, tone = StreetClass.PERSON, rng.uniform(0.15, 0.75)
-    size, stride = rng.uniform(0.85, 1.1), rng.uniform(0.0, 0.25)
-    limb = lathe([(0.07, 0.0), (0.09, 0.85)], label, tone, sides=6)
-    arm = lathe([(0.05, 0.8), (0.06, 1.42)], label, tone, sides=6)
-    parts = [
-        limb.moved((stride, 0.1, 0)),
-        limb.moved((-stride, -0.1, 0)),
-        arm.moved((-stride, 0.26, 0)),
-        arm.moved((stride, -0.26, 0)),
-        ellipsoid((0.16, 0.23, 0.36), label, tone).moved((0, 0, 1.12)),
-        ellipsoid((0.11, 0.1, 0.14), label, tone).moved((0, 0, 1.62)),
-    ]
-    return merge(parts).moved(scale=size)
+    body = _BODY.painted(StreetClass.PERSON, rng.uniform(0.15, 0.75))
+    body = body.moved(scale=(1.0, 1.0, rng.uniform(0.85, 1.1)))
+    body.vertices[:, 0] += rng.uniform(0.0, 0.25) * _STRIDE
+    return body
 
 
 def car(rng: np.random.Generator) -> Mesh:
@@ -179,8 +187,7 @@ def truck(rng: np.random.Generator) -> Mesh:
 
 
 def _wheels(long: float, wide: float, radius: float, axles: int, label: int) -> list[Mesh]:
-    profile = [(0.0, -0.1), (radius, -0.1), (radius, 0.1), (0.0, 0.1)]
-    wheel = lathe(profile, label, 0.08, sides=10).upended()
+    wheel = _WHEEL.painted(label, 0.08).moved(scale=(radius, 1.0, radius))
     along = np.linspace(-0.32, 0.32, axles) * long
     return [wheel.moved((x, y, radius)) for x in along for y in (0.1 - wide / 2, wide / 2 - 0.1)]
 

@@ -13,7 +13,7 @@ from geonorm.datasets.meshes import Mesh, boxes, heightfield, merge
 from geonorm.datasets.scan import IGNORE_INDEX, Scan
 from geonorm.datasets.street_objects import StreetClass
 
-REACH = 38.0  # metres of street built before and behind the sensor
+REACH = 29.0  # metres of street built before and behind the sensor
 YARD_THINGS = (things.bush, things.tree, things.car, things.truck, things.person)
 YARD_SHARES = (0.35, 0.3, 0.15, 0.05, 0.15)
 
@@ -153,7 +153,7 @@ def _grounds(side: Side, rng: np.random.Generator) -> list[Mesh]:
     tone = rng.uniform(0.15, 0.6)
     parts = [kerb, heightfield(x, y, flat, StreetClass.SIDEWALK, tone)]
     tone, rough = rng.uniform(0.15, 0.6), rng.uniform(0.03, 0.07)
-    strips = [np.arange(side.yard, side.yard + 18, 0.6)]
+    strips = [np.arange(side.yard, side.yard + 15, 0.6)]
     if side.verge:
         strips.append(np.linspace(side.kerb + 0.15, side.walk, 4))
     x = np.arange(-REACH, REACH + 0.6, 0.6)
