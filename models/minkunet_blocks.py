@@ -16,10 +16,14 @@ except ImportError as error:
     ) from error
 
 MakeNorm = Callable[[int], nn.Module]
+# What the engine's convolutions keep in __slots__, where copy and pickle do not see it.
+SLOTS = (
+    "in_channels", "out_channels", "is_transpose", "kernel_generator", "dimension", "use_mm",
+)
 
 
-class _AnyDtype:
-    """Makes a MinkowskiEngine convolution cast its input and obey `torch.device` contexts."""
+class _Mended:
+    """Makes an engine's convolution cast its input, obey `torch.device` and survive a copy."""
 
     def forward(
         self, x: ME.SparseTensor, coordinates: ME.CoordinateMapKey | None = None
@@ -43,8 +47,23 @@ class _AnyDtype:
     def _draw(self, is_transpose: bool) -> None:
         super().reset_parameters(is_transpose)
 
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, **{name: getattr(self, name) for name in SLOTS}}
 
-class Convolution(_AnyDtype, ME.MinkowskiConvolution):
+    def __setstate__(self, state: dict[str, object]) -> None:
+        super().__setstate__({key: value for key, value in state.items() if key not in SLOTS})
+        for name in SLOTS:
+            setattr(self, name, state[name])
+        if "bias" not in self._parameters:
+            self.bias = None
+        self.conv = (
+            ME.MinkowskiConvolutionTransposeFunction
+            if self.is_transpose
+            else ME.MinkowskiConvolutionFunction
+        )
+
+
+class Convolution(_Mended, ME.MinkowskiConvolution):
     """A sparse convolution with He initialization (He et al., 2015)."""
 
     def _draw(self, is_transpose: bool) -> None:
@@ -52,7 +71,7 @@ class Convolution(_AnyDtype, ME.MinkowskiConvolution):
         ME.utils.kaiming_normal_(self.kernel, mode="fan_out", nonlinearity="relu")
 
 
-class ConvolutionTranspose(_AnyDtype, ME.MinkowskiConvolutionTranspose):
+class ConvolutionTranspose(_Mended, ME.MinkowskiConvolutionTranspose):
     """A sparse transposed convolution."""
 
 

@@ -1,5 +1,7 @@
 """MinkUNet: sizes, keys, every norm, independence of scans, half precision, errors."""
 
+import copy
+import pickle
 import subprocess
 import sys
 
@@ -179,6 +181,17 @@ def test_engine_itself_refuses_mixed_precision():
     deep = ME.MinkowskiConvolution(8, 8, kernel_size=3, dimension=3)
     with torch.autocast("cpu", torch.bfloat16), pytest.raises((AssertionError, RuntimeError)):
         deep(wide(batch(scan())))
+
+
+def test_copies_are_whole_and_independent():
+    model, x = build(), batch(scan())
+    expected = model(x).F
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(other(x).F, expected)
+        nn.init.zeros_(other.final.kernel)
+        assert torch.equal(model(x).F, expected)
+    with pytest.raises(AttributeError, match="dimension"):  # why ours need a mend
+        copy.deepcopy(ME.MinkowskiConvolution(3, 8, kernel_size=3, dimension=3))(x)
 
 
 def test_double_precision():
