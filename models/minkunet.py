@@ -73,6 +73,12 @@ class MinkUNet(nn.Module):
     Edge cases: under instance norm a scan that falls into one voxel of a level keeps only the
     norm's bias there, as with every instance norm of one element.
 
+    Example:
+        >>> places = torch.tensor([[0, 0, 0, 0], [0, 1, 2, 3], [1, 5, 5, 5]], dtype=torch.int32)
+        >>> scans = ME.SparseTensor(torch.rand(3, 4), places)
+        >>> MinkUNet14A(in_channels=4, out_channels=19)(scans).F.shape
+        torch.Size([3, 19])
+
     Source: 4D Spatio-Temporal ConvNets, Choy, Gwak and Savarese, CVPR 2019.
     """
 
