@@ -2,7 +2,9 @@
 
 import importlib
 import importlib.util
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -87,3 +89,28 @@ def backend_for(device: torch.device) -> str:
             f"{device}: move it or call geonorm.force_backend(None)"
         )
     return _state.forced
+
+
+def define(
+    library: torch.library.Library, schemas: Sequence[str], plain: Sequence[Callable[..., Any]]
+) -> None:
+    """Define operators in geonorm; at every call each asks which backend runs.
+
+    Args:
+        library: a fragment of the namespace geonorm.
+        schemas: one per operator; geonorm._C has the same ones in the namespace geonorm_cpp.
+        plain: the reference of each.
+    """
+    for schema, function in zip(schemas, plain, strict=True):
+        name = schema.partition("(")[0]
+        library.define(schema)
+        library.impl(name, _kernel(name, function), "CompositeExplicitAutograd")
+
+
+def _kernel(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+    def run(first: torch.Tensor, *rest: Any) -> Any:
+        if backend_for(first.device) == "cpp":
+            return getattr(torch.ops.geonorm_cpp, name).default(first, *rest)
+        return plain(first, *rest)
+
+    return run

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from geonorm.ops.axis_norm import reference
 from geonorm.ops.axis_norm.backward import backward
-from geonorm.ops.backends import backend_for
+from geonorm.ops.backends import define
 
 SCHEMAS = (
     "axis_norm(Tensor x, int[] axes, Tensor? weight, Tensor? bias, float eps, str activation, "
@@ -63,20 +63,7 @@ def _plain_backward(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     return _laid_out(backward(grad, x, *rest), _gradients_like(x, weight, bias))
 
 
-def _kernel(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
-    def run(x: Tensor, *rest: Any) -> Any:
-        if backend_for(x.device) == "cpp":
-            return getattr(torch.ops.geonorm_cpp, name).default(x, *rest)
-        return plain(x, *rest)
-
-    return run
-
-
-_PLAIN: tuple[Callable[..., Any], ...] = (_plain, _plain_backward)
-for _schema, _function in zip(SCHEMAS, _PLAIN, strict=True):
-    _name = _schema.partition("(")[0]
-    _LIBRARY.define(_schema)
-    _LIBRARY.impl(_name, _kernel(_name, _function), "CompositeExplicitAutograd")
+define(_LIBRARY, SCHEMAS, (_plain, _plain_backward))
 
 
 def _fake(x: Tensor, axes: list[int], *_: Any) -> tuple[Tensor, ...]:

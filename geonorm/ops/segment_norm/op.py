@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geonorm.ops.backends import backend_for
+from geonorm.ops.backends import define
 from geonorm.ops.segment_norm import reference
 from geonorm.ops.segment_norm.backward import backward
 
@@ -44,20 +44,7 @@ def _reference_stats(
     return shift + mean, var
 
 
-def _kernel(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
-    def run(first: Tensor, *rest: Any) -> Any:
-        if backend_for(first.device) == "cpp":
-            return getattr(torch.ops.geonorm_cpp, name).default(first, *rest)
-        return plain(first, *rest)
-
-    return run
-
-
-_PLAIN: tuple[Callable[..., Any], ...] = (reference.forward, backward, _reference_stats)
-for _schema, _function in zip(SCHEMAS, _PLAIN, strict=True):
-    _name = _schema.partition("(")[0]
-    _LIBRARY.define(_schema)
-    _LIBRARY.impl(_name, _kernel(_name, _function), "CompositeExplicitAutograd")
+define(_LIBRARY, SCHEMAS, (reference.forward, backward, _reference_stats))
 
 
 def _stats_like(rows: Tensor, num_instances: int, groups: int) -> Tensor:
