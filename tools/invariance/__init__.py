@@ -1,0 +1,1 @@
+"""What verify_invariance.py measures, a module for points and one for video."""
