@@ -1,8 +1,7 @@
 """The law of segment_norm in plain torch: what every kernel computes and is tested against."""
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def per_row(stats: Tensor, index: Tensor, channels: int) -> Tensor:  # (B, groups) -> (N, C)
@@ -10,7 +9,10 @@ def per_row(stats: Tensor, index: Tensor, channels: int) -> Tensor:  # (B, group
 
 
 def pool(x: Tensor, index: Tensor, num_instances: int) -> Tensor:  # (N, C) -> (B, C)
-    return x.new_zeros(num_instances, x.shape[1]).index_add(0, index, x)
+    chunks = len(x) // 4096 + 1  # summed apart, then together: one long float32 sum loses digits
+    slot = index * chunks + torch.arange(len(x), device=x.device) // 4096
+    sums = x.new_zeros(num_instances * chunks, x.shape[1]).index_add(0, slot, x)
+    return sums.view(num_instances, chunks, x.shape[1]).sum(1)
 
 
 def grouped(sums: Tensor, groups: int) -> Tensor:  # (B, C) -> (B, groups)
@@ -19,8 +21,7 @@ def grouped(sums: Tensor, groups: int) -> Tensor:  # (B, C) -> (B, groups)
 
 def mass(index: Tensor, num_instances: int, row_weights: Tensor | None, scale: int) -> Tensor:
     each = torch.ones_like(index) if row_weights is None else row_weights.double()
-    total = scale * pool(each[:, None], index, num_instances)
-    return torch.where(total > 0, total, 1)  # (B, 1); an instance without rows divides by one
+    return torch.where((total := scale * pool(each[:, None], index, num_instances)) > 0, total, 1)
 
 
 def statistics(rows: Tensor, index: Tensor, num_instances: int, row_weights: Tensor | None,
@@ -55,5 +56,5 @@ def forward(rows: Tensor, index: Tensor, num_instances: int, row_weights: Tensor
     centred = (rows - per_row(shift, index, channels)) - per_row(mean, index, channels)
     out = affine(centred * per_row(rstd, index, channels), index, weight, bias)
     if activation != "none":
-        out = out.relu() if activation == "relu" else F.leaky_relu(out, negative_slope)
+        out = out.relu() if activation == "relu" else nn.functional.leaky_relu(out, negative_slope)
     return out.to(rows.dtype).contiguous(), shift, mean, rstd
