@@ -2,7 +2,7 @@
 
 import os
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -25,8 +25,8 @@ class CheckpointReport:
         kept: keys of the model that were filled.
         dropped: keys of the checkpoint that mean nothing in this model, such as the running
             statistics of batch norm where the model has instance norm.
-        fresh: keys of the model's norms that the checkpoint says nothing about; they keep the
-            values they had.
+        fresh: keys of the model's norms that the checkpoint says nothing about, and of heads that
+            have another shape there; they keep the values they had.
     """
 
     source: str
@@ -44,7 +44,9 @@ class CheckpointReport:
 
 
 def load_checkpoint(
-    model: nn.Module, checkpoint: str | os.PathLike[str] | Mapping[str, object]
+    model: nn.Module,
+    checkpoint: str | os.PathLike[str] | Mapping[str, object],
+    heads: Sequence[str] = (),
 ) -> CheckpointReport:
     """Load weights into `model`, across norms where that means something, and say what was kept.
 
@@ -59,6 +61,8 @@ def load_checkpoint(
             of its family, a checkpoint that fits one of them is told so.
         checkpoint: a file written by `torch.save`, or a state dict. Files are read with
             `weights_only=True`: code in them is never run.
+        heads: modules that keep what they hold where the checkpoint's have another shape, such as
+            ("fc",) for another number of classes.
 
     Raises:
         ValueError: for a missing, truncated or corrupted file; for one without a state dict, with
@@ -79,13 +83,13 @@ def load_checkpoint(
     own = model.state_dict()
     state, dropped = _strip_prefixes(_unwrap(checkpoint, source), own)
     _check_tensors(state, source)
-    match = _match(model, own, state)
+    held = _held(own, state, heads)
+    match = _match(model, own, {**state, **held})
     if match.missing or match.unexpected or match.misshapen:
         raise ValueError(_misfit(model, state, match, source))
     model.load_state_dict({**own, **match.chosen}, strict=True)
-    return CheckpointReport(
-        source, tuple(match.chosen), (*dropped, *match.dropped), tuple(match.fresh)
-    )
+    kept = tuple(key for key in match.chosen if key not in held)
+    return CheckpointReport(source, kept, (*dropped, *match.dropped), (*match.fresh, *held))
 
 
 @dataclass
@@ -98,6 +102,16 @@ class _Match:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     misshapen: list[str] = field(default_factory=list)
+
+
+def _held(own: State, state: State, heads: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Return the model's own tensors of those heads that the checkpoint has in another shape."""
+    held: dict[str, torch.Tensor] = {}
+    for head in heads:
+        tensors = {key: own[key] for key in own if key.startswith(f"{head}.")}
+        if any(key in state and state[key].shape != tensors[key].shape for key in tensors):
+            held |= tensors
+    return held
 
 
 def _match(model: nn.Module, own: State, state: State) -> _Match:

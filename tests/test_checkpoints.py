@@ -274,3 +274,16 @@ def test_public_file_of_another_minkunet_names_the_class(public_state):
     state = MinkUNet18A(4, 13, norm="instance", D=2, point_stem=8).state_dict()
     fits = r"it fits MinkUNet18A\(in_channels=4, out_channels=13, D=2, point_stem=8\)$"
     refuse(MinkUNet34C(3, 20), state, fits)
+
+
+def test_a_head_for_other_classes_keeps_its_own_weights():
+    model, trained = Small(), Small(seed=1)
+    trained.final = nn.Linear(6, 5)
+    refuse(model, trained.state_dict(), "of another shape: 2: final.weight")
+    before = model.final.weight.clone()
+    report = load_checkpoint(model, trained.state_dict(), heads=("final",))
+    assert report.fresh == ("final.weight", "final.bias")
+    assert torch.equal(model.final.weight, before)
+    assert torch.equal(model.conv.weight, trained.conv.weight)
+    load_checkpoint(model, Small(seed=2).state_dict(), heads=("final",))
+    assert torch.equal(model.final.weight, Small(seed=2).final.weight)

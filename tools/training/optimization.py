@@ -1,11 +1,13 @@
 """Optimizer and learning-rate schedule, the same options for every training tool."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
+from torch import nn
 
 from training.progress import fraction_done
 
@@ -32,20 +34,27 @@ class Optimization:
         weight_decay: the optimizer's weight decay.
         options: further arguments of the optimizer, such as {momentum: 0.9, nesterov: true}.
         schedule: how the learning rate falls after the warm-up: a half cosine to 0, a polynomial
-            of power 0.9 to 0, or not at all.
+            of power 0.9 to 0, tenfold at each of the milestones, or not at all.
         warmup: part of the run, in [0, 1), during which the learning rate rises from 0 to lr.
+        milestones: parts of the run after which schedule "step" divides the rate by ten.
     """
 
     name: str = "AdamW"
     lr: float = 2e-3
     weight_decay: float = 0.01
     options: dict[str, Any] = field(default_factory=dict)
-    schedule: Literal["cosine", "poly", "constant"] = "cosine"
+    schedule: Literal["cosine", "poly", "step", "constant"] = "cosine"
     warmup: float = 0.05
+    milestones: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup must be a part of the run in [0, 1); got {self.warmup}")
+        if bool(self.milestones) != (self.schedule == "step"):
+            raise ValueError(
+                f"schedule 'step' needs milestones, and no other does; got {self.schedule!r} with "
+                f"milestones {self.milestones}"
+            )
         if not isinstance(getattr(torch.optim, self.name, None), type):
             known = ", ".join(sorted(n for n in torch.optim.__all__ if n[0].isupper()))
             raise ValueError(f"no optimizer {self.name!r} in torch.optim; choose one of {known}")
@@ -55,18 +64,32 @@ class Optimization:
         if done < self.warmup:
             return done / self.warmup
         left = min(max((1 - done) / (1 - self.warmup), 0.0), 1.0)
+        if self.schedule == "step":
+            return 0.1 ** sum(done >= milestone for milestone in self.milestones)
         if self.schedule == "cosine":
             return (1 - math.cos(math.pi * left)) / 2
         return left**POLY_POWER if self.schedule == "poly" else 1.0
 
-    def configure(self, module: LightningModule) -> dict[str, Any]:
+    def configure(
+        self, module: LightningModule, slow: Iterable[nn.Parameter] = (), slow_factor: float = 1.0
+    ) -> dict[str, Any]:
         """Return what LightningModule.configure_optimizers must return.
 
         The schedule depends on the part of the run that is over, worked out anew at every step
         from the trainer's own limits; a run resumed with other limits therefore goes on smoothly.
+
+        Args:
+            module: what is trained.
+            slow: those of its parameters that learn at another rate, such as a backbone's.
+            slow_factor: their rate as a part of the others'.
         """
+        slow = list(slow)
+        apart = {id(parameter) for parameter in slow}
+        groups = [{"params": [p for p in module.parameters() if id(p) not in apart]}]
+        if slow:
+            groups.append({"params": slow, "lr": self.lr * slow_factor})
         optimizer = getattr(torch.optim, self.name)(
-            module.parameters(), lr=self.lr, weight_decay=self.weight_decay, **self.options
+            groups, lr=self.lr, weight_decay=self.weight_decay, **self.options
         )
         total_steps = module.trainer.estimated_stepping_batches
         # The middle of the step, so that none is wasted at zero.
