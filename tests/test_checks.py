@@ -1,0 +1,154 @@
+"""Every refusal of the functions on rows says what was expected, what came and what to do."""
+
+import pytest
+import torch
+from conftest import relative_error
+
+import geonorm
+from geonorm.functional import sparse_instance_norm
+
+ROWS = torch.randn(6, 4)
+INDEX = torch.tensor([0, 1, 0, 1, 1, 0])
+BY_INDEX = {"batch_index": INDEX, "num_instances": 2}
+META = torch.zeros(6, device="meta")
+
+BAD = {
+    "features a list": ({**BY_INDEX, "features": [[1.0]]}, TypeError, r"tensor \(N, C\); got list"),
+    "features 1-D": ({**BY_INDEX, "features": ROWS[:, 0]}, ValueError,
+                     r"features must be \(N, C\) with C ≥ 1; got shape \(6,\)"),
+    "features 3-D": ({**BY_INDEX, "features": ROWS[None]}, ValueError, r"got shape \(1, 6, 4\)"),
+    "no channels": ({**BY_INDEX, "features": ROWS[:, :0]}, ValueError, r"got shape \(6, 0\)"),
+    "integer features": ({**BY_INDEX, "features": ROWS.long()}, TypeError,
+                         r"floating point; got torch.int64. Convert them: features.float\(\)"),
+    "complex features": ({**BY_INDEX, "features": ROWS.cfloat()}, TypeError, "got torch.complex64"),
+    "both": ({**BY_INDEX, "offsets": torch.tensor([0, 6])}, ValueError,
+             "exactly one of batch_index and offsets; got both"),
+    "neither": ({}, ValueError, "exactly one of batch_index and offsets; got neither"),
+    "index a list": ({"batch_index": [0] * 6}, TypeError, "batch_index must be a tensor"),
+    "index too short": ({"batch_index": INDEX[:5]}, ValueError,
+                        "one entry for each of the 6 rows; got 5"),
+    "index 2-D": ({"batch_index": INDEX[:, None]}, ValueError, r"one dimension; got .*\(6, 1\)"),
+    "index float": ({"batch_index": INDEX.float()}, TypeError, "int64 or int32; got torch.float32"),
+    "index elsewhere": ({"batch_index": META.long()}, ValueError,
+                        "batch_index is on meta, the features on cpu; move one"),
+    "index negative": ({"batch_index": INDEX - 1}, ValueError,
+                       r"must lie in \[0, 1\), num_instances being 1; it goes from -1 to 0"),
+    "index too large": ({"batch_index": INDEX, "num_instances": 1}, ValueError,
+                        r"must lie in \[0, 1\).*goes from 0 to 1"),
+    "num_instances negative": ({"batch_index": INDEX, "num_instances": -1}, ValueError,
+                               "integer ≥ 0; got -1"),
+    "num_instances a float": ({"batch_index": INDEX, "num_instances": 2.0}, ValueError, "got 2.0"),
+    "offsets fall": ({"offsets": torch.tensor([0, 4, 3, 6])}, ValueError,
+                     "must not decrease; they go from 4 to 3 at entry 2"),
+    "offsets end early": ({"offsets": torch.tensor([0, 2, 5])}, ValueError,
+                          "end at 6, the number of rows; they start at 0 and end at 5"),
+    "offsets start late": ({"offsets": torch.tensor([1, 6])}, ValueError, "they start at 1"),
+    "offsets empty": ({"offsets": INDEX[:0]}, ValueError, r"instances \+ 1,\).*got 0 entries"),
+    "offsets of another batch": ({"offsets": torch.tensor([0, 6]), "num_instances": 3}, ValueError,
+                                 "got 2 entries and num_instances=3"),
+    "offsets float": ({"offsets": torch.tensor([0.0, 6.0])}, TypeError, "offsets must be int64"),
+    "offsets elsewhere": ({"offsets": META.long()}, ValueError, "offsets is on meta"),
+    "weights negative": ({**BY_INDEX, "point_weights": torch.tensor([1, 1, -2, 1, 1, 1.0])},
+                         ValueError, r"finite and not negative; they go from -2\.0 to 1\.0"),
+    "weights NaN": ({**BY_INDEX, "point_weights": torch.full((6,), torch.nan)}, ValueError,
+                    "finite and not negative"),
+    "weights infinite": ({**BY_INDEX, "point_weights": torch.full((6,), torch.inf)}, ValueError,
+                         "finite and not negative"),
+    "weights all zero": ({**BY_INDEX, "point_weights": (INDEX == 0).float()}, ValueError,
+                         "all zero in instance 1"),
+    "weights too many": ({**BY_INDEX, "point_weights": torch.ones(7)}, ValueError,
+                         "one entry for each of the 6 rows; got 7"),
+    "weights 2-D": ({**BY_INDEX, "point_weights": torch.ones(6, 1)}, ValueError,
+                    "point_weights must have one dimension"),
+    "weights complex": ({**BY_INDEX, "point_weights": torch.ones(6).cfloat()}, TypeError,
+                        "must be real"),
+    "weights a parameter": ({**BY_INDEX, "point_weights": torch.ones(6, requires_grad=True)},
+                            TypeError, r"are counts and get no gradient.*detach\(\)"),
+    "weights elsewhere": ({**BY_INDEX, "point_weights": META}, ValueError, "weights is on meta"),
+    "weight of another size": ({**BY_INDEX, "weight": torch.ones(5)}, ValueError,
+                               r"weight must be \(C,\) = \(4,\) or \(B, C\) = \(2, 4\); got"),
+    "bias of another batch": ({**BY_INDEX, "bias": torch.ones(3, 4)}, ValueError, r"got \(3, 4\)"),
+    "weight elsewhere": ({**BY_INDEX, "weight": torch.ones(4, device="meta")}, ValueError,
+                         "weight is on meta"),
+    "weight in double": ({**BY_INDEX, "weight": torch.ones(4).double()}, TypeError,
+                         "must be torch.float32 for torch.float32 features; got torch.float64"),
+    "eps zero": ({**BY_INDEX, "eps": 0.0}, ValueError, "eps must be positive; got 0.0"),
+    "eps NaN": ({**BY_INDEX, "eps": float("nan")}, ValueError, "eps must be positive; got nan"),
+    "activation": ({**BY_INDEX, "activation": "gelu"}, ValueError, "got 'gelu'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_refusals(case):
+    arguments, error, message = BAD[case]
+    with pytest.raises(error, match=message):
+        sparse_instance_norm(**{"features": ROWS, **arguments})
+
+
+def test_the_same_input_without_the_mistake_passes():
+    out = sparse_instance_norm(ROWS, INDEX, 2, weight=torch.ones(4), bias=torch.ones(2, 4),
+                               point_weights=torch.tensor([1, 0, 2, 1, 1, 1]))
+    assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_index_and_offsets_say_the_same(dtype):
+    rows, sizes = torch.randn(9, 4), torch.tensor([0, 4, 0, 5, 0])
+    offsets = torch.cat([torch.zeros(1, dtype=torch.long), sizes.cumsum(0)])
+    index = torch.arange(5).repeat_interleave(sizes)
+    bias = torch.arange(20.0).view(5, 4)
+    found = sparse_instance_norm(rows, offsets=offsets.to(dtype), bias=bias)
+    expected = sparse_instance_norm(rows, index.to(dtype), 5, bias=bias)
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, sparse_instance_norm(rows, index.flip(0), 5))
+
+
+def test_no_rows_and_no_instances():
+    rows = torch.zeros(0, 4)
+    assert sparse_instance_norm(rows, INDEX[:0]).shape == (0, 4)
+    assert sparse_instance_norm(rows, offsets=torch.tensor([0])).shape == (0, 4)
+    assert sparse_instance_norm(rows, offsets=torch.tensor([0, 0, 0])).shape == (0, 4)
+
+
+def test_num_instances_is_counted_on_the_cpu_only():
+    rows = torch.randn(6, 4, device="meta")
+    with pytest.raises(ValueError, match="pass num_instances: .* batch_index on meta"):
+        sparse_instance_norm(rows, META.long())
+    assert sparse_instance_norm(rows, META.long(), 2).shape == (6, 4)
+
+
+def test_half_parameters_of_half_features():
+    rows = ROWS.bfloat16()
+    weight = torch.rand(4, dtype=torch.bfloat16, requires_grad=True)
+    out = sparse_instance_norm(rows, INDEX, weight=weight)
+    out.sum().backward()
+    assert out.dtype == weight.grad.dtype == torch.bfloat16
+    exact = sparse_instance_norm(rows.double(), INDEX, weight=weight.detach().double())
+    assert relative_error(out, exact) < 2**-8
+
+
+# A compiled function meets the checks of shapes but not those of values, which would break it.
+@pytest.mark.parametrize("given", ["batch_index", "offsets"])
+def test_compiles_into_one_graph(given):
+    torch.compiler.reset()
+    weights = torch.ones(6)
+
+    def function(rows, index):
+        which = {"num_instances": 2} if given == "batch_index" else {}
+        return sparse_instance_norm(rows, **which, **{given: index}, point_weights=weights)
+
+    index = INDEX if given == "batch_index" else torch.tensor([0, 2, 6])
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    assert relative_error(compiled(ROWS, index), function(ROWS, index)) < 1e-6
+
+
+def test_validate_is_asked_for_and_taken_back():
+    rows, index = torch.randn(6, 4, device="meta"), META.long()
+    assert sparse_instance_norm(rows, index, 2).shape == (6, 4)
+    geonorm.validate(True)
+    try:
+        with pytest.raises(RuntimeError, match="meta"):  # values are read, and there are none
+            sparse_instance_norm(rows, index, 2)
+    finally:
+        geonorm.validate(False)
+    assert sparse_instance_norm(rows, index, 2).shape == (6, 4)
