@@ -41,6 +41,20 @@ def uniform_clip(frames: int, length: int) -> np.ndarray:
     return ((2 * np.arange(length) + 1) * frames // (2 * length)).astype(np.int64)
 
 
+def segment_clip(frames: int, length: int, rng: np.random.Generator) -> np.ndarray:
+    """Return a frame from each of ``length`` equal parts of the video, drawn evenly from the part.
+
+    It is what training takes where testing takes :func:`uniform_clip`. A video shorter than the
+    clip shows some frames more than once, in order.
+
+    Raises:
+        ValueError: ``frames`` or ``length`` below 1.
+    """
+    _check(frames, length, 1.0)
+    drawn = (np.arange(length) + rng.random(length)) * frames / length
+    return np.minimum(drawn.astype(np.int64), frames - 1)
+
+
 def dense_clip(frames: int, length: int, step: float, view: int, views: int) -> np.ndarray:
     """Return view number ``view`` of ``views`` whose starts are spread evenly over the video.
 

@@ -13,14 +13,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from geonorm.datasets.clip_sampling import dense_clip, random_clip, still_clip, uniform_clip
+from geonorm.datasets.clip_sampling import (
+    dense_clip,
+    random_clip,
+    segment_clip,
+    still_clip,
+    uniform_clip,
+)
 from geonorm.datasets.video_decode import Frames, Size, UndecodableVideoError, read_frames
 from geonorm.datasets.video_index import video_index
 from geonorm.datasets.video_lists import VideoSet
 
 logger = logging.getLogger(__name__)
 
-Sampling = Literal["random", "uniform", "dense", "still"]
+Sampling = Literal["random", "segments", "uniform", "dense", "still"]
+_DRAWN_ANEW = ("random", "segments")
 Transform = Callable[[Tensor, tuple[int, int, int]], Tensor]
 # So many files in a row that fail are no accident: the list or the disk is wrong.
 _MAX_SUBSTITUTES = 20
@@ -73,9 +80,10 @@ class ClipDataset(Dataset[Clip]):
         fps: take ``step`` in frames of this rate instead of each video's own: with ``fps=15`` a
             video of 30 frames per second is read at every other frame. A video of variable rate
             counts by its mean rate.
-        sampling: "random" (a start drawn anew in each epoch), "uniform" (spread over the whole
-            video), "dense" (``views`` clips spread over the video) or "still" (one frame repeated:
-            a control without motion).
+        sampling: "random" (a start drawn anew in each epoch), "segments" (a frame of each of
+            ``length`` parts of the video, drawn anew), "uniform" (the middle of each part),
+            "dense" (``views`` clips spread over the video) or "still" (one frame repeated: a
+            control without motion).
         views: clips per video with "dense" sampling; item ``i`` is view ``i % views`` of video
             ``i // views``.
         portion: the part of each video to draw from, as fractions of its length.
@@ -144,7 +152,7 @@ class ClipDataset(Dataset[Clip]):
         if not 0 <= index < len(self):
             raise IndexError(f"index must be in [0, {len(self)}); got {index}")
         video, view = divmod(index, self.views)
-        epoch = int(self._epoch) if self.sampling == "random" else 0
+        epoch = int(self._epoch) if self.sampling in _DRAWN_ANEW else 0
         key = (self.seed, epoch, index)
         for place in range(video, video + min(len(self.videos), _MAX_SUBSTITUTES)):
             chosen = place % len(self.videos)
@@ -177,6 +185,8 @@ class ClipDataset(Dataset[Clip]):
             step *= info.fps / self.fps
         if self.sampling == "random":
             chosen = random_clip(frames, self.length, step, np.random.default_rng(key))
+        elif self.sampling == "segments":
+            chosen = segment_clip(frames, self.length, np.random.default_rng(key))
         elif self.sampling == "uniform":
             chosen = uniform_clip(frames, self.length)
         elif self.sampling == "dense":

@@ -14,7 +14,7 @@ class Diving48(VideoSet):
     """Clips ``videos/<vid_name>.mp4`` with the labels of the official JSON list.
 
     Args:
-        videos: the folder of the clips.
+        root: the folder of the clips.
         annotations: the JSON list of one split, items of ``vid_name`` and ``label``.
         vocabulary: the JSON list of the classes, each a list of its four parts; without it the
             classes are named by their numbers.
@@ -24,9 +24,9 @@ class Diving48(VideoSet):
     """
 
     def __init__(
-        self, videos: str | Path, annotations: str | Path, vocabulary: str | Path | None = None
+        self, root: str | Path, annotations: str | Path, vocabulary: str | Path | None = None
     ) -> None:
-        root = folder(videos)
+        root = folder(root)
         classes = [str(label) for label in range(NUM_CLASSES)]
         if vocabulary is not None:
             classes = [" ".join(parts) for parts in json.loads(Path(vocabulary).read_text("utf-8"))]

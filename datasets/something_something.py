@@ -15,7 +15,7 @@ class SomethingSomethingV2(VideoSet):
     [something]" is the class "Holding something". The test file has no templates.
 
     Args:
-        videos: the folder of the clips.
+        root: the folder of the clips.
         annotations: the JSON list of one split: train, validation or test.
         labels: the JSON file of all classes.
 
@@ -23,8 +23,8 @@ class SomethingSomethingV2(VideoSet):
         ValueError: the labels do not count from 0, or a template is none of them.
     """
 
-    def __init__(self, videos: str | Path, annotations: str | Path, labels: str | Path) -> None:
-        root = folder(videos)
+    def __init__(self, root: str | Path, annotations: str | Path, labels: str | Path) -> None:
+        root = folder(root)
         numbers = {
             name: int(label) for name, label in json.loads(Path(labels).read_text("utf-8")).items()
         }

@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geonorm.datasets.clip_sampling import dense_clip, random_clip, still_clip, uniform_clip
+from geonorm.datasets.clip_sampling import (
+    dense_clip,
+    random_clip,
+    segment_clip,
+    still_clip,
+    uniform_clip,
+)
 
 frames = st.integers(1, 400)
 lengths = st.integers(1, 64)
@@ -54,6 +60,23 @@ def test_uniform_clip_takes_the_middle_of_every_part(frames: int, length: int) -
     assert abs(chosen[0] - (frames - 1 - chosen[-1])) <= 1
 
 
+@given(frames=frames, length=lengths, seed=st.integers(0, 99))
+def test_segment_clip_takes_one_frame_of_every_part(frames: int, length: int, seed: int) -> None:
+    chosen = segment_clip(frames, length, np.random.default_rng(seed))
+    starts = np.arange(length) * frames / length
+    assert (chosen >= np.floor(starts)).all()
+    assert (chosen <= starts + frames / length).all()
+    assert chosen[-1] < frames
+
+
+def test_segment_clips_reach_every_frame() -> None:
+    rng = np.random.default_rng(0)
+    drawn = np.stack([segment_clip(12, 4, rng) for _ in range(200)])
+    assert [sorted(set(part.tolist())) for part in drawn.T] == [
+        [0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11],
+    ]  # fmt: skip
+
+
 def test_dense_views_reach_from_the_first_frame_to_the_last() -> None:
     views = [dense_clip(100, 16, 2, view, 5) for view in range(5)]
     assert [view[0] for view in views] == [0, 17, 34, 52, 69]
@@ -76,6 +99,7 @@ def test_no_frames_no_clip(frames: int, length: int) -> None:
     for sample in (
         lambda: random_clip(frames, length, 1, rng),
         lambda: uniform_clip(frames, length),
+        lambda: segment_clip(frames, length, rng),
         lambda: dense_clip(frames, length, 1, 0, 1),
         lambda: still_clip(frames, length),
     ):

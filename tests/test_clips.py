@@ -102,6 +102,11 @@ def test_sampling_kinds(films: list[Path], cache: Path) -> None:
     videos = as_set(films)
     uniform = ClipDataset(videos, length=5, sampling="uniform", cache=cache)
     assert numbers(uniform[0].video) == [3, 9, 15, 21, 27]
+    parts = ClipDataset(videos, length=5, sampling="segments", cache=cache)
+    first = numbers(parts[0].video)
+    assert [number // 6 for number in first] == [0, 1, 2, 3, 4]
+    parts.set_epoch(1)
+    assert numbers(parts[0].video) != first
     still = ClipDataset(videos, length=5, sampling="still", cache=cache)
     assert numbers(still[0].video) == [15] * 5
     slower = ClipDataset(videos, length=5, sampling="dense", fps=10, cache=cache)

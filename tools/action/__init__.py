@@ -1,0 +1,1 @@
+"""What train_action.py is made of."""

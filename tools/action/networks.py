@@ -1,0 +1,52 @@
+"""The networks that train_action.py trains, by name, and their weights."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+
+from geonorm.models import ResNet3D, load_checkpoint, mc3_18, r2plus1d_18, r3d_18, resnet3d
+
+NETWORKS: dict[str, Callable[..., ResNet3D]] = {
+    build.__name__: build for build in (r3d_18, mc3_18, r2plus1d_18)
+}
+NETWORKS |= {
+    f"resnet3d_{depth}": partial(resnet3d, depth) for depth in (10, 18, 34, 50, 101, 152, 200)
+}
+
+
+def build(
+    name: str, norm: str | dict[str, str], num_classes: int, weights: str | None = None
+) -> nn.Module:
+    """Return a network, new or with weights to go on from, and print what became of these.
+
+    Args:
+        name: a key of NETWORKS.
+        norm: a name, or a mapping from stage to name.
+        num_classes: outputs for each clip.
+        weights: a file, such as one of Hara's or a checkpoint of train_action.py; or the name of
+            torchvision's weights of this network. The last layer is left as initialized where the
+            weights were trained for another number of classes.
+
+    Raises:
+        ValueError: an unknown name, or a file that does not fit.
+    """
+    if name not in NETWORKS:
+        near = get_close_matches(name, NETWORKS, n=1)
+        raise ValueError(
+            f"no network {name!r}; choose one of {', '.join(NETWORKS)}"
+            + (f". Did you mean {near[0]}?" if near else "")
+        )
+    if weights is None:
+        return NETWORKS[name](num_classes, norm=norm)
+    if Path(weights).is_file():
+        network = NETWORKS[name](num_classes, norm=norm)
+        print(load_checkpoint(network, weights, heads=("fc",)))
+        return network
+    if name.startswith("resnet3d_"):
+        raise ValueError(f"weights of {name} must be a file; there is none at {weights!r}")
+    network = NETWORKS[name](num_classes, norm=norm, weights=weights)
+    print(network.report)
+    return network
