@@ -13,6 +13,7 @@ from geonorm.ops.backends import backends, force_backend
 TOLERANCES = {
     "float32 against float64": 1e-5,
     "float64 against float64": 1e-12,
+    "properties in float64": 1e-9,
     "gain and offset": 1e-5,
     "logits": 1e-4,
 }

@@ -112,7 +112,7 @@ def test_no_rows_and_no_instances():
 
 def test_num_instances_is_counted_on_the_cpu_only():
     rows = torch.randn(6, 4, device="meta")
-    with pytest.raises(ValueError, match="pass num_instances: .* batch_index on meta"):
+    with pytest.raises(ValueError, match=r"pass num_instances: .* batch_index on meta"):
         sparse_instance_norm(rows, META.long())
     assert sparse_instance_norm(rows, META.long(), 2).shape == (6, 4)
 
