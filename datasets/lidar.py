@@ -52,12 +52,12 @@ class LidarSensor:
     """
 
     beams: int = 32
-    fov_down: float = -24.0
+    fov_down: float = -20.0
     fov_up: float = 6.0
     azimuth_steps: int = 480
     height: float = 1.8
-    height_spread: float = 0.3
-    tilt: float = 1.5
+    height_spread: float = 0.2
+    tilt: float = 0.8
     min_range: float = 1.0
     max_range: float = 30.0
     range_noise: float = 0.015
@@ -101,7 +101,7 @@ SENSORS = {
     "roof32": LidarSensor(),
     "mast64": LidarSensor(
         beams=64,
-        fov_down=-32.0,
+        fov_down=-28.0,
         fov_up=2.0,
         azimuth_steps=240,
         height=2.6,

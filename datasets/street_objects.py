@@ -23,6 +23,21 @@ class StreetClass(IntEnum):
     PERSON = 10
 
 
+# Lowest and highest albedo of each class: typical, and overlapping between most of them.
+ALBEDO = {
+    StreetClass.ROAD: (0.08, 0.22),
+    StreetClass.SIDEWALK: (0.4, 0.65),
+    StreetClass.TERRAIN: (0.14, 0.3),
+    StreetClass.BUILDING: (0.2, 0.65),
+    StreetClass.FENCE: (0.12, 0.45),
+    StreetClass.VEGETATION: (0.2, 0.6),
+    StreetClass.TRUNK: (0.08, 0.25),
+    StreetClass.POLE: (0.4, 0.85),
+    StreetClass.PERSON: (0.25, 0.8),
+    StreetClass.CAR: (0.1, 0.6),
+    StreetClass.TRUCK: (0.4, 0.85),
+}
+
 _LEG = lathe([(0.07, 0.0), (0.09, 0.85)], label=0, albedo=0.5, sides=6)
 _ARM = lathe([(0.05, 0.8), (0.06, 1.42)], label=0, albedo=0.5, sides=6)
 _BODY_PARTS = (
@@ -40,9 +55,14 @@ _STRIDE = np.repeat(np.float32(_SWING), [len(part.vertices) for part in _BODY_PA
 _WHEEL = lathe([(0, -0.1), (1, -0.1), (1, 0.1), (0, 0.1)], label=0, albedo=0.08, sides=10).upended()
 
 
+def albedo(kind: StreetClass, rng: np.random.Generator) -> float:
+    """Return an albedo that a thing of this class may have."""
+    return rng.uniform(*ALBEDO[kind])
+
+
 def building(width: float, depth: float, rng: np.random.Generator) -> Mesh:
     """Return a house, from garage to four storeys; its front lies on y = 0, width along x (m)."""
-    label, tone = StreetClass.BUILDING, rng.uniform(0.15, 0.75)
+    label, tone = StreetClass.BUILDING, albedo(StreetClass.BUILDING, rng)
     storeys = int(rng.choice([1, 1, 2, 3, 4]))
     top = storeys * rng.uniform(2.4, 3.0)
     half, foot = width / 2, -1.0
@@ -66,7 +86,7 @@ def building(width: float, depth: float, rng: np.random.Generator) -> Mesh:
 
 def fence(length: float, rng: np.random.Generator) -> Mesh:
     """Return a fence along x, centred: posts and rails with slats, boards, or wire between (m)."""
-    label, tone = StreetClass.FENCE, rng.uniform(0.15, 0.75)
+    label, tone = StreetClass.FENCE, albedo(StreetClass.FENCE, rng)
     height, half = rng.uniform(0.9, 2.3), length / 2
     posts = np.arange(-half, half, rng.uniform(1.5, 2.5))
     thick = rng.uniform(0.04, 0.07)
@@ -93,26 +113,26 @@ def fence(length: float, rng: np.random.Generator) -> Mesh:
 
 def hedge(length: float, rng: np.random.Generator) -> Mesh:
     """Return a clipped hedge along x, centred: dense leaves around twigs (m)."""
-    height, thick, tone = rng.uniform(0.8, 2.4), rng.uniform(0.6, 1.2), rng.uniform(0.15, 0.75)
+    height, thick = rng.uniform(0.8, 2.4), rng.uniform(0.6, 1.2)
     count = int(80 * length * height)
     centers = rng.uniform(-0.5, 0.5, size=(count, 3)) * (length, thick, height)
     bumps = 1 + 0.15 * np.sin(centers[:, :1] * rng.uniform(1, 3) + rng.uniform(0, 6))
     centers = centers * np.concatenate([np.ones_like(bumps), bumps, np.ones_like(bumps)], axis=1)
     centers[:, 2] += height / 2
-    return leaves(centers, 0.16, StreetClass.VEGETATION, tone, rng)
+    return _foliage(centers, 0.16, rng)
 
 
 def bush(rng: np.random.Generator) -> Mesh:
     """Return a round bush."""
     radii = rng.uniform((0.5, 0.5, 0.4), (1.3, 1.3, 1.1))
     centers = _in_ball(int(200 * radii.prod() ** (2 / 3)), rng) * radii + (0, 0, radii[2] * 0.7)
-    return leaves(centers, 0.16, StreetClass.VEGETATION, rng.uniform(0.15, 0.75), rng)
+    return _foliage(centers, 0.16, rng)
 
 
 def tree(rng: np.random.Generator) -> Mesh:
     """Return a tree: a tapered trunk, forked where the crown begins."""
-    bare, radius = rng.uniform(1.8, 3.4), rng.uniform(0.1, 0.3)
-    tone = rng.uniform(0.15, 0.75)
+    bare, radius = rng.uniform(1.8, 3.4), rng.uniform(0.14, 0.32)
+    tone = albedo(StreetClass.TRUNK, rng)
     lean = rng.uniform(-0.15, 0.15, size=2)
     profile = [(radius * 1.3, -0.3), (radius, 0.4), (radius * 0.8, bare), (0.0, bare + 1.5)]
     trunk = lathe(profile, StreetClass.TRUNK, tone, sides=7)
@@ -120,17 +140,17 @@ def tree(rng: np.random.Generator) -> Mesh:
     radii = rng.uniform((1.2, 1.2, 1.0), (2.4, 2.4, 2.2))
     center = np.array([*(lean * bare), bare + radii[2] * 0.75])
     crown = _in_ball(int(160 * radii.prod() ** (2 / 3)), rng) * radii + center
-    return merge([trunk, leaves(crown, 0.26, StreetClass.VEGETATION, rng.uniform(0.15, 0.75), rng)])
+    return merge([trunk, _foliage(crown, 0.26, rng)])
 
 
 def pole(rng: np.random.Generator) -> Mesh:
     """Return a lamp, a sign on its post, or a bollard."""
-    label, tone = StreetClass.POLE, rng.uniform(0.15, 0.75)
+    label, tone = StreetClass.POLE, albedo(StreetClass.POLE, rng)
     kind = rng.choice(["lamp", "sign", "bollard"], p=[0.45, 0.4, 0.15])
     if kind == "bollard":
         return lathe([(0.1, -0.3), (0.1, rng.uniform(0.8, 1.1)), (0, 1.1)], label, tone)
     height = rng.uniform(4.5, 7.0) if kind == "lamp" else rng.uniform(2.2, 3.2)
-    radius = rng.uniform(0.06, 0.14) if kind == "lamp" else rng.uniform(0.03, 0.06)
+    radius = rng.uniform(0.07, 0.13) if kind == "lamp" else rng.uniform(0.04, 0.06)
     parts = [lathe([(radius * 1.2, -0.3), (radius, height)], label, tone)]
     if kind == "lamp":
         parts.append(boxes((0, -0.05, height - 0.1), (1.5, 0.05, height), label, tone))
@@ -143,7 +163,7 @@ def pole(rng: np.random.Generator) -> Mesh:
 
 def person(rng: np.random.Generator) -> Mesh:
     """Return someone standing or walking."""
-    body = _BODY.painted(StreetClass.PERSON, rng.uniform(0.15, 0.75))
+    body = _BODY.painted(StreetClass.PERSON, albedo(StreetClass.PERSON, rng))
     body = body.moved(scale=(1.0, 1.0, rng.uniform(0.85, 1.1)))
     body.vertices[:, 0] += rng.uniform(0.0, 0.25) * _STRIDE
     return body
@@ -151,7 +171,7 @@ def person(rng: np.random.Generator) -> Mesh:
 
 def car(rng: np.random.Generator) -> Mesh:
     """Return a car, from hatchback to small van, headed along x."""
-    label, paint = StreetClass.CAR, rng.uniform(0.15, 0.75)
+    label, paint = StreetClass.CAR, albedo(StreetClass.CAR, rng)
     long, wide = rng.uniform(3.6, 5.0), rng.uniform(1.65, 1.9)
     deck, roof = rng.uniform(0.8, 1.05), rng.uniform(1.4, 1.95)
     cabin = np.array(  # where the cabin begins and ends, as shares of the length, low and high
@@ -168,7 +188,7 @@ def car(rng: np.random.Generator) -> Mesh:
 
 def truck(rng: np.random.Generator) -> Mesh:
     """Return a truck with a box or flat body, or a bus, headed along x."""
-    label, paint = StreetClass.TRUCK, rng.uniform(0.15, 0.75)
+    label, paint = StreetClass.TRUCK, albedo(StreetClass.TRUCK, rng)
     long, wide, top = rng.uniform(6.0, 10.0), rng.uniform(2.2, 2.5), rng.uniform(2.6, 3.6)
     front, side = long / 2, wide / 2
     axles = _wheels(long, wide, 0.5, 2 if long < 8 else 3, label)
@@ -182,7 +202,7 @@ def truck(rng: np.random.Generator) -> Mesh:
     chassis = boxes((-front, -side * 0.4, 0.55), (front, side * 0.4, 0.95), label, 0.2)
     head = boxes((cab, -side * 0.95, 0.45), (front, side * 0.95, top * 0.85), label, paint)
     bed = top if rng.random() < 0.8 else 1.6
-    load = boxes((-front, -side, 0.95), (cab - 0.4, side, bed), label, rng.uniform(0.15, 0.75))
+    load = boxes((-front, -side, 0.95), (cab - 0.4, side, bed), label, albedo(label, rng))
     return merge([chassis, head, load, *axles])
 
 
@@ -200,12 +220,17 @@ def _uprights(
     bottom: float,
     top: float,
     label: int,
-    albedo: float,
+    tone: float,
 ) -> Mesh:
     """Return one upright board per x, ``half`` to either side of it, from near to far in y."""
     low = np.stack(np.broadcast_arrays(x - half, near, bottom), axis=1)
     high = np.stack(np.broadcast_arrays(x + half, far, top), axis=1)
-    return boxes(low, high, label, albedo)
+    return boxes(low, high, label, tone)
+
+
+def _foliage(centers: np.ndarray, size: float, rng: np.random.Generator) -> Mesh:
+    label = StreetClass.VEGETATION
+    return leaves(centers, size, label, albedo(label, rng), rng)
 
 
 def _in_ball(count: int, rng: np.random.Generator) -> np.ndarray:

@@ -15,7 +15,7 @@ from geonorm.datasets.street_objects import StreetClass
 
 REACH = 29.0  # metres of street built before and behind the sensor
 YARD_THINGS = (things.bush, things.tree, things.car, things.truck, things.person)
-YARD_SHARES = (0.35, 0.3, 0.15, 0.05, 0.15)
+YARD_SHARES = (0.4, 0.3, 0.15, 0.05, 0.1)
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,9 @@ def street(sensor: LidarSensor, rng: np.random.Generator) -> tuple[Mesh, np.ndar
 def _relief(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
     """Return the map from a straight level street to one with a curve, a grade and waves."""
     curve = rng.uniform(-1, 1) / 160
-    grade = rng.uniform(-0.05, 0.05, size=2) * (1, 0.5)
+    grade = rng.uniform(-0.03, 0.03, size=2) * (1, 0.5)
     wave, phase = 2 * np.pi / rng.uniform(30, 70), rng.uniform(0, 2 * np.pi)
-    swell = rng.uniform(0.0, 0.35)
+    swell = rng.uniform(0.0, 0.2)
 
     def bend(points: np.ndarray) -> np.ndarray:
         x, y, z = points.T
@@ -133,26 +133,26 @@ def _side(half: float, rng: np.random.Generator) -> Side:
     verge = rng.random() < 0.35
     walk = half + (rng.uniform(1.0, 2.2) if verge else 0.0)
     yard = walk + rng.uniform(1.5, 3.0)
-    bank = rng.uniform(-0.03, 0.12)
-    return Side(half, walk, yard, rng.uniform(0.08, 0.18), bank, verge)
+    bank = rng.uniform(-0.02, 0.1)
+    return Side(half, walk, yard, rng.uniform(0.1, 0.2), bank, verge)
 
 
 def _road(half: float, rng: np.random.Generator) -> Mesh:
     x, y = np.arange(-REACH, REACH + 1, 3.0), np.linspace(-half, half, 5)
     crown = 0.02 * (half - np.abs(y)) * np.ones((len(x), 1))
-    return heightfield(x, y, crown, StreetClass.ROAD, rng.uniform(0.15, 0.5))
+    return heightfield(x, y, crown, StreetClass.ROAD, things.albedo(StreetClass.ROAD, rng))
 
 
 def _grounds(side: Side, rng: np.random.Generator) -> list[Mesh]:
     """Return kerb, sidewalk, and the rough ground of yard and verge."""
     low = (-REACH, side.kerb, -0.3)
-    kerb = boxes(low, (REACH, side.kerb + 0.15, side.step), StreetClass.SIDEWALK, 0.4)
+    tone = things.albedo(StreetClass.SIDEWALK, rng)
+    kerb = boxes(low, (REACH, side.kerb + 0.15, side.step), StreetClass.SIDEWALK, tone)
     x = np.arange(-REACH, REACH + 1, 3.0)
     y = np.array([side.walk if side.verge else side.kerb + 0.15, side.yard])
     flat = np.full((len(x), 2), side.step)
-    tone = rng.uniform(0.15, 0.6)
     parts = [kerb, heightfield(x, y, flat, StreetClass.SIDEWALK, tone)]
-    tone, rough = rng.uniform(0.15, 0.6), rng.uniform(0.03, 0.07)
+    tone, rough = things.albedo(StreetClass.TERRAIN, rng), rng.uniform(0.05, 0.09)
     strips = [np.arange(side.yard, side.yard + 15, 0.6)]
     if side.verge:
         strips.append(np.linspace(side.kerb + 0.15, side.walk, 4))
@@ -171,7 +171,7 @@ def _lots(side: Side, rng: np.random.Generator) -> list[Mesh]:
     while begin < REACH:
         width = rng.uniform(7, 17)
         middle, inner = begin + width / 2, width - rng.uniform(0.3, 2.5)
-        kind = rng.choice(["row", "yard", "park"], p=[0.3, 0.5, 0.2])
+        kind = rng.choice(["row", "yard", "park"], p=[0.2, 0.6, 0.2])
         setback = rng.uniform(0.0, 0.5) if kind == "row" else rng.uniform(3.5, 9.0)
         if kind != "park":
             house = things.building(inner, rng.uniform(5, 9), rng)
@@ -189,7 +189,7 @@ def _lots(side: Side, rng: np.random.Generator) -> list[Mesh]:
 
 def _border(length: float, middle: float, side: Side, rng: np.random.Generator) -> list[Mesh]:
     """Return a fence, a hedge or nothing between sidewalk and yard."""
-    make = rng.choice([things.fence, things.hedge, None], p=[0.45, 0.4, 0.15])
+    make = rng.choice([things.fence, things.hedge, None], p=[0.5, 0.35, 0.15])
     if make is None:
         return []
     gate = rng.uniform(0, 0.4) * length
@@ -200,8 +200,8 @@ def _border(length: float, middle: float, side: Side, rng: np.random.Generator) 
 def _kerbside(side: Side, rng: np.random.Generator) -> list[Mesh]:
     """Return poles and trees along the kerb, and vehicles parked beside it."""
     parts = []
-    for x in np.arange(-REACH + rng.uniform(0, 8), REACH, rng.uniform(6, 10)):
-        make = rng.choice([things.pole, things.tree], p=[0.65, 0.35])
+    for x in np.arange(-REACH + rng.uniform(0, 8), REACH, rng.uniform(5, 8)):
+        make = rng.choice([things.pole, things.tree], p=[0.6, 0.4])
         distance = side.kerb + rng.uniform(0.35, 0.8)
         where = x + rng.uniform(-2, 2)
         parts.append(_placed(make(rng), where, distance, side, -np.pi / 2))
@@ -211,7 +211,7 @@ def _kerbside(side: Side, rng: np.random.Generator) -> list[Mesh]:
 def _people(side: Side, rng: np.random.Generator) -> list[Mesh]:
     parts = []
     for _ in range(rng.integers(5, 12)):
-        where, distance = rng.uniform(-25, 25), rng.uniform(side.kerb + 0.3, side.yard - 0.3)
+        where, distance = rng.uniform(-25, 25), rng.uniform(side.kerb + 0.4, side.yard - 0.5)
         one = things.person(rng)
         parts.append(_placed(one, where, distance, side, rng.uniform(0, 2 * np.pi)))
     return parts
