@@ -6,6 +6,11 @@ _EXPORTS = {
     "scan": ("Scan",),
     "semantickitti": ("SemanticKITTI",),
     "streets": ("SyntheticStreets",),
+    "transforms": (
+        "ElasticDistortion", "RandomDrop", "RandomFlip", "RandomIntensity", "RandomJitter",
+        "RandomRotation", "RandomScale", "ScanTransform", "SphereCrop",
+    ),
+    "augmented": ("Augmented",),
     "voxelize": ("collate_scans",),
     "clips": ("Clip", "ClipDataset", "FileReport"),
     "video_lists": ("ClassFolders", "VideoList", "VideoSet"),

@@ -9,9 +9,11 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
+from geonorm.datasets.augmented import Augmented
 from geonorm.datasets.scan import Scan
 from geonorm.datasets.semantickitti import SemanticKITTI, read_points
 from geonorm.datasets.streets import SyntheticStreets
+from geonorm.datasets.transforms import ScanTransform
 from geonorm.datasets.voxelize import collate_scans
 from training.sampler import EpochSampler
 
@@ -41,12 +43,13 @@ class ScanData(LightningDataModule):
         val: dataset to validate on.
         test: dataset to test on; by default that of validation.
         files: `.bin` files to predict.
+        augment: transforms of the training scans, in order, such as RandomRotation.
         root: folder of the data, in place of the one that each dataset names.
         voxel_size: edge of a voxel in metres.
         clip_range: lowest x, y, z and highest x, y, z in metres; points outside move to the edge.
         batch_size: scans per step and device.
         num_workers: processes that read and voxelize scans.
-        seed: seed of the order of training scans; set by --seed_everything.
+        seed: seed of the order and the augmentation of training scans; set by --seed_everything.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class ScanData(LightningDataModule):
         val: Callable[[], Dataset] | None = None,
         test: Callable[[], Dataset] | None = None,
         files: list[Path] | None = None,
+        augment: list[ScanTransform] | None = None,
         root: Path | None = None,
         voxel_size: float = 0.1,
         clip_range: list[float] | None = None,
@@ -64,7 +68,7 @@ class ScanData(LightningDataModule):
     ) -> None:
         super().__init__()
         self.factories = {"train": train, "val": val, "test": test or val}
-        self.files, self.root = files, root
+        self.files, self.root, self.augment = files, root, augment or []
         self.collate = partial(collate_scans, voxel_size=voxel_size, clip_range=clip_range)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.datasets: dict[str, Dataset[Scan]] = {}
@@ -87,7 +91,8 @@ class ScanData(LightningDataModule):
         factory = self.factories[name]
         if factory is None:
             raise ValueError(f"no dataset to {name}; give --data.{name} or a --config with one")
-        return factory() if self.root is None else factory(root=self.root)
+        dataset = factory() if self.root is None else factory(root=self.root)
+        return Augmented(dataset, self.augment, self.seed) if name == "train" else dataset
 
     @property
     def classes(self) -> list[str] | None:

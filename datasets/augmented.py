@@ -1,0 +1,68 @@
+"""A dataset of scans under random transforms, repeatable to the bit."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from geonorm.datasets.scan import Scan
+from geonorm.datasets.transforms import ScanTransform
+
+
+class Augmented(Dataset[Scan]):
+    """The scans of a dataset, each changed by the transforms one after another.
+
+    What is random is a function of (seed, epoch, index, place of the transform) alone, so neither
+    workers, nor processes, nor resuming change it. Classes, colours and the like are the dataset's.
+
+    Args:
+        dataset: a dataset of Scan.
+        transforms: applied in this order.
+        seed: of all that is random.
+
+    Raises:
+        ValueError: a negative seed or epoch.
+        TypeError: a transform that is no ScanTransform.
+
+    Example:
+        >>> from geonorm.datasets import RandomFlip, RandomScale, SyntheticStreets
+        >>> streets = Augmented(SyntheticStreets(4), [RandomFlip(), RandomScale()], seed=1)
+        >>> len(streets), streets.classes[0]
+        (4, 'road')
+    """
+
+    def __init__(
+        self, dataset: Dataset[Scan], transforms: Sequence[ScanTransform], seed: int = 0
+    ) -> None:
+        if seed < 0:
+            raise ValueError(f"seed must be >= 0; got {seed}")
+        for transform in transforms:
+            if not isinstance(transform, ScanTransform):
+                raise TypeError(
+                    f"transforms must be ScanTransforms, such as RandomFlip(); got {transform!r}"
+                )
+        self.dataset, self.transforms, self.seed = dataset, tuple(transforms), seed
+        self.classes = dataset.classes
+        self.colors = dataset.colors
+        self.ignore_index = dataset.ignore_index
+        # Shared memory, so that set_epoch also reaches workers that live on between epochs.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the scans and the changes of an epoch."""
+        if epoch < 0:
+            raise ValueError(f"epoch must be >= 0; got {epoch}")
+        self.dataset.set_epoch(epoch)
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Scan:
+        scan = self.dataset[index]
+        # From 1: numpy pads keys with zeros, and (seed, epoch, index) may be the dataset's own.
+        for place, transform in enumerate(self.transforms, 1):
+            rng = np.random.default_rng((self.seed, int(self._epoch), index, place))
+            scan = transform(scan, rng)
+        return scan
