@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_SMALLEST, _LARGEST = np.log(0.65), np.log(1.35)
+_SMALLEST, _LARGEST = np.log(0.65), np.log(1.25)
 _TURN = 2 * np.pi
 
 
@@ -48,12 +48,12 @@ class Beat:
 
     def bounce(self) -> np.ndarray:
         """Return the height over the floor: parabolas between elastic impacts."""
-        phase = (self.phase + self.clock / 16) % 1
+        phase = (self.phase + self.clock / 14) % 1
         return self.reach * 4 * phase * (1 - phase)
 
     def swing(self) -> np.ndarray:
         """Return a way gone in a quarter of the period and taken back in the rest of it."""
-        phase = (self.phase + self.clock / 16) % 1
+        phase = (self.phase + self.clock / 14) % 1
         return self.reach * np.where(phase < 0.25, 4 * phase, (1 - phase) / 0.75)
 
 
@@ -129,14 +129,27 @@ def draw_action(
     beat = Beat(rng.uniform(0.7, 1.4) * np.arange(frames), rng.uniform(0.2, 0.32), rng.random())
     MOTIONS[motion](pose, beat)
     colours = _colours(rng)
-    right, down, scale = _own_coordinates(pose, rng.uniform(0.2, 0.28), size)
-    cover = _cover(right, down, scale * size, rng)
+    right, down, scale = _own_coordinates(pose, rng.uniform(0.28, 0.36), size)
+    # Nothing of a shape lies beyond 1.4 of its radius: the rest of the picture is ground alone.
+    near = right * right + down * down < 1.4**2
+    right, down = right[near], down[near]
+    pixels = np.broadcast_to(scale * size, near.shape)[near]
+    cover = np.zeros(near.shape, np.float32)
+    cover[near] = _cover(right, down, pixels, rng)
     shape = _blend(colours[0], colours[1], _texture(right, down, rng))
-    marker = np.clip((0.3 - np.hypot(right - 0.42, down)) * scale * size + 0.5, 0, 1)
-    shape = shape + marker[..., None] * (colours[2] - shape)
+    marker = np.clip((0.3 - np.hypot(right - 0.42, down)) * pixels + 0.5, 0, 1)
+    shape = shape + marker[:, None] * (colours[2] - shape)
     ground = _ground(colours[3], colours[4], size, rng)
-    film = (ground + cover[..., None] * (shape - ground)) * _light(size, rng)
-    return (np.clip(film, 0, 1) * 255).round().astype(np.uint8), cover
+    light = _light(size, rng)
+    film = np.repeat(_to_bytes(ground * light)[None], frames, axis=0)
+    places = np.nonzero(near)[1:]
+    film[near] = _to_bytes(_blend(ground[places], shape, cover[near]) * light[places])
+    return film, cover
+
+
+def _to_bytes(picture: np.ndarray) -> np.ndarray:
+    """Return values from 0 to 1 as bytes."""
+    return (np.clip(picture, 0, 1) * 255).round().astype(np.uint8)
 
 
 def _colours(rng: np.random.Generator) -> np.ndarray:
@@ -212,7 +225,7 @@ def _ground(
         share = 1.5 * np.sin(rng.uniform(12, 40) * along + start) + 0.5
     else:
         share = 0.5 + 0.6 * along
-    return _blend(first, second, np.clip(share, 0, 1).astype(np.float32))
+    return _blend(first, second, 0.4 * np.clip(share, 0, 1).astype(np.float32))
 
 
 def _light(size: int, rng: np.random.Generator) -> np.ndarray:
@@ -224,5 +237,5 @@ def _light(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _blend(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Return the mixture of two colours, (..., 3)."""
+    """Return the mixture of two colours or two pictures, (..., 3)."""
     return first + share[..., None] * (second - first)
