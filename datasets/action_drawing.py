@@ -131,20 +131,20 @@ def draw_action(
     colours = _colours(rng)
     right, down, scale = _own_coordinates(pose, rng.uniform(0.28, 0.36), size)
     # Nothing of a shape lies beyond 1.4 of its radius: the rest of the picture is ground alone.
-    near = right * right + down * down < 1.4**2
-    right, down = right[near], down[near]
-    pixels = np.broadcast_to(scale * size, near.shape)[near]
-    cover = np.zeros(near.shape, np.float32)
+    near = np.flatnonzero(right * right + down * down < 1.4**2)
+    right, down = right.ravel()[near], down.ravel()[near]
+    pixels = (scale.ravel() * size)[near // size**2]
+    cover = np.zeros(frames * size * size, np.float32)
     cover[near] = _cover(right, down, pixels, rng)
     shape = _blend(colours[0], colours[1], _texture(right, down, rng))
     marker = np.clip((0.3 - np.hypot(right - 0.42, down)) * pixels + 0.5, 0, 1)
     shape = shape + marker[:, None] * (colours[2] - shape)
-    ground = _ground(colours[3], colours[4], size, rng)
-    light = _light(size, rng)
-    film = np.repeat(_to_bytes(ground * light)[None], frames, axis=0)
-    places = np.nonzero(near)[1:]
+    ground = _ground(colours[3], colours[4], size, rng).reshape(-1, 3)
+    light = _light(size, rng).reshape(-1, 1)
+    film = np.tile(_to_bytes(ground * light), (frames, 1))
+    places = near % size**2
     film[near] = _to_bytes(_blend(ground[places], shape, cover[near]) * light[places])
-    return film, cover
+    return film.reshape(frames, size, size, 3), cover.reshape(frames, size, size)
 
 
 def _to_bytes(picture: np.ndarray) -> np.ndarray:
