@@ -1,29 +1,71 @@
-"""Packaging that pyproject.toml cannot express: the mapped packages and the optional C++ extension."""
+"""Packaging that pyproject.toml cannot express: the mapped packages and the optional C++ extension.
+
+Where the extension cannot be built the install goes on, says why on stderr (pip shows it with -v),
+and leaves the reason in geonorm/_C_missing.txt, which geonorm.backends() repeats.
+GEONORM_NO_EXTENSION=1 skips it on purpose.
+"""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import BaseError, CCompilerError
 
+try:
+    from torch.utils.cpp_extension import BuildExtension, CppExtension
+except ImportError as error:
+    BuildExtension, CppExtension, NO_TORCH = build_ext, Extension, str(error)
+else:
+    NO_TORCH = None
+
+# No contraction to FMA: every instruction set gives the same bits. The vector types pass no ABI.
+FLAGS = ["-O3", "-fopenmp", "-ffp-contract=off", "-fno-math-errno", "-Wno-psabi"]
 SOURCES = sorted(str(path) for path in Path("geonorm/csrc").glob("*.cpp"))
+HEADERS = sorted(str(path) for path in Path("geonorm/csrc").glob("*.h"))
 
 
-def cpp_extension():
-    """Return the build arguments of geonorm._C, or none (said loudly) where it cannot be built."""
-    if not SOURCES or os.environ.get("GEONORM_NO_EXTENSION") == "1":
-        return {}
-    try:
-        from torch.utils.cpp_extension import BuildExtension, CppExtension
-    except ImportError as error:
-        print(f"geonorm: the C++ kernels are not built, torch is not importable here: {error}",
-              file=sys.stderr)
-        return {}
-    extension = CppExtension(
-        "geonorm._C", SOURCES, extra_compile_args=["-O3", "-fopenmp"], extra_link_args=["-fopenmp"]
-    )
-    extension.optional = True
-    return {"ext_modules": [extension], "cmdclass": {"build_ext": BuildExtension}}
+def obstacle():
+    """Return what is missing before the compiler is even started, or None."""
+    if os.environ.get("GEONORM_NO_EXTENSION") == "1":
+        return "GEONORM_NO_EXTENSION=1 was set when geonorm was installed"
+    if NO_TORCH is not None:
+        return f"torch could not be imported when geonorm was installed: {NO_TORCH}"
+    compiler = os.environ.get("CXX", "c++").split()[0]
+    if shutil.which(compiler) is None:
+        return (f"no C++ compiler: {compiler!r} was not found when geonorm was installed (on "
+                "Debian: apt-get install g++), then install geonorm anew")
+    return None
+
+
+class OptionalExtension(BuildExtension):
+    """Builds geonorm._C, or says loudly why not and leaves the reason in the package."""
+
+    def build_extensions(self):
+        reason = obstacle()
+        if reason is None:
+            try:
+                super().build_extensions()
+            except (BaseError, CCompilerError, RuntimeError, OSError) as error:
+                reason = f"compiling it failed when geonorm was installed: {error}"
+        in_place = self.inplace or getattr(self, "editable_mode", False)
+        note = Path("." if in_place else self.build_lib, "geonorm", "_C_missing.txt")
+        note.unlink(missing_ok=True)
+        if reason is not None:
+            print(f"geonorm: THE C++ KERNELS ARE NOT BUILT, the slow reference will run: {reason}",
+                  file=sys.stderr)
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(f"{reason}\n", encoding="utf-8")
+
+
+def extension():
+    """Return geonorm._C, which setuptools lets fail."""
+    built = CppExtension("geonorm._C", SOURCES, depends=HEADERS, extra_compile_args=FLAGS,
+                         extra_link_args=["-fopenmp"])
+    built.optional = True
+    return built
 
 
 setup(
@@ -31,5 +73,6 @@ setup(
               "geonorm.ops.axis_norm", "geonorm.models", "geonorm.datasets"],
     package_dir={"geonorm": "geonorm", "geonorm.models": "models", "geonorm.datasets": "datasets"},
     package_data={"geonorm": ["py.typed"]},
-    **cpp_extension(),
+    ext_modules=[extension()],
+    cmdclass={"build_ext": OptionalExtension},
 )

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,10 +24,9 @@ _state = _State()
 def _missing_cpp() -> str | None:
     """Load geonorm._C, which defines torch.ops.geonorm_cpp, or say why it cannot be loaded."""
     if importlib.util.find_spec("geonorm._C") is None:
-        return (
-            "geonorm._C was not built; it needs a C++ compiler when geonorm is installed: "
-            "pip install --no-build-isolation ."
-        )
+        note = Path(__file__).parents[1] / "_C_missing.txt"  # setup.py's reason
+        reason = note.read_text(encoding="utf-8").strip() if note.exists() else "it was not built"
+        return f"geonorm._C, the compiled kernels, is missing: {reason}"
     try:
         importlib.import_module("geonorm._C")
     except (ImportError, OSError) as error:

@@ -1,0 +1,192 @@
+// Instances whose values lie in runs: normalization along the fastest axis of memory.
+//
+// Instance i is the union of the runs of `length` values from base[i] + piece[p] on, for every p.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "coefficients.h"
+
+namespace geonorm {
+
+struct Runs {
+  const int64_t *base, *piece;
+  int64_t instances, pieces, length;
+  int64_t size() const { return pieces * length; }
+};
+
+// Some values of one instance: positions begin to end of its runs laid end to end.
+struct Slice {
+  const int64_t* piece;
+  int64_t length, begin, end;
+
+  // Calls f(offset, count) for consecutive values, at most kChunk at a time.
+  template <class F>
+  GEONORM_INLINE void over_chunks(F f) const {
+    constexpr int64_t kChunk = 2048;
+    int64_t p = begin / length, within = begin % length;
+    for (int64_t at = begin; at < end;) {
+      const int64_t count = std::min({end - at, length - within, kChunk});
+      f(piece[p] + within, count);
+      at += count;
+      within += count;
+      if (within == length) {
+        within = 0;
+        ++p;
+      }
+    }
+  }
+};
+
+// Mass, mean and squared deviation of some values.
+struct Moment {
+  double mass = 0, mean = 0, squares = 0;
+
+  GEONORM_INLINE void merge(const Moment& other) {
+    if (other.mass == 0) return;
+    const double apart = other.mean - mean, share = other.mass / (mass + other.mass);
+    squares += other.squares + apart * apart * mass * share;
+    mean += apart * share;
+    mass += other.mass;
+  }
+};
+
+// A sum in four vectors and, for what does not fill one, a single value.
+template <class A>
+struct Lanes {
+  static constexpr int W = kLanes<A>;
+  Vec<A, W> wide[4] = {};
+  A rest = 0;
+
+  template <class V>
+  GEONORM_INLINE void add(int v, V x) {
+    if constexpr (std::is_arithmetic_v<V>) {
+      rest += x;
+    } else {
+      wide[v] += x;
+    }
+  }
+  GEONORM_INLINE A total() const {
+    const Vec<A, W> sum = (wide[0] + wide[1]) + (wide[2] + wide[3]);
+    A lanes[W];
+    __builtin_memcpy(lanes, &sum, sizeof(sum));
+    for (int half = W / 2; half > 0; half /= 2) {
+      for (int k = 0; k < half; ++k) lanes[k] += lanes[k + half];
+    }
+    return lanes[0] + rest;
+  }
+};
+
+// Centres every chunk on its own mean before squaring; what that mean is off by is taken out too.
+template <class T>
+GEONORM_CLONES Moment run_moment(const T* x, Slice slice) {
+  using A = Math<T>;
+  Moment total;
+  slice.over_chunks([&](int64_t offset, int64_t count) GEONORM_LAMBDA {
+    const T* values = x + offset;
+    const A first = read<A, 1>(values);
+    Lanes<A> around;
+    over_channels<A, 4>(count, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
+      constexpr int W = decltype(w)::value, U = decltype(u)::value;
+      for (int v = 0; v < U; ++v) around.add(v, read<A, W>(values + c + v * W) - first);
+    });
+    const A centre = first + around.total() / count;
+    Lanes<A> sum, square;
+    over_channels<A, 4>(count, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
+      constexpr int W = decltype(w)::value, U = decltype(u)::value;
+      for (int v = 0; v < U; ++v) {
+        const auto apart = read<A, W>(values + c + v * W) - centre;
+        sum.add(v, apart);
+        square.add(v, apart * apart);
+      }
+    });
+    const double off = sum.total(), squares = square.total() - off * off / count;
+    total.merge({double(count), centre + off / count, squares < 0 ? 0 : squares});
+  });
+  return total;
+}
+
+// The statistics and parameters of one instance.
+template <class A>
+struct Scalars {
+  A shift, mean, rstd, weight, bias;
+  template <class V>
+  GEONORM_INLINE V xhat(V x) const {
+    return ((x - shift) - mean) * rstd;
+  }
+  template <class V>
+  GEONORM_INLINE V affine(V xhat) const {
+    return xhat * weight + bias;
+  }
+};
+
+template <class T, Activation activation>
+GEONORM_CLONES void normalize_run(const T* x, T* out, Slice slice, Scalars<Math<T>> at,
+                                  Math<T> slope) {
+  using A = Math<T>;
+  slice.over_chunks([&](int64_t offset, int64_t count) GEONORM_LAMBDA {
+    over_channels<A, 4>(count, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
+      constexpr int W = decltype(w)::value, U = decltype(u)::value;
+      for (int v = 0; v < U; ++v) {
+        const int64_t k = offset + c + v * W;
+        write<W>(out + k, activate<activation>(at.affine(at.xhat(read<A, W>(x + k))), slope));
+      }
+    });
+  });
+}
+
+// Σg and Σg·x̂, g the gradient before the activation.
+struct RunProducts {
+  double grads = 0, products = 0;
+};
+
+template <class T, Activation activation>
+GEONORM_CLONES RunProducts run_products(const T* grads, const T* x, Slice slice,
+                                        Scalars<Math<T>> at, Math<T> slope) {
+  using A = Math<T>;
+  RunProducts total;
+  slice.over_chunks([&](int64_t offset, int64_t count) GEONORM_LAMBDA {
+    Lanes<A> sum, product;
+    over_channels<A, 4>(count, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
+      constexpr int W = decltype(w)::value, U = decltype(u)::value;
+      for (int v = 0; v < U; ++v) {
+        const int64_t k = offset + c + v * W;
+        const auto xhat = at.xhat(read<A, W>(x + k));
+        auto grad = read<A, W>(grads + k);
+        if constexpr (activation != Activation::none) {
+          grad = deactivate<activation>(grad, at.affine(xhat), slope);
+        }
+        sum.add(v, grad);
+        product.add(v, grad * xhat);
+      }
+    });
+    total.grads += sum.total();
+    total.products += product.total();
+  });
+  return total;
+}
+
+// grad = (γg − mean(γg) − x̂ · mean(γg·x̂)) · rstd.
+template <class T, Activation activation>
+GEONORM_CLONES void run_gradients(const T* grads, const T* x, T* out, Slice slice,
+                                  Scalars<Math<T>> at, Math<T> mean, Math<T> along,
+                                  Math<T> slope) {
+  using A = Math<T>;
+  slice.over_chunks([&](int64_t offset, int64_t count) GEONORM_LAMBDA {
+    over_channels<A, 2>(count, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
+      constexpr int W = decltype(w)::value, U = decltype(u)::value;
+      for (int v = 0; v < U; ++v) {
+        const int64_t k = offset + c + v * W;
+        const auto xhat = at.xhat(read<A, W>(x + k));
+        auto grad = read<A, W>(grads + k);
+        if constexpr (activation != Activation::none) {
+          grad = deactivate<activation>(grad, at.affine(xhat), slope);
+        }
+        write<W>(out + k, (grad * at.weight - (mean + xhat * along)) * at.rstd);
+      }
+    });
+  });
+}
+
+}  // namespace geonorm

@@ -1,0 +1,158 @@
+// Vectors of a fixed width that compile for every instruction set, and the storage types they read.
+#pragma once
+
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include <cstdint>
+#include <type_traits>
+
+// A cloned function is compiled per instruction set and chosen when the library is loaded. What it
+// calls is compiled with it only if inlined, hence GEONORM_INLINE. Without contraction to FMA (see
+// setup.py) every clone gives the same bits.
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__)
+#define GEONORM_CLONES __attribute__((target_clones("avx2", "default")))
+#else
+#define GEONORM_CLONES
+#endif
+#define GEONORM_INLINE inline __attribute__((always_inline))
+
+namespace geonorm {
+
+template <class A, int W>
+struct VectorOf {
+  typedef A type __attribute__((vector_size(sizeof(A) * W)));
+};
+template <class A>
+struct VectorOf<A, 1> {
+  using type = A;
+};
+template <class A, int W>
+using Vec = typename VectorOf<A, W>::type;
+
+// The type in which a storage type is calculated, and the number of those in a vector.
+template <class T>
+using Math = std::conditional_t<std::is_same_v<T, double>, double, float>;
+template <class A>
+constexpr int kLanes = 32 / sizeof(A);
+
+template <class To, class From>
+GEONORM_INLINE To convert(From from) {
+  if constexpr (std::is_same_v<To, From>) {
+    return from;
+  } else if constexpr (std::is_arithmetic_v<To>) {
+    return static_cast<To>(from);
+  } else {
+    return __builtin_convertvector(from, To);
+  }
+}
+
+template <class To, class From>
+GEONORM_INLINE To bits_of(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
+template <class V, class P>
+GEONORM_INLINE V raw(const P* p) {
+  V v;
+  __builtin_memcpy(&v, p, sizeof(V));
+  return v;
+}
+
+template <int W>
+GEONORM_INLINE Vec<float, W> from_half(Vec<uint32_t, W> half) {
+  using U = Vec<uint32_t, W>;
+  const U magnitude = (half & 0x7fffu) << 13;
+  // Scaling by 2^112 rebiases the exponent and makes subnormals normal; infinity and NaN keep
+  // every exponent bit.
+  const U scaled = bits_of<U>(Vec<float, W>(bits_of<Vec<float, W>>(magnitude) * 0x1p112f));
+  const U special = magnitude >= 0x0f800000u ? scaled | 0x7f800000u : scaled;
+  return bits_of<Vec<float, W>>(U(special | (half & 0x8000u) << 16));
+}
+
+template <int W>
+GEONORM_INLINE Vec<uint32_t, W> to_half(Vec<float, W> x) {
+  using U = Vec<uint32_t, W>;
+  using F = Vec<float, W>;
+  const U bits = bits_of<U>(x), twice = bits + bits;
+  // Adding a power of two that depends on the exponent rounds the mantissa to half's ten bits.
+  const F magnitude = bits_of<F>(U(bits & 0x7fffffffu)) * 0x1p112f * 0x1p-110f;
+  U bias = twice & 0xff000000u;
+  bias = bias < 0x71000000u ? U{} + 0x71000000u : bias;
+  const U sum = bits_of<U>(F(bits_of<F>(U((bias >> 1) + 0x07800000u)) + magnitude));
+  const U rounded = ((sum >> 13) & 0x7c00u) + (sum & 0x0fffu);
+  return (bits & 0x80000000u) >> 16 | (twice > 0xff000000u ? U{} + 0x7e00u : rounded);
+}
+
+template <int W>
+GEONORM_INLINE Vec<uint32_t, W> to_bfloat16(Vec<float, W> x) {
+  using U = Vec<uint32_t, W>;
+  const U bits = bits_of<U>(x);
+  const U rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  return (bits & 0x7fffffffu) > 0x7f800000u ? U{} + 0x7fc0u : rounded;
+}
+
+// W values of storage type T as a vector of A.
+template <class A, int W, class T>
+GEONORM_INLINE Vec<A, W> read(const T* p) {
+  if constexpr (std::is_floating_point_v<T>) {
+    return convert<Vec<A, W>>(raw<Vec<T, W>>(p));
+  } else {
+    const auto bits = convert<Vec<uint32_t, W>>(raw<Vec<uint16_t, W>>(p));
+    if constexpr (std::is_same_v<T, c10::Half>) {
+      return convert<Vec<A, W>>(from_half<W>(bits));
+    } else {
+      return convert<Vec<A, W>>(bits_of<Vec<float, W>>(Vec<uint32_t, W>(bits << 16)));
+    }
+  }
+}
+
+template <int W, class T>
+GEONORM_INLINE void write(T* p, Vec<Math<T>, W> v) {
+  if constexpr (std::is_floating_point_v<T>) {
+    __builtin_memcpy(p, &v, sizeof(v));
+  } else {
+    Vec<uint16_t, W> bits;
+    if constexpr (std::is_same_v<T, c10::Half>) {
+      bits = convert<Vec<uint16_t, W>>(to_half<W>(v));
+    } else {
+      bits = convert<Vec<uint16_t, W>>(to_bfloat16<W>(v));
+    }
+    __builtin_memcpy(p, &bits, sizeof(bits));
+  }
+}
+
+template <int N>
+using Number = std::integral_constant<int, N>;
+
+// Calls f(W, U, c) for U vectors of W channels from c on, then single vectors, then single channels.
+template <class A, int U, class F>
+GEONORM_INLINE void over_channels(int64_t channels, F f) {
+  constexpr int W = kLanes<A>;
+  int64_t c = 0;
+  for (; c + U * W <= channels; c += U * W) f(Number<W>{}, Number<U>{}, c);
+  for (; c + W <= channels; c += W) f(Number<W>{}, Number<1>{}, c);
+  for (; c < channels; ++c) f(Number<1>{}, Number<1>{}, c);
+}
+
+enum class Activation { none, relu, leaky_relu };
+
+template <Activation activation, class V, class A>
+GEONORM_INLINE V activate(V y, A slope) {
+  if constexpr (activation == Activation::relu) return y < A(0) ? V{} : y;
+  if constexpr (activation == Activation::leaky_relu) return y > A(0) ? y : y * slope;
+  return y;
+}
+
+// The gradient before the activation whose input was y.
+template <Activation activation, class V, class A>
+GEONORM_INLINE V deactivate(V grad, V y, A slope) {
+  if constexpr (activation == Activation::relu) return y > A(0) ? grad : V{};
+  if constexpr (activation == Activation::leaky_relu) return y > A(0) ? grad : grad * slope;
+  return grad;
+}
+
+}  // namespace geonorm
