@@ -12,11 +12,12 @@ import pytest
 import torch
 import yaml
 from torch.nn import functional
-
-pytest.importorskip("lightning")
 from torchmetrics.classification import MulticlassJaccardIndex
 from train_seg import main
 
+from geonorm.datasets.streets import SyntheticStreets
+from geonorm.datasets.voxelize import collate_scans
+from segmentation.module import SegmentationModule
 from segmentation.report import table
 from segmentation.scores import class_iou, scan_mean_loss
 from training.cli import complete
@@ -227,6 +228,18 @@ def test_a_checkpoint_gives_the_scores_of_the_end_of_training(trained, tmp_path,
     last = run / "checkpoints" / "last.ckpt"
     main([subcommand, "--ckpt_path", str(last), "--run_dir", str(tmp_path)])
     assert miou(tmp_path, stage) == pytest.approx(miou(run), abs=1e-3)
+
+
+@as_users_run_it
+def test_a_checkpoint_is_usable_from_python(trained):
+    run, _ = trained
+    module = SegmentationModule.load_from_checkpoint(run / "checkpoints" / "last.ckpt")
+    assert module.classes == list(SyntheticStreets.classes)
+    batch = collate_scans([SyntheticStreets(1, seed=9)[0]], voxel_size=0.8)
+    with torch.inference_mode():
+        classes = module.eval()(batch)
+    assert classes.shape == (len(batch.points),)
+    assert classes.max() < len(module.classes)
 
 
 @as_users_run_it

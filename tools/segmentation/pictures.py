@@ -1,6 +1,7 @@
 """Pictures of segmented scans: true, predicted and wrong points side by side."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,60 +28,87 @@ def paint_errors(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.where((labels == IGNORE_INDEX)[:, None], UNLABELLED, painted).astype(np.uint8)
 
 
-def draw_scan(
-    points: np.ndarray,
-    predicted: np.ndarray,
-    labels: np.ndarray | None,
-    classes: Sequence[str],
-    colors: np.ndarray,
-    title: str,
-    path: Path,
-) -> None:
-    """Draw what was predicted for a scan, beside the truth and the errors where labels are known.
+@dataclass(frozen=True)
+class SegmentedScan:
+    """What is drawn of a scan.
 
     Args:
+        name: heading of the picture.
         points: x, y, z in metres, (N, 3).
         predicted: class of each point, (N,).
-        labels: true class of each point, 255 = none, (N,); or None.
+        labels: true class of each point, 255 = none, (N,).
+    """
+
+    name: str
+    points: np.ndarray
+    predicted: np.ndarray
+    labels: np.ndarray
+
+    def panels(self, colors: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the title and the colouring of each panel; the truth only where it is known."""
+        known = self.labels != IGNORE_INDEX
+        predicted = {"predicted": paint(self.predicted, colors)}
+        if not known.any():
+            return predicted
+        right = (self.predicted == self.labels)[known].mean()
+        return {
+            "true": paint(self.labels, colors),
+            **predicted,
+            f"wrong points in red ({right:.1%} of the labelled points are right)": paint_errors(
+                self.predicted, self.labels
+            ),
+        }
+
+
+def draw_scans(
+    scans: Sequence[SegmentedScan],
+    classes: Sequence[str],
+    colors: np.ndarray,
+    paths: Sequence[Path],
+) -> None:
+    """Draw what was predicted for each scan, beside the truth and the errors where it is known.
+
+    Args:
+        scans: what to draw.
         classes: names of the classes.
         colors: RGB of the classes, (K, 3) uint8.
-        title: heading.
-        path: file to write.
+        paths: file to write for each scan.
 
     Raises:
         RuntimeError: Open3D cannot render on this machine.
     """
-    panels = {"predicted": paint(predicted, colors)}
-    shown = np.bincount(predicted, minlength=len(classes)).astype(bool)
-    if labels is not None:
-        known = labels != IGNORE_INDEX
-        accuracy = (predicted == labels)[known].mean() if known.any() else float("nan")
-        panels = {
-            "true": paint(labels, colors),
-            **panels,
-            f"wrong points in red ({accuracy:.1%} of the labelled points are right)": paint_errors(
-                predicted, labels
-            ),
-        }
-        shown |= np.bincount(labels[known], minlength=len(classes)).astype(bool)
-    pictures = render(points, np.stack(list(panels.values())))
-    legend = [
-        Line2D([], [], marker="s", markersize=11, linestyle="", color=color / 255, label=name)
-        for name, color, show in zip(classes, colors, shown, strict=True)
-        if show
-    ]
-    grey = np.array(UNLABELLED) / 255
-    legend.append(Line2D([], [], marker="s", markersize=11, linestyle="", color=grey,
-                         label="no label"))  # fmt: skip
-    figure, grid = plt.subplots(2, 2, figsize=(16, 11.2), layout="constrained", facecolor="black")
-    for axes in grid.flat:
-        axes.axis("off")
-    for axes, name, picture in zip(grid.flat, panels, pictures, strict=False):
-        axes.imshow(picture)
-        axes.set_title(name, color="white", fontsize=15)
-    grid.flat[-1].legend(
-        handles=legend, loc="center", ncols=2, fontsize=16, labelcolor="white", frameon=False
-    )
-    figure.suptitle(title, color="white", fontsize=17)
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+    panels = [scan.panels(colors) for scan in scans]
+    rendered = render([
+        (scan.points, np.stack(list(each.values())))
+        for scan, each in zip(scans, panels, strict=True)
+    ])  # fmt: skip
+    for scan, each, pictures, path in zip(scans, panels, rendered, paths, strict=True):
+        rows = (len(each) + 2) // 2  # one more panel than pictures, for the legend
+        figure, grid = plt.subplots(
+            rows, 2, figsize=(16, 5.6 * rows), layout="constrained", facecolor="black"
+        )
+        for axes in grid.flat:
+            axes.axis("off")
+        for axes, title, picture in zip(grid.flat, each, pictures, strict=False):
+            axes.imshow(picture)
+            axes.set_title(title, color="white", fontsize=15)
+        handles = _legend(scan, classes, colors)
+        grid.flat[-1].legend(
+            handles=handles, loc="center", ncols=2, fontsize=16, labelcolor="white", frameon=False
+        )
+        figure.suptitle(scan.name, color="white", fontsize=17)
+        figure.savefig(path, dpi=100)
+        plt.close(figure)
+
+
+def _legend(scan: SegmentedScan, classes: Sequence[str], colors: np.ndarray) -> list[Line2D]:
+    """Return a square for each class in the picture, and one for points without a label."""
+    present = np.union1d(scan.predicted, scan.labels)
+    entries = [(classes[i], colors[i]) for i in present if i != IGNORE_INDEX]
+    if IGNORE_INDEX in present and (scan.labels != IGNORE_INDEX).any():
+        entries.append(("no label", UNLABELLED))
+    return [
+        Line2D([], [], marker="s", markersize=11, linestyle="", color=np.divide(color, 255),
+               label=name)
+        for name, color in entries
+    ]  # fmt: skip

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,23 +19,23 @@ FIELD_OF_VIEW = 62.0
 TIMEOUT = 180
 
 
-def render(points: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """Return one picture for each colouring of the same points, all from the same place.
+def render(scenes: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    """Return pictures of each scene, one for each colouring of its points, all from one place.
 
     Args:
-        points: x, y, z in metres, x ahead and z up, the sensor at the origin.
-        colors: red, green, blue in [0, 255] of each point in each picture.
+        scenes: points (x, y, z in metres, x ahead and z up, the sensor at the origin) and their
+            colours (red, green, blue in [0, 255]) in each picture.
 
     Shape:
-        - points: (N, 3); colors: (V, N, 3) uint8; result: (V, height, width, 3) uint8.
+        - points: (N, 3); colours: (V, N, 3) uint8; each result: (V, height, width, 3) uint8.
 
     Raises:
         RuntimeError: Open3D cannot render on this machine; the message says what it said.
     """
     with tempfile.TemporaryDirectory() as folder:
-        scene, pictures = Path(folder) / "scene.npz", Path(folder) / "pictures.npy"
-        np.savez(scene, points=points, colors=colors)
-        command = [sys.executable, __file__, str(scene), str(pictures)]
+        arrays, pictures = Path(folder) / "scenes.npz", Path(folder) / "pictures.npz"
+        np.savez(arrays, *(array for scene in scenes for array in scene))
+        command = [sys.executable, __file__, str(arrays), str(pictures)]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=TIMEOUT, check=False
@@ -46,10 +47,16 @@ def render(points: np.ndarray, colors: np.ndarray) -> np.ndarray:
             raise RuntimeError(
                 f"Open3D ended with code {done.returncode}: {' | '.join(said) or 'no message'}"
             )
-        return np.load(pictures)
+        return load_arrays(pictures)
 
 
-def _render_here(points: np.ndarray, colors: np.ndarray) -> np.ndarray:
+def load_arrays(path: str | Path) -> list[np.ndarray]:
+    """Return the arrays that np.savez wrote, in their order."""
+    with np.load(path) as arrays:
+        return [arrays[f"arr_{index}"] for index in range(len(arrays))]
+
+
+def _render_here(scenes: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
     """Do the rendering in this process."""
     import open3d as o3d
 
@@ -61,18 +68,21 @@ def _render_here(points: np.ndarray, colors: np.ndarray) -> np.ndarray:
     material.shader = "defaultUnlit"
     material.point_size = 3.0
     renderer.setup_camera(FIELD_OF_VIEW, TARGET, EYE, UP)
-    cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points.astype(np.float64)))
-    pictures = []
-    for color in colors:
-        cloud.colors = o3d.utility.Vector3dVector(color / 255.0)
-        scene.clear_geometry()
-        scene.add_geometry("points", cloud, material)
-        pictures.append(np.asarray(renderer.render_to_image()).copy())
-    return np.stack(pictures)
+    results = []
+    for points, colors in scenes:
+        cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points.astype(np.float64)))
+        pictures = []
+        for color in colors:
+            cloud.colors = o3d.utility.Vector3dVector(color / 255.0)
+            scene.clear_geometry()
+            scene.add_geometry("points", cloud, material)
+            pictures.append(np.asarray(renderer.render_to_image()).copy())
+        results.append(np.stack(pictures))
+    return results
 
 
 if __name__ == "__main__":
-    with np.load(sys.argv[1]) as arrays:
-        np.save(sys.argv[2], _render_here(arrays["points"], arrays["colors"]))
+    flat = load_arrays(sys.argv[1])
+    np.savez(sys.argv[2], *_render_here(list(zip(flat[::2], flat[1::2], strict=True))))
     # Open3D's own clean-up can crash after the work is done and saved.
     os._exit(0)

@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from geonorm.datasets.voxelize import ScanBatch
-from segmentation.pictures import draw_scan
+from segmentation.pictures import SegmentedScan, draw_scans
 from segmentation.scores import class_iou
 from training.figures import confusion_figure, curve_figure
 
@@ -46,7 +46,7 @@ class SegmentationReport(Callback):
 
     def __init__(self, folder: Path, num_pictures: int = 2) -> None:
         self.folder, self.num_pictures = folder, num_pictures
-        self.scans: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
+        self.scans: list[SegmentedScan] = []
 
     def _keep(self, trainer: Trainer, predicted: Tensor, batch: ScanBatch) -> None:
         """Keep the first scans for the pictures."""
@@ -55,7 +55,7 @@ class SegmentationReport(Callback):
         for index, name in enumerate(batch.names[: self.num_pictures - len(self.scans)]):
             rows = batch.point_batch == index
             arrays = (batch.points[rows], predicted[rows], batch.point_labels[rows])
-            self.scans.append((name, *(array.cpu().numpy() for array in arrays)))
+            self.scans.append(SegmentedScan(name, *(array.cpu().numpy() for array in arrays)))
 
     def _report(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         scans, self.scans = self.scans, []
@@ -78,13 +78,11 @@ class SegmentationReport(Callback):
         if metrics.is_file():
             curve_figure(metrics, "train/loss", "val/miou", self.folder / "curve.png")
         colors = np.array(module.colors, dtype=np.uint8)
-        for number, (name, points, predicted, labels) in enumerate(scans):
-            path = self.folder / f"{stage}_scan{number}.png"
-            try:
-                draw_scan(points, predicted, labels, module.classes, colors, name, path)
-            except RuntimeError as error:
-                print(f"No pictures of scans, cannot render here: {error}")
-                break
+        paths = [self.folder / f"{stage}_scan{number}.png" for number in range(len(scans))]
+        try:
+            draw_scans(scans, module.classes, colors, paths)
+        except RuntimeError as error:
+            print(f"No pictures of scans, cannot render here: {error}")
 
     def on_validation_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Tensor, batch: Any, *rest: Any
