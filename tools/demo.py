@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 TOOLS = Path(__file__).resolve().parent
-NETWORKS = {"MinkUNet14A": "with instance norm", "PointMLP": "on each point's x, y, z, intensity"}
+NETWORKS = {"MinkUNetSlim": "with instance norm", "PointMLP": "on each point's x, y, z, intensity"}
 
 
 def main(args: list[str]) -> None:
@@ -27,7 +27,7 @@ def main(args: list[str]) -> None:
     print("\nmIoU on held-out streets after equal training time")
     for name, what in NETWORKS.items():
         print(f"  {name:<12} {scores[name]:.3f}  {what}")
-    print(f"Pictures: {Path('runs') / 'demo' / 'MinkUNet14A'}/*.png")
+    print(f"Pictures: {Path('runs') / 'demo' / 'MinkUNetSlim'}/*.png")
 
 
 if __name__ == "__main__":
