@@ -73,6 +73,7 @@ setup(
               "geonorm.ops.axis_norm", "geonorm.models", "geonorm.datasets"],
     package_dir={"geonorm": "geonorm", "geonorm.models": "models", "geonorm.datasets": "datasets"},
     package_data={"geonorm": ["py.typed"]},
+    include_package_data=False,  # the sources of the extension stay out of the wheel
     ext_modules=[extension()],
     cmdclass={"build_ext": OptionalExtension},
 )
