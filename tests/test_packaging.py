@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -66,8 +67,10 @@ def test_without_a_compiler_the_install_succeeds_and_says_what_is_missing(tmp_pa
     run(sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation",
         "--no-cache-dir", "--target", tmp_path / "site", tmp_path / "clone",
         env=environment)  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
-    lines = run(sys.executable, "-c", WHERE, cwd=tmp_path, env=environment).splitlines()
+    # -S: otherwise the finder of an editable install supplies the checkout's own geonorm._C.
+    paths = [str(tmp_path / "site"), sysconfig.get_path("purelib")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    lines = run(sys.executable, "-S", "-c", WHERE, cwd=tmp_path, env=environment).splitlines()
     assert "no C++ compiler: '/nonexistent/c++' was not found" in lines[3]
     assert lines[4] == "torch.Size([9, 4])"
 
