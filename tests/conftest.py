@@ -4,10 +4,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-import torch
+from training.threads import share_cores
 
-from geonorm.ops.backends import backends, force_backend
+share_cores()
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from geonorm.ops.backends import backends, force_backend  # noqa: E402
 
 # One row per kind of comparison: the largest relative error ‖a − r‖ / ‖r‖ that passes.
 TOLERANCES = {

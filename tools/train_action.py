@@ -24,12 +24,15 @@ Is it the motion? test --data.still only: every clip is one frame repeated.
 import sys
 from pathlib import Path
 
+from training.threads import share_cores
+
 
 def main(args: list[str]) -> None:
     """Run the command line."""
     if args and set(args) <= {"-h", "--help"}:
         print(__doc__)
         return
+    share_cores()
     # Imported here so that the help above appears at once.
     from action.check import CheckCLI
     from action.data import ClipData

@@ -20,12 +20,15 @@ Often used: --model.name MinkUNet34C  --model.norm batch  --model.optim.lr 0.01
 import sys
 from pathlib import Path
 
+from training.threads import share_cores
+
 
 def main(args: list[str]) -> None:
     """Run the command line."""
     if args and set(args) <= {"-h", "--help"}:
         print(__doc__)
         return
+    share_cores()
     # Imported here so that the help above appears at once.
     from segmentation.data import ScanData
     from segmentation.module import SegmentationModule

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from training.threads import share_cores
+
 
 def scans_of(data: Path | None) -> list:
     """Return scans that differ: streets seen by two sensors, or a scan and two parts of it."""
@@ -62,6 +64,7 @@ def verify(
 
 
 if __name__ == "__main__":
+    share_cores()
     from jsonargparse import auto_cli
 
     sys.exit(auto_cli(verify, description=__doc__))
