@@ -13,6 +13,8 @@ from axis_norm_cases import (
 )
 from conftest import relative_error
 
+from geonorm import SpatioTemporalInstanceNorm
+
 
 @pytest.mark.parametrize("per_instance", [False, True])
 @pytest.mark.parametrize(("activation", "axes"), [
@@ -79,3 +81,13 @@ def test_compiles_into_one_graph(backend, layout):
     for one, other in zip(found, eager, strict=True):
         assert relative_error(one, other) < FLOAT32
     assert found[0].stride() == eager[0].stride()
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
+def test_output_may_be_changed_in_place(backend, memory_format):
+    x = torch.randn(2, 3, 2, 4, 4).to(memory_format=memory_format).requires_grad_()
+    norm = SpatioTemporalInstanceNorm(3)
+    torch.nn.functional.relu(norm(x), inplace=True).square().sum().backward()
+    grad, x.grad = x.grad, None
+    torch.nn.functional.relu(norm(x)).square().sum().backward()
+    assert torch.equal(grad, x.grad)

@@ -151,6 +151,9 @@ Tensor gradient_of(const AxisLayout& layout, const Tensor& sums, const OptionalT
 std::tuple<Tensor, Tensor, Tensor, Tensor> axis_norm(
     const Tensor& x_, at::IntArrayRef axes, const OptionalTensor& weight_,
     const OptionalTensor& bias_, double eps, std::string_view activation, double negative_slope) {
+  // Outputs are views made here; were they known as such, autograd would forbid changing them in
+  // place, as nn.ReLU(inplace=True) does.
+  const at::AutoDispatchBelowADInplaceOrView untracked;
   const AxisLayout layout(x_, axes);
   if (x_.numel() == 0) {
     const Tensor none = layout.empty_stats(stats_options_of(x_));
@@ -185,6 +188,7 @@ std::tuple<Tensor, Tensor, Tensor> axis_norm_backward(
     const Tensor& grad_, const Tensor& x_, const Tensor& shift_, const Tensor& mean_,
     const Tensor& rstd_, at::IntArrayRef axes, const OptionalTensor& weight_,
     const OptionalTensor& bias_, std::string_view activation, double negative_slope) {
+  const at::AutoDispatchBelowADInplaceOrView untracked;
   const AxisLayout layout(x_, axes);
   if (x_.numel() == 0) {
     const auto zeros = [&](const OptionalTensor& parameter) {
