@@ -9,6 +9,10 @@ from geonorm.datasets.meshes import Mesh
 from geonorm.datasets.scan import Scan
 
 
+# Share of the albedo that a rough surface sends straight back, head-on and at grazing incidence.
+HEAD_ON, GRAZING = 0.72, 0.37
+
+
 def _require(met: bool, name: str, expected: str, value: object) -> None:
     if not met:
         raise ValueError(f"{name} must be {expected}; got {value}")
@@ -21,10 +25,12 @@ class LidarSensor:
     A surface of albedo :math:`\rho` met at distance :math:`r` under the angle :math:`\theta` to its
     normal returns
 
-    .. math:: I = g \left(\frac{\rho \cos\theta}{1 + (r/r_0)^2}\right)^{\gamma} + o + \epsilon,
+    .. math:: I = g \left(\frac{\rho\,(A \cos\theta + B \sin^2\theta)}{1 + (r/r_0)^2}
+                  \right)^{\gamma} + o + \epsilon,
 
     clipped to [0, 1], with :math:`\gamma` = ``response``, :math:`r_0` = ``falloff`` and
-    :math:`\epsilon` normal with ``intensity_noise``. The gain :math:`g` and the offset :math:`o`
+    :math:`\epsilon` normal with ``intensity_noise``. A = 0.72 and B = 0.37 are those of a surface
+    with a roughness of 37 degrees looked at from where it is lit (Oren and Nayar, 1994). The gain :math:`g` and the offset :math:`o`
     drift from scan to scan: :math:`\log g` is normal about log ``intensity_gain`` with
     ``gain_drift``, :math:`o` normal about ``intensity_offset`` with ``offset_drift``.
 
@@ -54,7 +60,7 @@ class LidarSensor:
     beams: int = 32
     fov_down: float = -20.0
     fov_up: float = 6.0
-    azimuth_steps: int = 480
+    azimuth_steps: int = 420
     height: float = 1.8
     height_spread: float = 0.2
     tilt: float = 0.8
@@ -64,11 +70,11 @@ class LidarSensor:
     dropout: float = 0.08
     intensity_gain: float = 1.0
     intensity_offset: float = 0.05
-    gain_drift: float = 0.35
+    gain_drift: float = 0.3
     offset_drift: float = 0.08
     intensity_noise: float = 0.02
     response: float = 0.5
-    falloff: float = 40.0
+    falloff: float = 60.0
 
     def __post_init__(self) -> None:
         for name in ("beams", "azimuth_steps"):
@@ -179,7 +185,8 @@ def cast(
     cosine = np.abs(np.einsum("nd,nd->n", rays @ orientation.T, normal[kept]))
     gain = sensor.intensity_gain * np.exp(sensor.gain_drift * rng.standard_normal())
     offset = sensor.intensity_offset + sensor.offset_drift * rng.standard_normal()
-    signal = mesh.albedo[triangle] * cosine / (1 + (distance / sensor.falloff) ** 2)
+    returned = HEAD_ON * cosine + GRAZING * (1 - cosine**2)
+    signal = mesh.albedo[triangle] * returned / (1 + (distance / sensor.falloff) ** 2)
     intensity = gain * signal**sensor.response + offset
     intensity += sensor.intensity_noise * rng.standard_normal(len(rays))
     distance = distance + sensor.range_noise * rng.standard_normal(len(rays))

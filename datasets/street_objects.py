@@ -29,7 +29,7 @@ ALBEDO = {
     StreetClass.SIDEWALK: (0.4, 0.65),
     StreetClass.TERRAIN: (0.14, 0.3),
     StreetClass.BUILDING: (0.2, 0.65),
-    StreetClass.FENCE: (0.12, 0.45),
+    StreetClass.FENCE: (0.1, 0.35),
     StreetClass.VEGETATION: (0.2, 0.6),
     StreetClass.TRUNK: (0.08, 0.25),
     StreetClass.POLE: (0.4, 0.85),

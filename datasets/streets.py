@@ -14,8 +14,8 @@ from geonorm.datasets.scan import IGNORE_INDEX, Scan
 from geonorm.datasets.street_objects import StreetClass
 
 REACH = 29.0  # metres of street built before and behind the sensor
-YARD_THINGS = (things.bush, things.tree, things.car, things.truck, things.person)
-YARD_SHARES = (0.4, 0.3, 0.15, 0.05, 0.1)
+YARD_THINGS = (things.bush, things.tree, things.car, things.person)
+YARD_SHARES = (0.4, 0.3, 0.2, 0.1)
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _lots(side: Side, rng: np.random.Generator) -> list[Mesh]:
         width = rng.uniform(7, 17)
         middle, inner = begin + width / 2, width - rng.uniform(0.3, 2.5)
         kind = rng.choice(["row", "yard", "park"], p=[0.2, 0.6, 0.2])
-        setback = rng.uniform(0.0, 0.5) if kind == "row" else rng.uniform(3.5, 9.0)
+        setback = rng.uniform(0.8, 2.0) if kind == "row" else rng.uniform(4.0, 9.0)
         if kind != "park":
             house = things.building(inner, rng.uniform(5, 9), rng)
             parts.append(_placed(house, middle, side.yard + setback, side, 0.0))

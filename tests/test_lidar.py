@@ -109,7 +109,8 @@ def test_intensity_follows_the_formula():
     scan = look(sensor, wall)
     distance = ranges(scan)
     cosine = 4 / distance
-    expected = 0.8 * np.sqrt(0.64 * cosine / (1 + (distance / 30) ** 2)) + 0.1
+    back = 0.72 * cosine + 0.37 * (1 - cosine**2)
+    expected = 0.8 * np.sqrt(0.64 * back / (1 + (distance / 30) ** 2)) + 0.1
     np.testing.assert_allclose(scan.intensity, expected, atol=1e-5)
     assert cosine.min() < 0.6  # the incidence angle mattered
 
