@@ -30,8 +30,9 @@ class LidarSensor:
     clipped to [0, 1], with :math:`\gamma` = ``response``, :math:`r_0` = ``falloff`` and
     :math:`\epsilon` normal with ``intensity_noise``. A = 0.72 and B = 0.37 are those of a surface
     with a roughness of 37 degrees looked at from where it is lit (Oren and Nayar, 1994). The gain
-    :math:`g` and the offset :math:`o` drift from scan to scan: :math:`\log g` is normal about log ``intensity_gain`` with
-    ``gain_drift``, :math:`o` normal about ``intensity_offset`` with ``offset_drift``.
+    :math:`g` and the offset :math:`o` drift from scan to scan: :math:`\log g` is normal about log
+    ``intensity_gain`` with ``gain_drift``, :math:`o` normal about ``intensity_offset`` with
+    ``offset_drift``.
 
     Args:
         beams: rings, evenly spaced in elevation from ``fov_down`` to ``fov_up``.
