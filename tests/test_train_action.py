@@ -129,7 +129,9 @@ def test_a_checkpoint_gives_the_scores_of_the_end_of_training(trained, subcomman
     main([subcommand, "--ckpt_path", str(last), "--run_dir=out", *views])
     scores = found(Path("out"), stage)
     if stage == "val":
-        assert scores == pytest.approx(found(run))
+        before = found(run)
+        assert scores.pop("classes") == pytest.approx(before.pop("classes"))
+        assert scores == pytest.approx(before)
     assert scores["clips"] == (12 if stage == "val" else 36)
 
 
@@ -178,7 +180,8 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped():
     assert {**losses(Path("half")), **losses(Path("rest"))} == whole
     assert len(set(whole.values())) == 4
     main(["fit", *STEADY, "--run_dir=other", "--seed_everything=1"])
-    assert losses(Path("other"))[0] != whole[0]
+    # The head starts at zero, so the first loss is log 12 whatever the seed.
+    assert losses(Path("other"))[1] != whole[1]
 
 
 def test_fine_tuning_leaves_a_backbone_of_rate_zero_as_it_was(trained, folders, capsys):
