@@ -144,9 +144,10 @@ def mend_source(source: Path) -> None:
 
 def run(command: list[str], log: Path, environment: dict[str, str] | None = None) -> None:
     """Run a command into the log, showing the compiler's progress; raise with the log's end."""
-    with log.open("a") as file:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                   text=True, env=environment)  # fmt: skip
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+    with process, log.open("a") as file:
         for line in process.stdout or ():
             file.write(line)
             file.flush()
@@ -154,7 +155,7 @@ def run(command: list[str], log: Path, environment: dict[str, str] | None = None
                 print(f"\r  compiled {step[1]}", end="", flush=True)
                 if len(set(step[1].split("/"))) == 1:
                     print()
-    if process.wait() != 0:
+    if process.returncode != 0:
         tail = "\n".join(log.read_text().splitlines()[-LAST_LINES:])
         raise InstallError(f"{' '.join(command[:5])} … failed:\n{tail}\nThe whole log: {log}")
 
