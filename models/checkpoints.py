@@ -79,7 +79,7 @@ def load_checkpoint(
     source = "state dict"
     if not isinstance(checkpoint, Mapping):
         source = os.fspath(checkpoint)
-        checkpoint = _read(source)
+        checkpoint = read_checkpoint(source)
     own = model.state_dict()
     state, dropped = _strip_prefixes(_unwrap(checkpoint, source), own)
     _check_tensors(state, source)
@@ -174,8 +174,13 @@ def _fits(tensor: torch.Tensor, target: torch.Tensor, *, is_norm: bool) -> bool:
     return tensor.shape == target.shape or (is_norm and tensor.numel() == target.numel())
 
 
-def _read(path: str) -> object:
-    """Read a file of torch.save; whatever is wrong with it, name it."""
+def read_checkpoint(path: str | os.PathLike[str]) -> object:
+    """Read a file of torch.save to the CPU with every checksum compared, running no code in it.
+
+    Raises:
+        ValueError: whatever is wrong with the file, naming it.
+    """
+    path = os.fspath(path)
     if not os.path.isfile(path):
         raise ValueError(f"expected a checkpoint file; {path!r} is not a file")
     try:
@@ -191,7 +196,7 @@ def _read(path: str) -> object:
         raise ValueError(
             f"{path!r} cannot be read as a checkpoint: it is truncated, corrupted, or holds more "
             f"than tensors ({type(error).__name__}: {reason}). If it is whole and you trust its "
-            "origin, pass torch.load(path, weights_only=False) instead of the path"
+            "origin, read it with torch.load(path, weights_only=False)"
         ) from error
 
 

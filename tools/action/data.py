@@ -26,7 +26,7 @@ from geonorm.datasets import (
     VideoSet,
 )
 from geonorm.datasets.video_transforms import KINETICS_MEAN, KINETICS_STD
-from training.sampler import EpochSampler
+from training.sampler import EpochLoader, EpochSampler
 
 # Known to the command line by their bare names.
 VIDEO_SETS = (
@@ -200,7 +200,7 @@ class ClipData(LightningDataModule):
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
         if stage == "predict":  # every process needs all views of a file
             rank, world_size = 0, 1
-        return DataLoader(
+        return EpochLoader(
             dataset,
             batch_size=self.batch_size,
             sampler=EpochSampler(dataset, train, self.seed, rank, world_size),

@@ -15,7 +15,7 @@ from geonorm.datasets.semantickitti import SemanticKITTI, read_points
 from geonorm.datasets.streets import SyntheticStreets
 from geonorm.datasets.transforms import ScanTransform
 from geonorm.datasets.voxelize import collate_scans
-from training.sampler import EpochSampler
+from training.sampler import EpochLoader, EpochSampler
 
 # Known to the command line by their bare names.
 DATASETS = (SemanticKITTI, SyntheticStreets)
@@ -106,7 +106,7 @@ class ScanData(LightningDataModule):
 
     def _loader(self, dataset: Dataset[Scan], shuffle: bool = False) -> DataLoader[Any]:
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        return DataLoader(
+        return EpochLoader(
             dataset,
             batch_size=self.batch_size,
             sampler=EpochSampler(dataset, shuffle, self.seed, rank, world_size),

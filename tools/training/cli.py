@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from training.checkpoints import WholeCheckpoints, read_run_checkpoint
 from training.progress import RunProgressBar
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
@@ -68,6 +69,13 @@ class TrainingCLI(LightningCLI):
         )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and read the checkpoint before Lightning does: a damaged one is explained."""
+        super().parse_arguments(parser, args)
+        checkpoint = self.config[self.config.subcommand].get("ckpt_path")
+        if checkpoint and Path(checkpoint).is_file():
+            read_run_checkpoint(Path(checkpoint))
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with this run's loggers and callbacks."""
         config = self._get(self.config_init, "trainer")
@@ -75,6 +83,9 @@ class TrainingCLI(LightningCLI):
         if config.get("logger") in (None, True):
             place = {"save_dir": self.run_dir, "name": "", "version": ""}
             kwargs["logger"] = [TensorBoardLogger(**place), CSVLogger(**place)]
+        plugins = config.get("plugins") or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        kwargs["plugins"] = [*plugins, WholeCheckpoints()]
         kwargs["callbacks"] = [
             *(config.get("callbacks") or []),
             *self.model.reports(self.run_dir),

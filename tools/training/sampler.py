@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 
 class EpochSampler(Sampler[int]):
@@ -51,3 +51,14 @@ class EpochSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return len(self._indices())
+
+
+class EpochLoader(DataLoader[Any]):
+    """DataLoader whose workers fetch nothing before the first batch of an epoch is asked for.
+
+    Lightning makes the iterator of a resumed run before it restores the epoch: workers would fetch
+    batches in the order, and of the augmentation, of epoch 0.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from super().__iter__()
