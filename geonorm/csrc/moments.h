@@ -1,9 +1,10 @@
 // Mean and squared deviation of every instance and channel, without ever taking E[x²] − E[x]².
 //
-// Up to kChunk rows accumulate in the running sums Σ(x − c) and Σ(x − c)², centred on the mean c of
+// About kChunk rows accumulate in the running sums Σ(x − c) and Σ(x − c)², centred on the mean c of
 // the rows before them; the chunk then merges into totals held in float64 (Chan, Golub and LeVeque,
-// 1979). A chunk has no more rows than came before it, which bounds what the centring loses to a few
-// roundings, wherever the first row lies.
+// 1979). The first chunk is centred on its first row and has no more rows than a tile, and no chunk
+// has many more than came before it: this bounds what the centring loses, wherever the first row
+// lies.
 #pragma once
 
 #include <cmath>
@@ -13,7 +14,7 @@
 
 namespace geonorm {
 
-constexpr int64_t kFirstChunk = 8, kChunk = 256;  // rows
+constexpr int64_t kChunk = 256;  // rows
 
 // Where statistics go: shift, mean of x − shift and rstd, or, without shift, mean and variance.
 template <class M>
@@ -85,25 +86,34 @@ struct Moments {
   double* totals(int64_t k) const { return slots.template block<double>(k); }
   A* running(int64_t k) const { return reinterpret_cast<A*>(totals(k) + 2 * rows.channels); }
 
-  GEONORM_INLINE void enter(int64_t k, int64_t) { slots[k].first = -1; }
+  void enter(int64_t) {}
 
   GEONORM_INLINE void add(int64_t k, int64_t, int64_t row, int64_t count) {
-    if (weights == nullptr) return add_rows(k, row, count, 1);
+    Slot& slot = slots[k];
+    if (weights == nullptr) {
+      if (slot.first < 0) begin(k, row);
+      by_blocks(rows.channels, row, count, [&](int64_t from, int64_t block) GEONORM_LAMBDA {
+        accumulate(running(k), from, block, A(1));
+      });
+      slot.pending += count;
+      return;
+    }
     for (int64_t r = row; r < row + count; ++r) {
-      if (weights[r] > 0) add_rows(k, r, 1, weights[r]);
+      const double weight = weights[r];
+      if (weight <= 0) continue;
+      if (slot.first < 0) begin(k, r);
+      accumulate(running(k), r, 1, weight);
+      slot.pending += 1;
+      slot.pending_mass += weight;
     }
   }
 
-  GEONORM_INLINE void add_rows(int64_t k, int64_t row, int64_t count, double weight) {
-    Slot& slot = slots[k];
-    if (slot.first < 0) begin(k, row);
-    accumulate(running(k), row, count, weight);
-    slot.pending += count;
-    slot.pending_mass += count * weight;
-    if (slot.pending >= (slot.done ? std::min(slot.done, kChunk) : kFirstChunk)) flush(k);
+  GEONORM_INLINE void rest(int64_t k) {
+    const Slot& slot = slots[k];
+    if (slot.pending >= std::min(slot.done, kChunk)) flush(k);
   }
 
-  GEONORM_INLINE void begin(int64_t k, int64_t row) {
+  GEONORM_SELDOM void begin(int64_t k, int64_t row) {
     slots[k].first = row;
     const int64_t channels = rows.channels;
     double* mean = totals(k);
@@ -123,36 +133,38 @@ struct Moments {
       constexpr int W = decltype(w)::value, U = decltype(u)::value;
       using V = Vec<A, W>;
       V middle[U], sums[U], squares[U];
-      for (int v = 0; v < U; ++v) {
+      GEONORM_UNROLL for (int v = 0; v < U; ++v) {
         middle[v] = raw<V>(centre + c + v * W);
         sums[v] = raw<V>(sum + c + v * W);
         squares[v] = raw<V>(square + c + v * W);
       }
       const T* x = rows.row(row) + c;
       for (int64_t r = 0; r < count; ++r, x += rows.stride) {
-        for (int v = 0; v < U; ++v) {
+        fetch_ahead<U * W>(x, channels);
+        GEONORM_UNROLL for (int v = 0; v < U; ++v) {
           const V apart = read<A, W>(x + v * W) - middle[v];
           const V weighed = std::is_same_v<A, float> ? apart : apart * weight;
           sums[v] += weighed;
           squares[v] += weighed * apart;
         }
       }
-      for (int v = 0; v < U; ++v) {
+      GEONORM_UNROLL for (int v = 0; v < U; ++v) {
         __builtin_memcpy(sum + c + v * W, &sums[v], sizeof(V));
         __builtin_memcpy(square + c + v * W, &squares[v], sizeof(V));
       }
     });
   }
 
-  void flush(int64_t k) {
+  GEONORM_SELDOM void flush(int64_t k) {
     Slot& slot = slots[k];
     if (slot.pending == 0) return;
     A* centre = running(k);
     const int64_t channels = rows.channels;
+    const double mass = weights ? slot.pending_mass : slot.pending;
     end_chunk(centre, centre + channels, centre + 2 * channels, totals(k), totals(k) + channels,
-              slot.mass, slot.pending_mass, channels);
+              slot.mass, mass, channels);
     slot.done += slot.pending;
-    slot.mass += slot.pending_mass;
+    slot.mass += mass;
     slot.pending = 0;
     slot.pending_mass = 0;
   }
@@ -175,7 +187,7 @@ struct Moments {
     mine.mass += theirs.mass;
   }
 
-  void emit(int64_t k) {
+  GEONORM_SELDOM void emit(int64_t k) {
     flush(k);
     const Slot& slot = slots[k];
     if (slot.first < 0) return;

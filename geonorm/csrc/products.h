@@ -1,6 +1,6 @@
-// Σg and Σg·x̂ of every instance and channel, g the gradient before the activation.
+// Σg and Σg·(x − centre) of every instance and channel, g the gradient before the activation.
 //
-// Up to kRows rows accumulate in running sums, which are then added to totals held in float64.
+// About kRows rows accumulate in running sums, which are then added to totals held in float64.
 #pragma once
 
 #include "coefficients.h"
@@ -29,63 +29,72 @@ struct Products {
   static constexpr int64_t kRows = 256;
   Slots slots;
   Matrix<T> grads, rows;
-  Coefficients<A> coefficients;
+  const Lines<A>& lines;
   const A* weights;
   A slope;
   ProductsOutput<A> out;
 
   Products(const Part& part, bool sorted, Matrix<T> grads, Matrix<T> rows,
-           Coefficients<A> coefficients, const A* weights, A slope, ProductsOutput<A> out)
+           const Lines<A>& lines, const A* weights, A slope, ProductsOutput<A> out)
       : slots(part, sorted, 2 * rows.channels * (sizeof(A) + sizeof(double))), grads(grads),
-        rows(rows), coefficients(coefficients), weights(weights), slope(slope), out(out) {}
+        rows(rows), lines(lines), weights(weights), slope(slope), out(out) {}
 
   double* totals(int64_t k) const { return slots.template block<double>(k); }
   A* running(int64_t k) const { return reinterpret_cast<A*>(totals(k) + 2 * rows.channels); }
 
-  GEONORM_INLINE void enter(int64_t k, int64_t) {
+  void enter(int64_t k) {
     std::fill_n(totals(k), 2 * rows.channels, 0.0);
     std::fill_n(running(k), 2 * rows.channels, A(0));
   }
 
   GEONORM_INLINE void add(int64_t k, int64_t instance, int64_t row, int64_t count) {
     Slot& slot = slots[k];
-    accumulate(running(k), coefficients.of(instance), row, count);
+    by_blocks(rows.channels, row, count, [&](int64_t from, int64_t block) GEONORM_LAMBDA {
+      accumulate(running(k), lines.of(instance), from, block);
+    });
     slot.pending += count;
-    for (int64_t r = row; r < row + count; ++r) slot.mass += weights ? weights[r] : 1;
-    if (slot.pending >= kRows) flush(k);
+    for (int64_t r = row; weights != nullptr && r < row + count; ++r) slot.mass += weights[r];
   }
 
-  GEONORM_INLINE void accumulate(A* sum, Coefficients<A> at, int64_t row, int64_t count) const {
-    A* product = sum + rows.channels;
-    over_channels<A, 2>(rows.channels, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
+  GEONORM_INLINE void rest(int64_t k) {
+    if (slots[k].pending >= kRows) flush(k);
+  }
+
+  GEONORM_INLINE void accumulate(A* sum, Line<A> at, int64_t row, int64_t count) const {
+    const int64_t channels = rows.channels;
+    A* product = sum + channels;
+    over_channels<A, 4>(channels, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
       constexpr int W = decltype(w)::value, U = decltype(u)::value;
       using V = Vec<A, W>;
       V sums[U], products[U];
-      for (int v = 0; v < U; ++v) {
+      GEONORM_UNROLL for (int v = 0; v < U; ++v) {
         sums[v] = raw<V>(sum + c + v * W);
         products[v] = raw<V>(product + c + v * W);
       }
-      for (int64_t r = row; r < row + count; ++r) {
-        for (int v = 0; v < U; ++v) {
-          const int64_t at_c = c + v * W;
-          const V xhat = at.template xhat<W>(rows.row(r) + at_c, at_c);
-          V grad = read<A, W>(grads.row(r) + at_c);
+      const T *x = rows.row(row) + c, *g = grads.row(row) + c;
+      for (int64_t r = 0; r < count; ++r, x += rows.stride, g += grads.stride) {
+        fetch_ahead<U * W>(x, channels);
+        fetch_ahead<U * W>(g, channels);
+        GEONORM_UNROLL for (int v = 0; v < U; ++v) {
+          const V centred = at.template centred<W>(x + v * W, c + v * W);
+          V grad = read<A, W>(g + v * W);
           if constexpr (activation != Activation::none) {
-            grad = deactivate<activation>(grad, at.template affine<W>(xhat, at_c), slope);
+            grad = deactivate<activation>(grad, at.template affine<W>(centred, c + v * W), slope);
           }
           sums[v] += grad;
-          products[v] += grad * xhat;
+          products[v] += grad * centred;
         }
       }
-      for (int v = 0; v < U; ++v) {
+      GEONORM_UNROLL for (int v = 0; v < U; ++v) {
         __builtin_memcpy(sum + c + v * W, &sums[v], sizeof(V));
         __builtin_memcpy(product + c + v * W, &products[v], sizeof(V));
       }
     });
   }
 
-  void flush(int64_t k) {
+  GEONORM_SELDOM void flush(int64_t k) {
     add_to_totals(running(k), totals(k), 2 * rows.channels);
+    if (weights == nullptr) slots[k].mass += slots[k].pending;
     slots[k].pending = 0;
   }
 
@@ -95,7 +104,7 @@ struct Products {
     slots[k].mass += other.slots[j].mass;
   }
 
-  void emit(int64_t k) {
+  GEONORM_SELDOM void emit(int64_t k) {
     flush(k);
     const int64_t channels = rows.channels, offset = slots[k].instance * channels;
     const double* total = totals(k);

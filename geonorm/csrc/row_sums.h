@@ -1,13 +1,14 @@
 // Sums over the rows of each instance, in any order of the rows, on every thread.
 //
 // The rows are cut into one part per thread. A part streams its rows once into slots, one per
-// instance; what it adds up is the business of a Sums class (see segment_norm.cpp):
+// instance; what it adds up is the business of a Sums class (moments.h, products.h):
 //
-//   Sums(part)              with a member `slots`, made for that part
-//   enter(k, row)           slot k begins an instance
-//   add(k, instance, row, count)  takes `count` rows of one instance in
-//   merge(k, other, j)      takes slot j of another part's sums in
-//   emit(k)                 writes the results of slot k out
+//   Sums(part)               with a member `slots`, made for that part
+//   enter(k)                 slot k begins an instance
+//   add(k, instance, row, count)  takes `count` rows of one instance in, from `row` on
+//   rest(k)                  a tile of rows has ended, slot k may put its running sums away
+//   merge(k, other, j)       takes slot j of another part's sums in
+//   emit(k)                  writes the results of slot k out
 //
 // Where the index is sorted, three slots per part are enough: the part's first and last instance may
 // go on in its neighbours and wait in slots 0 and 1 until all parts are done; any other is complete
@@ -15,23 +16,38 @@
 // range it meets. Either way the order of additions depends on the number of threads alone.
 #pragma once
 
+#include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
-#include <limits>
-#include <memory>
 #include <vector>
 
 #include "simd.h"
 
 namespace geonorm {
 
-constexpr int64_t kTile = 16;  // rows that are tried as one run
+constexpr int64_t kTile = 64;  // rows that are tried as one run
+
+constexpr int64_t kNarrow = 32;  // channels whose sums stay in registers from row to row
+
+// Calls f(row, count) for blocks of rows to be read column by column: one by one if they are wide.
+template <class F>
+GEONORM_INLINE void by_blocks(int64_t channels, int64_t row, int64_t count, F f) {
+  if (channels <= kNarrow) return f(row, count);
+  for (const int64_t end = row + count; row < end; ++row) f(row, 1);
+}
+
+// Fetches what a wide row's column is followed by in memory.
+template <int N, class T>
+GEONORM_INLINE void fetch_ahead(const T* p, int64_t channels) {
+  constexpr int64_t kBytes = 1 << 10;
+  if (channels > kNarrow) prefetch<N>(p + kBytes / sizeof(T));
+}
 
 struct Part {
-  int64_t begin, end;  // rows
-  int64_t low = std::numeric_limits<int64_t>::max(), high = -1;  // instances
+  int64_t begin, end;          // rows
+  int64_t low = 0, high = -1;  // instances
   bool sorted = true;
 };
 
@@ -41,8 +57,8 @@ struct Partition {
 };
 
 struct Slot {
-  int64_t instance = -1, first = 0;  // the instance and its first row
-  int64_t done = 0, pending = 0;     // rows in the totals, and in the running sums
+  int64_t instance = -1, first = -1;  // the instance and its first row that counts
+  int64_t done = 0, pending = 0;      // rows in the totals, and in the running sums
   double mass = 0, pending_mass = 0;
 };
 
@@ -52,7 +68,8 @@ class Slots {
   Slots(const Part& part, bool sorted, size_t bytes)
       : low_(part.low), high_(part.high), sorted_(sorted), bytes_((bytes + 63) / 64 * 64),
         slots_(sorted ? 3 : part.high - part.low + 1),
-        memory_(new char[slots_.size() * bytes_ + 64]) {}
+        memory_(at::empty({int64_t(slots_.size() * bytes_)}, at::kByte)),
+        start_(static_cast<char*>(memory_.data_ptr())) {}
 
   int64_t find(int64_t instance) const {
     if (!sorted_) return instance - low_;
@@ -62,10 +79,10 @@ class Slots {
     return low_ <= instance && instance <= high_ && slots_[find(instance)].instance == instance;
   }
   Slot& operator[](int64_t k) { return slots_[k]; }
+  int64_t size() const { return slots_.size(); }
   template <class A>
   A* block(int64_t k) const {
-    const auto start = (reinterpret_cast<uintptr_t>(memory_.get()) + 63) / 64 * 64;
-    return reinterpret_cast<A*>(start + k * bytes_);
+    return reinterpret_cast<A*>(start_ + k * bytes_);
   }
   int64_t low() const { return low_; }
   int64_t high() const { return high_; }
@@ -75,16 +92,19 @@ class Slots {
   bool sorted_;
   size_t bytes_;
   std::vector<Slot> slots_;
-  std::unique_ptr<char[]> memory_;
+  at::Tensor memory_;
+  char* start_;
 };
 
 GEONORM_CLONES inline void scan(Part& part, const int64_t* index) {
-  int64_t falls = 0;
-  for (int64_t row = part.begin; row < part.end; ++row) {
-    part.low = std::min(part.low, index[row]);
-    part.high = std::max(part.high, index[row]);
-    falls += row > part.begin && index[row] < index[row - 1];
+  int64_t low = index[part.begin], high = low, falls = 0;
+  for (int64_t row = part.begin + 1; row < part.end; ++row) {
+    low = std::min(low, index[row]);
+    high = std::max(high, index[row]);
+    falls += index[row] < index[row - 1];
   }
+  part.low = low;
+  part.high = high;
   part.sorted = falls == 0;
 }
 
@@ -130,32 +150,37 @@ inline Partition partition(const int64_t* index, int64_t rows, int64_t instances
   return result;
 }
 
-GEONORM_INLINE bool uniform(const int64_t* index, int64_t count) {
-  int64_t differ = 0;
-  for (int64_t k = 0; k < count; ++k) differ |= index[k] ^ index[0];
-  return differ == 0;
+template <class Sums>
+GEONORM_SELDOM void change(Sums& sums, int64_t k, int64_t instance) {
+  if (sums.slots[k].instance >= 0) sums.emit(k);
+  sums.slots[k] = Slot{instance};
+  sums.enter(k);
 }
 
 template <class Sums>
 GEONORM_INLINE void take(Sums& sums, int64_t instance, int64_t row, int64_t count) {
   const int64_t k = sums.slots.find(instance);
-  Slot& slot = sums.slots[k];
-  if (slot.instance != instance) {
-    if (slot.instance >= 0) sums.emit(k);
-    slot = Slot{instance, row};
-    sums.enter(k, row);
-  }
+  if (sums.slots[k].instance != instance) change(sums, k, instance);
   sums.add(k, instance, row, count);
 }
 
 template <class Sums>
 GEONORM_CLONES void stream(Sums& sums, const Part& part, const int64_t* index) {
   for (int64_t row = part.begin; row < part.end; row += kTile) {
+    const int64_t* owner = index + row;
     const int64_t count = std::min(kTile, part.end - row);
-    if (uniform(index + row, count)) {
-      take(sums, index[row], row, count);
+    int64_t differ = 0;
+    for (int64_t k = 1; k < count; ++k) differ |= owner[k] ^ owner[0];
+    if (differ == 0) {
+      take(sums, owner[0], row, count);
+      sums.rest(sums.slots.find(owner[0]));
+      continue;
+    }
+    for (int64_t k = 0; k < count; ++k) take(sums, owner[k], row + k, 1);
+    if (sums.slots.size() < count) {
+      for (int64_t k = 0; k < sums.slots.size(); ++k) sums.rest(k);
     } else {
-      for (int64_t k = 0; k < count; ++k) take(sums, index[row + k], row + k, 1);
+      for (int64_t k = 0; k < count; ++k) sums.rest(sums.slots.find(owner[k]));
     }
   }
 }

@@ -25,7 +25,7 @@ struct Slice {
   template <class F>
   GEONORM_INLINE void over_chunks(F f) const {
     constexpr int64_t kChunk = 2048;
-    int64_t p = begin / length, within = begin % length;
+    int64_t p = begin == 0 ? 0 : begin / length, within = begin - p * length;
     for (int64_t at = begin; at < end;) {
       const int64_t count = std::min({end - at, length - within, kChunk});
       f(piece[p] + within, count);
@@ -68,13 +68,17 @@ struct Lanes {
     }
   }
   GEONORM_INLINE A total() const {
-    const Vec<A, W> sum = (wide[0] + wide[1]) + (wide[2] + wide[3]);
-    A lanes[W];
-    __builtin_memcpy(lanes, &sum, sizeof(sum));
-    for (int half = W / 2; half > 0; half /= 2) {
-      for (int k = 0; k < half; ++k) lanes[k] += lanes[k + half];
+    return fold<W>((wide[0] + wide[1]) + (wide[2] + wide[3])) + rest;
+  }
+  template <int N>
+  static GEONORM_INLINE A fold(Vec<A, N> v) {
+    if constexpr (N == 1) {
+      return v;
+    } else {
+      Vec<A, N / 2> halves[2];
+      __builtin_memcpy(halves, &v, sizeof(v));
+      return fold<N / 2>(halves[0] + halves[1]);
     }
-    return lanes[0] + rest;
   }
 };
 
@@ -89,13 +93,13 @@ GEONORM_CLONES Moment run_moment(const T* x, Slice slice) {
     Lanes<A> around;
     over_channels<A, 4>(count, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
       constexpr int W = decltype(w)::value, U = decltype(u)::value;
-      for (int v = 0; v < U; ++v) around.add(v, read<A, W>(values + c + v * W) - first);
+      GEONORM_UNROLL for (int v = 0; v < U; ++v) around.add(v, read<A, W>(values + c + v * W) - first);
     });
     const A centre = first + around.total() / count;
     Lanes<A> sum, square;
     over_channels<A, 4>(count, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
       constexpr int W = decltype(w)::value, U = decltype(u)::value;
-      for (int v = 0; v < U; ++v) {
+      GEONORM_UNROLL for (int v = 0; v < U; ++v) {
         const auto apart = read<A, W>(values + c + v * W) - centre;
         sum.add(v, apart);
         square.add(v, apart * apart);
@@ -128,7 +132,7 @@ GEONORM_CLONES void normalize_run(const T* x, T* out, Slice slice, Scalars<Math<
   slice.over_chunks([&](int64_t offset, int64_t count) GEONORM_LAMBDA {
     over_channels<A, 4>(count, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
       constexpr int W = decltype(w)::value, U = decltype(u)::value;
-      for (int v = 0; v < U; ++v) {
+      GEONORM_UNROLL for (int v = 0; v < U; ++v) {
         const int64_t k = offset + c + v * W;
         write<W>(out + k, activate<activation>(at.affine(at.xhat(read<A, W>(x + k))), slope));
       }
@@ -150,7 +154,7 @@ GEONORM_CLONES RunProducts run_products(const T* grads, const T* x, Slice slice,
     Lanes<A> sum, product;
     over_channels<A, 4>(count, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
       constexpr int W = decltype(w)::value, U = decltype(u)::value;
-      for (int v = 0; v < U; ++v) {
+      GEONORM_UNROLL for (int v = 0; v < U; ++v) {
         const int64_t k = offset + c + v * W;
         const auto xhat = at.xhat(read<A, W>(x + k));
         auto grad = read<A, W>(grads + k);
@@ -176,7 +180,7 @@ GEONORM_CLONES void run_gradients(const T* grads, const T* x, T* out, Slice slic
   slice.over_chunks([&](int64_t offset, int64_t count) GEONORM_LAMBDA {
     over_channels<A, 2>(count, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
       constexpr int W = decltype(w)::value, U = decltype(u)::value;
-      for (int v = 0; v < U; ++v) {
+      GEONORM_UNROLL for (int v = 0; v < U; ++v) {
         const int64_t k = offset + c + v * W;
         const auto xhat = at.xhat(read<A, W>(x + k));
         auto grad = read<A, W>(grads + k);

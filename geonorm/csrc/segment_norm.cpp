@@ -27,7 +27,7 @@ void moments(const Partition& partition, const Tensor& rows, const Tensor& index
 void statistics(const Partition& partition, const Tensor& rows, const Tensor& index,
                 const OptionalTensor& row_weights, Tensor* shift, Tensor& mean, Tensor& spread,
                 double eps) {
-  const auto weights = row_weights ? OptionalTensor(row_weights->contiguous()) : std::nullopt;
+  const auto weights = contiguous(row_weights);
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, rows.scalar_type(), "segment_norm", [&] {
         // Weights may differ by any factor, so that only float64 keeps a chunk's digits.
@@ -42,20 +42,19 @@ void statistics(const Partition& partition, const Tensor& rows, const Tensor& in
 
 template <class T, Activation activation>
 GEONORM_CLONES void normalize(Matrix<T> rows, T* out, const int64_t* index,
-                              Coefficients<Math<T>> all, Math<T> slope, int64_t begin,
-                              int64_t end) {
+                              const Lines<Math<T>>& lines, Math<T> slope, int64_t begin,
+                              int64_t end, bool large) {
   using A = Math<T>;
-  // Backwards, since the rows that the statistics read last may still be in the cache.
-  for (int64_t row = end - 1; row >= begin; --row) {
-    const auto at = all.of(index[row]);
+  over_rows<T>(begin, end, rows.channels, large, [&](auto past_cache, int64_t row) GEONORM_LAMBDA {
+    const auto at = lines.of(index[row]);
     const T* x = rows.row(row);
     T* y = out + row * rows.channels;
     over_channels<A, 1>(rows.channels, [&](auto w, auto, int64_t c) GEONORM_LAMBDA {
       constexpr int W = decltype(w)::value;
-      write<W>(y + c, activate<activation>(at.template affine<W>(at.template xhat<W>(x + c, c), c),
-                                           slope));
+      const auto result = at.template affine<W>(at.template centred<W>(x + c, c), c);
+      store<W>(past_cache, y + c, activate<activation>(result, slope));
     });
-  }
+  });
 }
 
 }  // namespace
@@ -75,14 +74,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> segment_norm(
   statistics(parts, rows, index, row_weights, &shift, mean, rstd, eps);
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, rows.scalar_type(), "segment_norm", [&] {
-        const Channelwise<Math<scalar_t>> channelwise(shift, mean, rstd, weight, bias,
-                                                      rows.size(1));
+        const Lines<Math<scalar_t>> lines(shift, mean, rstd, weight, bias, rows.size(1), false);
         const Matrix<scalar_t> x{rows.const_data_ptr<scalar_t>(), rows.stride(0), rows.size(1)};
         with_activation(activation, [&](auto chosen) {
           over_parts(parts, [&](int64_t begin, int64_t end) {
             normalize<scalar_t, decltype(chosen)::value>(
                 x, out.mutable_data_ptr<scalar_t>(), index.const_data_ptr<int64_t>(),
-                channelwise.get(), negative_slope, begin, end);
+                lines, negative_slope, begin, end, beyond_cache(out));
           });
         });
       });

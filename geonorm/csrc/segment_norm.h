@@ -13,8 +13,7 @@
 
 namespace geonorm {
 
-using at::Tensor;
-using OptionalTensor = std::optional<Tensor>;
+constexpr size_t kCacheBytes = 1 << 25;  // results beyond this are not found in a cache again
 
 // A matrix whose channels lie side by side; rows may be any distance apart.
 inline Tensor as_rows(const Tensor& x) { return x.size(1) > 1 && x.stride(1) != 1 ? x.contiguous() : x; }
@@ -31,33 +30,6 @@ void with_activation(std::string_view name, F f) {
   TORCH_CHECK_VALUE(false, "activation must be none, relu or leaky_relu; got ", name);
 }
 
-// Statistics and affine parameters with one value per channel, and their addresses.
-template <class A>
-class Channelwise {
- public:
-  Channelwise(const Tensor& shift, const Tensor& mean, const Tensor& rstd,
-              const OptionalTensor& weight, const OptionalTensor& bias, int64_t channels)
-      : shift_(spread(shift, channels)), mean_(spread(mean, channels)),
-        rstd_(spread(rstd, channels)),
-        weight_(weight ? weight->contiguous() : at::ones({channels}, rstd.options())),
-        bias_(bias ? bias->contiguous() : at::zeros({channels}, rstd.options())),
-        channels_(channels) {}
-
-  Coefficients<A> get() const {
-    return {shift_.const_data_ptr<A>(), mean_.const_data_ptr<A>(), rstd_.const_data_ptr<A>(),
-            weight_.const_data_ptr<A>(), bias_.const_data_ptr<A>(), channels_,
-            weight_.dim() == 2 ? channels_ : 0, bias_.dim() == 2 ? channels_ : 0};
-  }
-
- private:
-  static Tensor spread(const Tensor& stats, int64_t channels) {
-    if (stats.size(1) == channels) return stats.contiguous();
-    return stats.repeat_interleave(channels / stats.size(1), 1);
-  }
-  Tensor shift_, mean_, rstd_, weight_, bias_;
-  int64_t channels_;
-};
-
 // The rows of all parts, each on its own thread as in sum_rows.
 template <class F>
 void over_parts(const Partition& partition, F f) {
@@ -65,6 +37,34 @@ void over_parts(const Partition& partition, F f) {
     for (int64_t t = begin; t < end; ++t) f(partition.parts[t].begin, partition.parts[t].end);
   });
 }
+
+// Calls f(past_cache, row) for all rows, block by block from the last on, since those that the sums
+// read last may still be in the cache. `large` results are stored past it.
+template <class T, class F>
+GEONORM_INLINE void over_rows(int64_t begin, int64_t end, int64_t channels, bool large, F f) {
+  constexpr int64_t kBlockBytes = 1 << 17;
+  const int64_t block = std::max<int64_t>(1, kBlockBytes / (channels * sizeof(T)));
+  for (int64_t stop = end; stop > begin; stop -= block) {
+    const int64_t start = std::max(begin, stop - block);
+    if (large && channels * sizeof(T) % 16 == 0) {
+      for (int64_t row = start; row < stop; ++row) f(std::true_type{}, row);
+    } else {
+      for (int64_t row = start; row < stop; ++row) f(std::false_type{}, row);
+    }
+  }
+  if (large) fence();
+}
+
+template <int W, class T, class P, class V>
+GEONORM_INLINE void store(P past_cache, T* p, V v) {
+  if constexpr (past_cache) {
+    write_past_cache<W>(p, v);
+  } else {
+    write<W>(p, v);
+  }
+}
+
+inline bool beyond_cache(const Tensor& out) { return out.nbytes() > kCacheBytes; }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> segment_norm(
     const Tensor& rows, const Tensor& index, int64_t instances, const OptionalTensor& row_weights,

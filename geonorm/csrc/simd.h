@@ -7,6 +7,10 @@
 #include <cstdint>
 #include <type_traits>
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 // A cloned function is compiled per instruction set and chosen when the library is loaded. What it
 // calls is compiled with it only if inlined, hence GEONORM_INLINE. Without contraction to FMA (see
 // setup.py) every clone gives the same bits.
@@ -16,6 +20,10 @@
 #define GEONORM_CLONES
 #endif
 #define GEONORM_INLINE inline __attribute__((always_inline))
+// Seldom called from a loop that needs its registers for itself.
+#define GEONORM_SELDOM __attribute__((noinline))
+// Before a short loop over vectors, which stay in registers only if it is unrolled.
+#define GEONORM_UNROLL _Pragma("GCC unroll 8")
 
 namespace geonorm {
 
@@ -122,6 +130,36 @@ GEONORM_INLINE void write(T* p, Vec<Math<T>, W> v) {
       bits = convert<Vec<uint16_t, W>>(to_bfloat16<W>(v));
     }
     __builtin_memcpy(p, &bits, sizeof(bits));
+  }
+}
+
+// Stores past the cache, for results too large to be found there again; finish with fence().
+template <int W, class T>
+GEONORM_INLINE void write_past_cache(T* p, Vec<Math<T>, W> v) {
+#ifdef __SSE2__
+  if constexpr (W > 1) {
+    alignas(32) T values[W];
+    write<W>(values, v);
+    for (size_t k = 0; k < sizeof(values) / sizeof(__m128i); ++k) {
+      _mm_stream_si128(reinterpret_cast<__m128i*>(p) + k,
+                       reinterpret_cast<const __m128i*>(values)[k]);
+    }
+    return;
+  }
+#endif
+  write<W>(p, v);
+}
+
+inline void fence() {
+#ifdef __SSE2__
+  _mm_sfence();
+#endif
+}
+
+template <int N, class T>
+GEONORM_INLINE void prefetch(const T* p) {
+  for (size_t b = 0; b < N * sizeof(T); b += 64) {
+    __builtin_prefetch(reinterpret_cast<const char*>(p) + b);
   }
 }
 

@@ -1,0 +1,66 @@
+#!/usr/bin/env python
+"""Time geonorm's norms beside torch's, MinkowskiEngine's and the machine's copy speed.
+
+  python tools/bench.py                         every suite; some minutes each
+  python tools/bench.py --suite sparse --only 100,000   the shapes whose name has that text
+  python tools/bench.py --plot                  draw the figures of the README from the CSV
+
+All contenders of a shape run in turn, round after round, so that what else the machine does hits
+them alike; the baseline runs twice under two names (A/A), and a shape where these two differ by
+more than 5% is marked unresolved. The allocator is pinned: glibc would return every large tensor
+to the system, and page faults would be measured. Rows are appended to a CSV with device, versions
+and commit; losing shapes too.
+"""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def bench(
+    suite: Literal["all", "sparse", "video", "train", "accuracy"] = "all",
+    scans: Path | None = None,
+    only: str = "",
+    dtypes: list[Literal["float32", "bfloat16"]] | None = None,
+    seconds: float = 4.0,
+    threads: int | None = None,
+    csv: Path = ROOT / "docs" / "benchmarks.csv",
+    plot: bool = False,
+    figures: Path = ROOT / "docs" / "figures",
+) -> int:
+    """Run suites, print a table for each shape and append its rows to the CSV; or draw the CSV.
+
+    Args:
+        suite: "sparse" (rows of MinkUNet34C and of other sizes), "video" (r3d_18), "train" (whole
+            steps of MinkUNet18 and r3d_18), "accuracy" (against float64), or "all" of these.
+        scans: a SemanticKITTI .bin file for the shapes of MinkUNet; a built-in scan by default.
+        only: leave out shapes whose name does not contain this text.
+        dtypes: of the features; both by default.
+        seconds: time for each table; more gives sharper percentiles.
+        threads: of torch; its default otherwise.
+        csv: where rows are appended.
+        plot: measure nothing, draw the figures of the README from the CSV.
+        figures: where to draw them.
+    """
+    from benchmarks.environment import pin_allocator
+
+    pin_allocator()
+    if plot:
+        from benchmarks.plot import draw
+
+        for path in draw(csv, figures):
+            print(f"wrote {path}")
+        return 0
+    from benchmarks.run import run_suites
+
+    names = ("accuracy", "sparse", "video", "train") if suite == "all" else (suite,)
+    run_suites(names, scans, only, dtypes or ["float32", "bfloat16"], seconds, threads, csv)
+    return 0
+
+
+if __name__ == "__main__":
+    from jsonargparse import auto_cli
+
+    sys.exit(auto_cli(bench, description=__doc__))

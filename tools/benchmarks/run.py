@@ -1,0 +1,58 @@
+"""The suites, one table after another."""
+
+import gc
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.environment import device_columns
+from benchmarks.measure import measure
+from benchmarks.report import append, rows_of, show
+from benchmarks.workload import Workload
+
+
+def run_suites(
+    suites: Sequence[str], scan: Path | None, only: str, dtypes: list[str], seconds: float,
+    threads: int | None, csv: Path,
+) -> None:
+    """Measure, print and append, table by table, so that an interrupted run leaves its rows."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    print("  ".join(f"{key} {value}" for key, value in device_columns().items() if value))
+    unresolved = 0
+    for suite in suites:
+        if suite == "accuracy":
+            from benchmarks import accuracy
+
+            rows = accuracy.accuracy_rows(dtypes)
+            accuracy.show(rows)
+            append(rows, csv)
+            continue
+        for workload in _workloads(suite, scan, dtypes):
+            if only not in f"{workload.shape} {workload.layout} {workload.work}":
+                continue
+            contenders = workload.make()
+            table = measure(contenders, workload.baseline, seconds)
+            rows = rows_of(workload.columns, contenders, table, workload.input_bytes)
+            show(rows)
+            append(rows, csv)
+            unresolved += not table.resolved
+            del contenders
+            gc.collect()
+    print(f"\nrows appended to {csv}; {unresolved} tables unresolved (A/A outside 0.95 to 1.05)")
+
+
+def _workloads(suite: str, scan: Path | None, dtypes: list[str]) -> Iterator[Workload]:
+    # MinkowskiEngine is needed by some suites only.
+    if suite == "sparse":
+        from benchmarks import sparse
+
+        return sparse.workloads(scan, dtypes)
+    if suite == "video":
+        from benchmarks import video
+
+        return video.workloads(dtypes)
+    from benchmarks import train
+
+    return train.workloads(scan)
