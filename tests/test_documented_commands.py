@@ -59,7 +59,7 @@ def place(tmp_path_factory):
     (folder / "tools").symlink_to(ROOT / "tools")
     for name in ("a.bin", "b.ply", "c.pcd", "d.npy", "scan.bin"):
         write(folder / name, rows(2000))
-    for name in ("a.mp4", "b.avi"):
+    for name in ("a.mp4", "b.avi", "film.mp4"):
         encode(folder / name, numbered_film(20))
     for number in range(11):
         sequence = folder / f"data/semantickitti/sequences/{number:02d}"
