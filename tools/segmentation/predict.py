@@ -115,7 +115,8 @@ class PredictionWriter(Callback):
             try:
                 draw_scans([*pictures.values()], module.classes, colors, [*pictures])
             except RuntimeError as error:
-                print(f"No pictures of scans, cannot render here: {error}")
+                skipped = ", ".join(path.name for path in pictures)
+                print(f"Skipped the pictures {skipped}, cannot render here: {error}")
 
     def on_predict_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Write which number in the files stands for which class."""
