@@ -63,7 +63,8 @@ def test_the_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> No
 
 def environment(folder: Path) -> Path:
     """Make a fresh environment that has what this one has but geonorm; return its Python."""
-    run(sys.executable, "-m", "venv", folder)
+    # Its own pip and setuptools would come before those that pyproject.toml asks for.
+    run(sys.executable, "-m", "venv", "--without-pip", folder)
     python = folder / "bin" / "python"
     site = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
     # A path in a .pth file is looked in, but the .pth files there, with the finder of this
