@@ -4,6 +4,7 @@ from importlib import import_module
 
 _EXPORTS = {
     "scan": ("Scan",),
+    "scan_files": ("read_scan",),
     "semantickitti": ("SemanticKITTI",),
     "streets": ("SyntheticStreets",),
     "transforms": (

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from geonorm.datasets.video_lists import VideoSet, folder
+from geonorm.datasets.video_lists import VideoSet, folder, json_of, label_of
 
 NUM_CLASSES = 48
 
@@ -29,10 +28,11 @@ class Diving48(VideoSet):
         root = folder(root)
         classes = [str(label) for label in range(NUM_CLASSES)]
         if vocabulary is not None:
-            classes = [" ".join(parts) for parts in json.loads(Path(vocabulary).read_text("utf-8"))]
+            classes = [" ".join(parts) for parts in json_of(vocabulary, list)]
         entries = []
-        for item in json.loads(Path(annotations).read_text("utf-8")):
-            if not {"vid_name", "label"} <= item.keys():
+        for item in json_of(annotations, list):
+            if not (isinstance(item, dict) and {"vid_name", "label"} <= item.keys()):
                 raise ValueError(f"{annotations}: expected `vid_name` and `label`; got {item}")
-            entries.append((root / f"{item['vid_name']}.mp4", int(item["label"])))
+            label = label_of(item["label"], annotations)
+            entries.append((root / f"{item['vid_name']}.mp4", label))
         super().__init__(entries, classes)

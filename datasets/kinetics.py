@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from geonorm.datasets.video_lists import UNLABELLED, VideoSet, folder, labels_of
@@ -37,7 +39,16 @@ class Kinetics(VideoSet):
         unknown = sorted({row["label"] for row in rows if row.get("label")} - set(labels))
         if unknown:
             raise ValueError(f"{annotations} holds labels that are none of the classes: {unknown}")
-        videos = [(_path(root, row), labels.get(row.get("label", ""), UNLABELLED)) for row in rows]
+        videos = []
+        for number, row in enumerate(rows, 2):
+            try:
+                path = _path(root, row)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise ValueError(
+                    f"{annotations}, row {number}: expected youtube_id, time_start and time_end in "
+                    f"seconds, and split; got {row}"
+                ) from error
+            videos.append((path, labels.get(row.get("label", ""), UNLABELLED)))
         super().__init__(videos, classes)
 
 
@@ -45,13 +56,17 @@ def _rows(path: Path) -> list[dict[str, str]]:
     """Read the CSV file and check its columns."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
-        missing = {"youtube_id", "time_start", "time_end", "split"} - set(reader.fieldnames or ())
-        if missing:
-            raise ValueError(
-                f"{path}: expected the columns label, youtube_id, time_start, time_end, split; "
-                f"missing are {sorted(missing)}"
-            )
-        return list(reader)
+        try:
+            columns, rows = reader.fieldnames or (), list(reader)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}, line {reader.line_num}: no CSV: {error}") from error
+    missing = {"youtube_id", "time_start", "time_end", "split"} - set(columns)
+    if missing:
+        raise ValueError(
+            f"{path}: expected the columns label, youtube_id, time_start, time_end, split; "
+            f"missing are {sorted(missing)}"
+        )
+    return rows
 
 
 def _path(root: Path, row: dict[str, str]) -> Path:
@@ -60,7 +75,9 @@ def _path(root: Path, row: dict[str, str]) -> Path:
     name = f"{row['youtube_id']}_{start:06d}_{end:06d}.mp4"
     home = root / row["split"]
     label = row.get("label") or ""
-    spellings = [home / label / name, home / label.replace(" ", "_") / name]
-    if not label:
-        spellings += home.glob(f"*/{name}")
-    return next((path for path in spellings if path.exists()), spellings[0])
+    places = chain(
+        [home / label, home / label.replace(" ", "_")], () if label else home.glob("*")
+    )
+    return next(
+        (place / name for place in places if os.path.exists(place / name)), home / label / name
+    )

@@ -18,10 +18,12 @@ class Scan:
         labels: train ids with 255 = ignore, int64; None where there is no ground truth.
         name: where the scan comes from, unique within its dataset.
         dropped: number of points removed because a coordinate or intensity was not finite.
+        kept: which points of the file these were when it was read, bool; None for all of them.
 
     Shape:
         - points: (N, 3)
         - intensity, labels: (N,)
+        - kept: (points of the file,)
 
     Raises:
         ValueError: an array of another shape.
@@ -39,6 +41,7 @@ class Scan:
     labels: np.ndarray | None
     name: str
     dropped: int = 0
+    kept: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.points.ndim != 2 or self.points.shape[1] != 3:
@@ -69,6 +72,9 @@ class Scan:
             labels: train ids, (N,), any integer dtype, or None.
             name: where the scan comes from.
 
+        Raises:
+            ValueError: an intensity outside [0, 1].
+
         Example:
             >>> points = np.array([[0.0, 0.0, 1.0], [np.nan, 0.0, 1.0]])
             >>> scan = Scan.from_raw(points, np.ones(2), np.array([3, 4]), "street")
@@ -80,6 +86,13 @@ class Scan:
         labels = None if labels is None else np.asarray(labels, dtype=np.int64)
         whole = cls(points, intensity, labels, name)
         finite = np.isfinite(points).all(axis=1) & np.isfinite(intensity)
+        low, high = intensity.min(initial=0, where=finite), intensity.max(initial=0, where=finite)
+        if low < 0 or high > 1:
+            raise ValueError(
+                f"{name}: intensity must be in [0, 1]; got {low:g} to {high:g}. Divide it by the "
+                "sensor's largest value (read_scan: intensity_max=255); values beyond reason mean "
+                "a damaged file"
+            )
         if finite.all():
             return whole
         return cls(
@@ -88,4 +101,5 @@ class Scan:
             None if labels is None else labels[finite],
             name,
             dropped=int(len(points) - finite.sum()),
+            kept=finite,
         )

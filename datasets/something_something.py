@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 
-from geonorm.datasets.video_lists import UNLABELLED, VideoSet, folder
+from geonorm.datasets.video_lists import UNLABELLED, VideoSet, folder, json_of, label_of
 
 
 class SomethingSomethingV2(VideoSet):
@@ -26,15 +26,17 @@ class SomethingSomethingV2(VideoSet):
     def __init__(self, root: str | Path, annotations: str | Path, labels: str | Path) -> None:
         root = folder(root)
         numbers = {
-            name: int(label) for name, label in json.loads(Path(labels).read_text("utf-8")).items()
+            name: label_of(label, labels) for name, label in json_of(labels, dict).items()
         }
         if sorted(numbers.values()) != list(range(len(numbers))):
             raise ValueError(f"{labels}: expected every number from 0 to {len(numbers) - 1} once")
         entries = []
-        for item in json.loads(Path(annotations).read_text("utf-8")):
+        for item in json_of(annotations, list):
+            if not (isinstance(item, dict) and "id" in item):
+                raise ValueError(f"{annotations}: expected items with an `id`; got {item}")
             label = UNLABELLED
             if "template" in item:
-                name = item["template"].replace("[", "").replace("]", "")
+                name = str(item["template"]).replace("[", "").replace("]", "")
                 if name not in numbers:
                     raise ValueError(f"{annotations}: {name!r} is none of the classes in {labels}")
                 label = numbers[name]
@@ -45,4 +47,4 @@ class SomethingSomethingV2(VideoSet):
 def _path(root: Path, name: str) -> Path:
     """Return the clip in the container it was kept in; the published one is WebM."""
     converted = root / f"{name}.mp4"
-    return converted if converted.exists() else root / f"{name}.webm"
+    return converted if os.path.exists(converted) else root / f"{name}.webm"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -69,7 +70,7 @@ def _on_disk(root: Path, name: str) -> Path:
     path = root
     for part in name.split("/"):
         exact = path / part
-        if not exact.exists() and path.is_dir():
+        if not os.path.exists(exact) and os.path.isdir(path):
             alike = [found for found in path.iterdir() if found.name.casefold() == part.casefold()]
             exact = alike[0] if len(alike) == 1 else exact
         path = exact

@@ -42,12 +42,23 @@ def video_index(
     """
     folder = user_cache() / "video-index" if cache is None else Path(cache)
     file = folder / f"{_fingerprint(paths)}.json"
-    if not file.exists():
+    entries = _kept(file) if file.exists() else None
+    if entries is None or len(entries) != len(paths):
         logger.info("reading the headers of %d videos, once; kept in %s", len(paths), file)
         with ThreadPoolExecutor(_READERS) as readers:
             rows = list(readers.map(_row, paths))
         write_atomically(file, json.dumps(rows, separators=(",", ":")))
-    return [_entry(row) for row in json.loads(file.read_text("utf-8"))]
+        entries = [_entry(row) for row in rows]
+    return entries
+
+
+def _kept(file: Path) -> list[VideoInfo | UndecodableVideoError] | None:
+    """Return the index in a file, or None where the file is damaged and is to be made anew."""
+    try:
+        return [_entry(row) for row in json.loads(file.read_text("utf-8"))]
+    except (ValueError, TypeError, RecursionError):
+        logger.warning("%s is damaged", file)
+        return None
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -81,7 +92,7 @@ def _row(path: Path) -> str | tuple[object, ...]:
         return str(error)
 
 
-def _entry(row: str | list) -> VideoInfo | UndecodableVideoError:
+def _entry(row: str | Sequence) -> VideoInfo | UndecodableVideoError:
     """Return what a row of the kept index stands for."""
     if isinstance(row, str):
         return UndecodableVideoError(row)

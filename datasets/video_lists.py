@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -121,6 +122,24 @@ def lines_of(path: str | Path) -> Iterable[tuple[int, str]]:
                 yield number, line.strip()
 
 
+def json_of(path: str | Path, kind: type[list] | type[dict]) -> list | dict:
+    """Return the list or object in a JSON file, or raise ValueError naming the file."""
+    try:
+        tree = json.loads(Path(path).read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(tree, kind):
+        raise ValueError(f"{path}: expected a JSON {kind.__name__}; got {type(tree).__name__}")
+    return tree
+
+
+def label_of(value: object, where: str | Path) -> int:
+    """Return a label that a file tells as a whole number, perhaps in quotes."""
+    if not re.fullmatch(r"-?\d{1,6}", str(value)):
+        raise ValueError(f"{where}: expected a whole number as the label; got {value!r}")
+    return int(str(value))
+
+
 def folder(path: str | Path) -> Path:
     """Return the path of a folder that exists, or raise ValueError."""
     if not Path(path).is_dir():
@@ -141,9 +160,10 @@ def labels_of(names: Iterable[str]) -> dict[str, int]:
 def _path_and_label(line: str, where: str) -> tuple[str, int]:
     """Split a line from the right, so that the path may hold spaces."""
     match = _WITH_FRAMES.match(line) or _PLAIN.match(line)
-    if match is None or not re.fullmatch(r"-?\d+", match["label"]):
+    if match is None or not re.fullmatch(r"-?\d{1,6}", match["label"]):
         raise ValueError(
-            f"{where}: expected `path label`, the label a whole number; got {line!r}. "
+            f"{where}: expected `path label`, the label a whole number below a million; "
+            f"got {line[:200]!r}. "
             "For a list without labels say labelled=False"
         )
     if int(match["label"]) < 0:

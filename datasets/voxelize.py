@@ -24,10 +24,11 @@ class ScanBatch(NamedTuple):
         labels: (M,) int64, the commonest label among the voxel's points; 255 where none has one.
         inverse: (P,) int64, the voxel of each point.
         points: (P, 3) float32, metres.
-        point_features: (P, 4) float32, scaled x, y, z and the intensity.
+        point_features: (P, 4) float32, x, y, z within the clip range, scaled, and the intensity.
         point_labels: (P,) int64, 255 where there is no label.
         point_batch: (P,) int64, number of the scan in the batch.
         names: the scans' names.
+        kept: for each scan which points of its file are here, bool; None where all are.
     """
 
     coordinates: Tensor
@@ -39,6 +40,7 @@ class ScanBatch(NamedTuple):
     point_labels: Tensor
     point_batch: Tensor
     names: list[str]
+    kept: list[np.ndarray | None]
 
 
 def collate_scans(
@@ -67,12 +69,11 @@ def collate_scans(
     point_batch = torch.arange(len(scans)).repeat_interleave(lengths)
     point_labels = torch.from_numpy(np.concatenate([_labels(scan) for scan in scans]))
     intensity = torch.cat([torch.from_numpy(scan.intensity) for scan in scans])
-    point_features = torch.cat([points / torch.tensor(FEATURE_SCALE), intensity[:, None]], dim=1)
-
     placed = points
     if clip_range is not None:
         low, high = torch.tensor(clip_range, dtype=points.dtype).view(2, 3)
         placed = points.clamp(low, high)
+    point_features = torch.cat([placed / torch.tensor(FEATURE_SCALE), intensity[:, None]], dim=1)
     voxels = (placed.double() / voxel_size).floor()
     if voxels.abs().max() > _LARGEST_COORDINATE:
         far = int(voxels.abs().amax(dim=1).argmax())
@@ -98,6 +99,7 @@ def collate_scans(
         point_labels=point_labels,
         point_batch=point_batch,
         names=[scan.name for scan in scans],
+        kept=[scan.kept for scan in scans],
     )
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,69 @@ def test_the_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> No
     lines = run(sys.executable, "-c", WHERE, cwd=tmp_path, env=environment).splitlines()
     assert all(line.startswith(str(tmp_path / "site")) for line in lines[:3])
     assert lines[3:] == ["available", "torch.Size([9, 4])"]
+
+
+def environment(folder: Path) -> Path:
+    """Make a fresh environment that has what this one has but geonorm; return its Python."""
+    # Its own pip and setuptools would come before those that pyproject.toml asks for.
+    run(sys.executable, "-m", "venv", "--without-pip", folder)
+    python = folder / "bin" / "python"
+    site = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+    # A path in a .pth file is looked in, but the .pth files there, with the finder of this
+    # checkout's own editable install, are not.
+    Path(site, "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    assert run(python, "-c", "import torch, importlib.util as u; print(u.find_spec('geonorm'))",
+               cwd=folder) == "None\n"  # fmt: skip
+    return python
+
+
+TYPED = """
+import geonorm
+norm: int = geonorm.SparseInstanceNorm(4)
+"""
+
+
+@pytest.mark.slow
+def test_the_wheel_in_a_fresh_environment_is_typed(wheel: Path, tmp_path: Path) -> None:
+    python = environment(tmp_path / "fresh")
+    run(python, "-m", "pip", "install", "--no-deps", "--no-index", wheel)
+    lines = run(python, "-c", WHERE, cwd=tmp_path).splitlines()
+    assert all(line.startswith(str(tmp_path / "fresh")) for line in lines[:3])
+    assert lines[3] == "available"
+    (tmp_path / "user.py").write_text(TYPED)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--python-executable", python, "user.py"], cwd=tmp_path,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert 'expression has type "SparseInstanceNorm", variable has type "int"' in done.stdout
+
+
+@pytest.mark.slow
+def test_an_editable_install_in_a_fresh_environment(tmp_path: Path) -> None:
+    run("git", "clone", "--quiet", ROOT, tmp_path / "clone")
+    python = environment(tmp_path / "fresh")
+    run(python, "-m", "pip", "install", "--no-deps", "--no-index", "--no-build-isolation",
+        "--editable", tmp_path / "clone")  # fmt: skip
+    lines = run(python, "-c", WHERE, cwd=tmp_path).splitlines()
+    folders = ("geonorm", "models", "datasets")
+    assert lines[:3] == [str(tmp_path / "clone" / name / "__init__.py") for name in folders]
+    assert lines[3] == "available"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_pip_install_with_build_isolation(tmp_path: Path) -> None:
+    """Needs a package index: pip fetches torch, for the compiler alone, into a place of its own."""
+    run("git", "clone", "--quiet", ROOT, tmp_path / "clone")
+    python = environment(tmp_path / "fresh")
+    # The extension works with the torch that it was compiled with.
+    (tmp_path / "same.txt").write_text(f"torch=={metadata.version('torch')}\n")
+    variables = dict.fromkeys(("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT"), tmp_path / "same.txt")
+    run(python, "-m", "pip", "install", "--no-deps", "--no-cache-dir", tmp_path / "clone",
+        env=os.environ | {name: str(file) for name, file in variables.items()})  # fmt: skip
+    lines = run(python, "-c", WHERE, cwd=tmp_path).splitlines()
+    assert all(line.startswith(str(tmp_path / "fresh")) for line in lines[:3])
+    assert lines[3] == "available"
 
 
 @pytest.mark.slow

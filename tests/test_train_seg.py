@@ -15,9 +15,6 @@ from torch.nn import functional
 from torchmetrics.classification import MulticlassJaccardIndex
 from train_seg import main
 
-from geonorm.datasets.streets import SyntheticStreets
-from geonorm.datasets.voxelize import collate_scans
-from segmentation.module import SegmentationModule
 from segmentation.report import table
 from segmentation.scores import class_iou, scan_mean_loss
 from training.cli import complete
@@ -228,34 +225,6 @@ def test_a_checkpoint_gives_the_scores_of_the_end_of_training(trained, tmp_path,
     last = run / "checkpoints" / "last.ckpt"
     main([subcommand, "--ckpt_path", str(last), "--run_dir", str(tmp_path)])
     assert miou(tmp_path, stage) == pytest.approx(miou(run), abs=1e-3)
-
-
-@as_users_run_it
-def test_a_checkpoint_is_usable_from_python(trained):
-    run, _ = trained
-    module = SegmentationModule.load_from_checkpoint(run / "checkpoints" / "last.ckpt")
-    assert module.classes == list(SyntheticStreets.classes)
-    batch = collate_scans([SyntheticStreets(1, seed=9)[0]], voxel_size=0.8)
-    with torch.inference_mode():
-        classes = module.eval()(batch)
-    assert classes.shape == (len(batch.points),)
-    assert classes.max() < len(module.classes)
-
-
-@as_users_run_it
-def test_predict_writes_a_label_for_every_point(trained, tmp_path, monkeypatch):
-    run, _ = trained
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    points = rng.uniform([-20, -20, -2, 0], [20, 20, 3, 1], (1000, 4)).astype("<f4")
-    points[17, 1] = np.nan
-    points.tofile("street.bin")
-    last = run / "checkpoints" / "last.ckpt"
-    main(["predict", "--ckpt_path", str(last), "--data.files", "[street.bin]", "--run_dir=out"])
-    labels = np.fromfile(Path("out", "predictions", "street.label"), dtype="<u4")
-    assert len(labels) == 1000
-    assert labels[17] == 0
-    assert labels.max() < 11
 
 
 @as_users_run_it

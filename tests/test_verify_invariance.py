@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from invariance.points import thinned
 from invariance.table import Row, uncontrolled
+
+from geonorm.datasets.scan import Scan
 
 TOOL = Path(__file__).resolve().parents[1] / "tools" / "verify_invariance.py"
 
@@ -53,6 +56,20 @@ def test_a_row_fails_where_a_control_stays_or_ours_moves() -> None:
     nan = float("nan")
     assert len(Row("op", "x2", {"a": nan, "b": nan}, ("a",), 1e-5, ("b",)).breaches) == 2
     assert uncontrolled([Row("op", "x2", {"a": 0.0}, ("a",), 1e-5)]) == ["op"]
+
+
+def test_networks_are_shown_fewer_points_and_the_tool_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    points = np.arange(90_000, dtype=np.float32).reshape(-1, 3)
+    scans = [Scan(points, np.zeros(30_000, "f4"), None, name) for name in "ab"]
+    parts = thinned(scans)
+    assert [len(part) for part in parts] == [10_000, 10_000]
+    np.testing.assert_array_equal(parts[1].points, points[::3])
+    said = "all 60,000 points; MinkUNet and file to logits: one in 3, 20,000 in all"
+    assert said in capsys.readouterr().out
+    assert [len(part) for part in thinned(parts)] == [10_000, 10_000]
+    assert capsys.readouterr().out == ""
 
 
 ON_SPARSE = """

@@ -4,7 +4,7 @@
   python tools/train_seg.py                          train on built-in streets, some minutes
   python tools/train_seg.py fit --config tools/configs/semantickitti.yaml --data.root FOLDER
   python tools/train_seg.py test --ckpt_path runs/train_seg/001/checkpoints/best.ckpt
-  python tools/train_seg.py predict --ckpt_path FILE.ckpt --data.files a.bin b.bin
+  python tools/train_seg.py predict --ckpt_path FILE.ckpt --data.files a.bin b.ply c.pcd d.npy
 
 Subcommands: fit (the default), validate, test, predict. Every option of one, for example of the
 model, the data or the trainer:
@@ -15,6 +15,10 @@ Often used: --model.name MinkUNet34C  --model.norm batch  --model.optim.lr 0.01
             --data.voxel_size 0.05  --data.batch_size 8  --data.num_workers 4
             --trainer.max_epochs 50  --trainer.max_time 00:01:00:00  --trainer.precision bf16-mixed
             --trainer.devices 2  --run_dir FOLDER  --ckpt_path last.ckpt (fit: resume)
+
+predict reads x, y, z in metres, x ahead and z up, and an intensity in [0, 1] (other sensors:
+--data.intensity_max 255), and writes to FOLDER/predictions: --output.format label (SemanticKITTI's
+ids) or npy (numbers of classes), --output.pictures true, --output.ply false (coloured points).
 """
 
 import sys

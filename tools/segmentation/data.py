@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from geonorm.datasets.augmented import Augmented
 from geonorm.datasets.scan import Scan
-from geonorm.datasets.semantickitti import SemanticKITTI, read_points
+from geonorm.datasets.scan_files import check_file, read_scan
+from geonorm.datasets.semantickitti import SemanticKITTI
 from geonorm.datasets.streets import SyntheticStreets
 from geonorm.datasets.transforms import ScanTransform
 from geonorm.datasets.voxelize import collate_scans
@@ -22,17 +23,18 @@ DATASETS = (SemanticKITTI, SyntheticStreets)
 
 
 class ScanFiles(Dataset[Scan]):
-    """Scans without labels, each a SemanticKITTI `.bin` file."""
+    """Scans without labels, each a file; what is missing or plainly cut is refused at once."""
 
-    def __init__(self, files: list[Path]) -> None:
-        self.files = files
+    def __init__(self, files: list[Path], intensity_max: float) -> None:
+        for file in files:
+            check_file(file)
+        self.files, self.intensity_max = files, intensity_max
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Scan:
-        rows = read_points(self.files[index])
-        return Scan.from_raw(rows[:, :3], rows[:, 3], None, str(self.files[index]))
+        return read_scan(self.files[index], self.intensity_max)
 
 
 class ScanData(LightningDataModule):
@@ -42,7 +44,9 @@ class ScanData(LightningDataModule):
         train: dataset to train on, such as SemanticKITTI or SyntheticStreets.
         val: dataset to validate on.
         test: dataset to test on; by default that of validation.
-        files: `.bin` files to predict.
+        files: scans to predict: `.bin` (float32 x, y, z, intensity), `.ply`, `.pcd`, or `.npy` of
+            shape (N, 4); x, y, z in metres, x ahead and z up.
+        intensity_max: intensity in `files` that counts as 1, such as 255.
         augment: transforms of the training scans, in order, such as RandomRotation.
         root: folder of the data, in place of the one that each dataset names.
         voxel_size: edge of a voxel in metres.
@@ -58,6 +62,7 @@ class ScanData(LightningDataModule):
         val: Callable[[], Dataset] | None = None,
         test: Callable[[], Dataset] | None = None,
         files: list[Path] | None = None,
+        intensity_max: float = 1.0,
         augment: list[ScanTransform] | None = None,
         root: Path | None = None,
         voxel_size: float = 0.1,
@@ -68,7 +73,8 @@ class ScanData(LightningDataModule):
     ) -> None:
         super().__init__()
         self.factories = {"train": train, "val": val, "test": test or val}
-        self.files, self.root, self.augment = files, root, augment or []
+        self.root, self.augment = root, augment or []
+        self.files, self.intensity_max = files, intensity_max
         self.collate = partial(collate_scans, voxel_size=voxel_size, clip_range=clip_range)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.datasets: dict[str, Dataset[Scan]] = {}
@@ -128,5 +134,9 @@ class ScanData(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         if not self.files:
-            raise ValueError("nothing to predict; give --data.files a.bin b.bin ...")
-        return self._loader(ScanFiles(self.files))
+            raise ValueError("nothing to predict; give --data.files a.bin b.ply ...")
+        return self._loader(ScanFiles(self.files, self.intensity_max))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint tells of its voxels, so that it is usable alone."""
+        return dict(self.collate.keywords)

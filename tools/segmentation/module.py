@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from geonorm.datasets.scan import IGNORE_INDEX
 from geonorm.datasets.voxelize import ScanBatch
 from segmentation.networks import PointMLP, build, voxel_logits
-from segmentation.predict import PredictionWriter
+from segmentation.predict import Output, PredictionWriter
 from segmentation.report import SegmentationReport
 from segmentation.scores import class_iou, scan_mean_loss
 from training.optimization import Optimization
@@ -30,6 +30,7 @@ class SegmentationModule(LightningModule):
     """
 
     monitor = "val/miou"
+    output = Output
 
     def __init__(
         self,
@@ -68,9 +69,9 @@ class SegmentationModule(LightningModule):
         return self.name if self.name == "PointMLP" else f"{self.name}, {self.norm} norm"
 
     @staticmethod
-    def reports(folder: Path) -> list[Callback]:
+    def reports(folder: Path, output: Output) -> list[Callback]:
         """Return the callbacks that show and keep what this module gives."""
-        return [SegmentationReport(folder), PredictionWriter(folder / "predictions")]
+        return [SegmentationReport(folder), PredictionWriter(folder / "predictions", output)]
 
     def setup(self, stage: str) -> None:
         """Build the network for the classes of the data, or check that it was built for them."""

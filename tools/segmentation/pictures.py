@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from geonorm.datasets.scan import IGNORE_INDEX
 from segmentation.render import render
 from training.figures import plt
+from training.files import written_whole
 
 UNLABELLED = (80, 80, 80)
 RIGHT, WRONG = (130, 150, 170), (255, 30, 30)
@@ -97,7 +98,8 @@ def draw_scans(
             handles=handles, loc="center", ncols=2, fontsize=16, labelcolor="white", frameon=False
         )
         figure.suptitle(scan.name, color="white", fontsize=17)
-        figure.savefig(path, dpi=100)
+        with written_whole(path) as aside:
+            figure.savefig(aside, dpi=100)
         plt.close(figure)
 
 

@@ -1,6 +1,7 @@
 """The command line of the training tools: LightningCLI with a folder for each run."""
 
 import itertools
+import json
 import os
 import sys
 import warnings
@@ -34,7 +35,8 @@ class TrainingCLI(LightningCLI):
 
     Args:
         module: what is trained; its `reports(folder)` returns the callbacks that show the results,
-            and its `monitor` is the score to maximize.
+            and its `monitor` is the score to maximize. If it has an `output`, a class of options,
+            they are given as `--output.…` and come as a second argument of `reports`.
         data: the data module.
         default_config: configuration used where neither `--config` nor a checkpoint tells one.
         args: command line without the program's name.
@@ -49,6 +51,7 @@ class TrainingCLI(LightningCLI):
     ) -> None:
         for message in NOISE:
             warnings.filterwarnings("ignore", message)
+        self.output_class = getattr(module, "output", None)
         super().__init__(
             module,
             data,
@@ -67,6 +70,8 @@ class TrainingCLI(LightningCLI):
             help="Folder of this run's logs, checkpoints and pictures; by default a new one, "
             "numbered, under runs/.",
         )
+        if self.output_class is not None:
+            parser.add_class_arguments(self.output_class, "output")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -86,9 +91,10 @@ class TrainingCLI(LightningCLI):
         plugins = config.get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         kwargs["plugins"] = [*plugins, WholeCheckpoints()]
+        outputs = [] if self.output_class is None else [self._get(self.config_init, "output")]
         kwargs["callbacks"] = [
             *(config.get("callbacks") or []),
-            *self.model.reports(self.run_dir),
+            *self.model.reports(self.run_dir, *outputs),
         ]
         if config.get("enable_progress_bar") is not False:
             kwargs["callbacks"].append(RunProgressBar())
@@ -135,6 +141,7 @@ def complete(args: Sequence[str], default_config: Path) -> list[str]:
         ValueError: there is no configuration beside the checkpoint.
     """
     subcommand, *rest = args if args and args[0] in SUBCOMMANDS else ["fit", *args]
+    rest = _files_in_brackets(rest)
     if any(arg.partition("=")[0] in ("-c", "--config") for arg in rest):
         return [subcommand, *rest]
     config = default_config
@@ -146,6 +153,18 @@ def complete(args: Sequence[str], default_config: Path) -> list[str]:
                 f"give the one it was trained with as --config"
             )
     return [subcommand, "--config", str(config), *rest]
+
+
+def _files_in_brackets(args: list[str]) -> list[str]:
+    """Write `--data.files a b` as the list `["a", "b"]` that the parser wants."""
+    if "--data.files" not in args:
+        return args
+    start = args.index("--data.files") + 1
+    end = next((i for i in range(start, len(args)) if args[i].startswith("-")), len(args))
+    files = args[start:end]
+    if not files or (len(files) == 1 and files[0][0] + files[0][-1] == "[]"):
+        return args
+    return [*args[:start], json.dumps(files), *args[end:]]
 
 
 def _option(args: Sequence[str], name: str) -> str | None:
