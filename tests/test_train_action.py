@@ -21,12 +21,14 @@ QUICK = [
     "--data.clip.size=36",
     "--data.clip.crop=32",
     "--model.name=resnet3d_10",
+    "--model.optim.name=SGD",
     "--trainer.max_epochs=1",
     "--trainer.accelerator=cpu",
     "--trainer.precision=32-true",
     "--trainer.enable_progress_bar=false",
     "--trainer.log_every_n_steps=1",
 ]
+UNKEPT = ["--trainer.enable_checkpointing=false", "--run_dir=out"]
 FILMS = ["--data.train.init_args.num_videos=12", "--data.val.init_args.num_videos=12"]
 STEADY = [*FILMS, *QUICK, "--model.optim.schedule=constant", "--model.optim.warmup=0"]
 # What the tool is made of warns about matters of its own, such as few workers.
@@ -172,14 +174,14 @@ def test_predict_writes_films_strips_and_a_list(trained, capsys):
 
 
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped():
-    main(["fit", *STEADY, "--trainer.max_epochs=2", "--run_dir=whole"])
+    main(["fit", *STEADY, *UNKEPT, "--trainer.max_epochs=2", "--run_dir=whole"])
     main(["fit", *STEADY, "--run_dir=half"])
     last = "half/checkpoints/last.ckpt"
     main(["fit", "--ckpt_path", last, "--run_dir=rest", "--trainer.max_epochs=2"])
     whole = losses(Path("whole"))
     assert {**losses(Path("half")), **losses(Path("rest"))} == whole
     assert len(set(whole.values())) == 4
-    main(["fit", *STEADY, "--run_dir=other", "--seed_everything=1"])
+    main(["fit", *STEADY, *UNKEPT, "--run_dir=other", "--seed_everything=1"])
     # The head starts at zero, so the first loss is log 12 whatever the seed.
     assert losses(Path("other"))[1] != whole[1]
 
@@ -205,7 +207,8 @@ def test_files_that_fail_are_listed_at_the_end(folders, capsys):
     (folders / "numbers" / "2.mp4").write_bytes(b"no video")
     config = ["--config", str(TOOLS / "configs" / "ucf101_three_clips.yaml")]
     root = ["--data.root", str(folders)]
-    main(["fit", *config, *root, *QUICK, "--trainer.check_val_every_n_epoch=1", "--run_dir=out"])
+    main(["fit", *config, *root, *QUICK, "--trainer.check_val_every_n_epoch=1",
+          *UNKEPT])
     text = capsys.readouterr().out
     assert "2 files could not be read" in text
     assert f"left out, met 1 times: {folders / 'numbers' / '2.mp4'}" in text
@@ -295,7 +298,7 @@ def test_every_configuration(tmp_path, config):
     main([
         "fit", "--config", str(file), "--data.root", str(root), *labels,
         f"--data.train.init_args.annotations={lists}", f"--data.val.init_args.annotations={lists}",
-        *QUICK, "--model.weights=null", "--trainer.check_val_every_n_epoch=1", "--run_dir=out",
+        *QUICK, "--model.weights=null", "--trainer.check_val_every_n_epoch=1", *UNKEPT,
     ])  # fmt: skip
     scores = found(Path("out"))
     assert scores["videos"] == (2 if config == "hmdb51" else 6)
