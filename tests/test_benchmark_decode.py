@@ -16,11 +16,10 @@ def test_a_clip_of_a_real_video_is_twice_as_fast_as_all_of_it(data_root: Path) -
         print(row)
         assert row["frames"] == 164
         assert 0 < row["ms_p20"] <= row["ms_p50"] <= row["ms_p80"]
-    sampled, again = rows["16 frames, resized"], rows["the same again"]
-    # Against the faster of the two ways to convert every frame.
-    whole = min(rows["every frame"]["ms_p50"], rows["every frame, resized"]["ms_p50"])
-    assert whole / sampled["ms_p50"] >= 2
-    assert 0.67 < again["ms_p50"] / sampled["ms_p50"] < 1.5
+    # The slower of two measurements, against the faster of the two ways to convert every frame.
+    sampled = max(rows[name]["ms_p50"] for name in ("16 frames, resized", "the same again"))
+    whole = min(rows[name]["ms_p50"] for name in ("every frame", "every frame, resized"))
+    assert whole / sampled >= 2
     assert rows["every frame"]["speedup"] == 1
 
 
