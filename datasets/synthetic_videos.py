@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import av
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from geonorm.datasets.action_drawing import MOTIONS, draw_action
 from geonorm.datasets.appearance_shift import AppearanceShift
@@ -25,6 +26,7 @@ _VERSION = 2
 _FOLDS = ("train", "val")
 _NUM_VIDEOS = {"train": 600, "val": 240}
 _COMPLETE = "complete.json"
+_SILENT = 2.0  # seconds after which a bar shows how far drawing and encoding are
 
 
 class _Recipe(NamedTuple):
@@ -103,7 +105,10 @@ def _made(base: Path, recipe: _Recipe, shift: AppearanceShift | None) -> Path:
     try:
         with ThreadPoolExecutor(os.cpu_count()) as painters:
             numbers = range(recipe.num_videos)
-            list(painters.map(lambda number: _film(unfinished, number, recipe, shift), numbers))
+            films = painters.map(lambda number: _film(unfinished, number, recipe, shift), numbers)
+            title = f"{recipe.fold} videos, drawn and encoded once"
+            for _ in tqdm(films, title, recipe.num_videos, unit="video", delay=_SILENT):
+                pass
         (unfinished / _COMPLETE).write_text(text, "utf-8")
         _put_in_place(unfinished, target)
     finally:

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
+from action.module import ActionModule
 from action.networks import NETWORKS, build
 from action.predict import annotate, top_classes
 from action.report import summary, table
@@ -94,6 +95,18 @@ def test_weights_for_other_classes_leave_the_last_layer_new(tmp_path, capsys):
     assert torch.equal(network.layer3[0].conv1.weight, trained.layer3[0].conv1.weight)
     assert network.fc.out_features == 5
     assert "fc.weight, fc.bias" in capsys.readouterr().out
+
+
+def test_channels_last_gives_the_same_scores():
+    video = torch.randn(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    outputs = {}
+    for last in (False, True):
+        torch.manual_seed(1)
+        module = ActionModule("resnet3d_10", channels_last=last, classes=list("abc"))
+        weight = module.model.layer1[0].conv1.weight
+        assert weight.is_contiguous(memory_format=torch.channels_last_3d) == last
+        outputs[last] = module(video)
+    torch.testing.assert_close(outputs[True], outputs[False], rtol=1e-4, atol=1e-5)
 
 
 def test_rate_falls_tenfold_at_milestones():

@@ -23,8 +23,8 @@ def bench(*arguments: object) -> subprocess.CompletedProcess:
 def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Measure one stage of r3d_18 for a moment."""
     path = tmp_path_factory.mktemp("bench") / "rows.csv"
-    done = bench("--suite", "video", "--only", "layer3", "--dtypes", '["float32"]', "--seconds", 0.05,
-                 "--csv", path)  # fmt: skip
+    done = bench("--suite", "video", "--only", "layer3", "--dtypes", '["float32"]',
+                 "--seconds", 0.05, "--csv", path)  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return path
 

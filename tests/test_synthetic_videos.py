@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from geonorm.datasets import AppearanceShift, ClipDataset, SyntheticActions
+from geonorm.datasets import AppearanceShift, ClipDataset, SyntheticActions, synthetic_videos
 from geonorm.datasets.action_drawing import MOTIONS, Beat, Pose, draw_action
 from geonorm.datasets.synthetic_videos import write_video
 from geonorm.datasets.video_decode import probe, read_frames
@@ -127,6 +127,16 @@ def test_made_once(films: SyntheticActions) -> None:
     assert again.videos == films.videos
     assert [path.stat().st_mtime_ns for path, _ in again.videos] == times
     assert [path.name for path in root.iterdir()] == [films.folder.name]
+
+
+def test_a_bar_shows_how_far_long_drawing_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    SyntheticActions("train", root=tmp_path, num_videos=3, frames=4)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(synthetic_videos, "_SILENT", 0.0)
+    SyntheticActions("val", root=tmp_path, num_videos=3, frames=4)
+    assert "val videos, drawn and encoded once: 100%" in capsys.readouterr().err
 
 
 def test_incomplete_folder_is_made_anew(tmp_path: Path) -> None:

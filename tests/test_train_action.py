@@ -9,7 +9,6 @@ from pathlib import Path
 import av
 import pytest
 import torch
-import yaml
 from train_action import main
 from video_files import encode, headers_only, noisy_film, numbered_film
 
@@ -21,12 +20,14 @@ QUICK = [
     "--data.clip.size=36",
     "--data.clip.crop=32",
     "--model.name=resnet3d_10",
+    "--model.optim.name=SGD",
     "--trainer.max_epochs=1",
     "--trainer.accelerator=cpu",
     "--trainer.precision=32-true",
     "--trainer.enable_progress_bar=false",
     "--trainer.log_every_n_steps=1",
 ]
+UNKEPT = ["--trainer.enable_checkpointing=false", "--run_dir=out"]
 FILMS = ["--data.train.init_args.num_videos=12", "--data.val.init_args.num_videos=12"]
 STEADY = [*FILMS, *QUICK, "--model.optim.schedule=constant", "--model.optim.warmup=0"]
 # What the tool is made of warns about matters of its own, such as few workers.
@@ -172,14 +173,14 @@ def test_predict_writes_films_strips_and_a_list(trained, capsys):
 
 
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped():
-    main(["fit", *STEADY, "--trainer.max_epochs=2", "--run_dir=whole"])
+    main(["fit", *STEADY, *UNKEPT, "--trainer.max_epochs=2", "--run_dir=whole"])
     main(["fit", *STEADY, "--run_dir=half"])
     last = "half/checkpoints/last.ckpt"
     main(["fit", "--ckpt_path", last, "--run_dir=rest", "--trainer.max_epochs=2"])
     whole = losses(Path("whole"))
     assert {**losses(Path("half")), **losses(Path("rest"))} == whole
     assert len(set(whole.values())) == 4
-    main(["fit", *STEADY, "--run_dir=other", "--seed_everything=1"])
+    main(["fit", *STEADY, *UNKEPT, "--run_dir=other", "--seed_everything=1"])
     # The head starts at zero, so the first loss is log 12 whatever the seed.
     assert losses(Path("other"))[1] != whole[1]
 
@@ -205,7 +206,8 @@ def test_files_that_fail_are_listed_at_the_end(folders, capsys):
     (folders / "numbers" / "2.mp4").write_bytes(b"no video")
     config = ["--config", str(TOOLS / "configs" / "ucf101_three_clips.yaml")]
     root = ["--data.root", str(folders)]
-    main(["fit", *config, *root, *QUICK, "--trainer.check_val_every_n_epoch=1", "--run_dir=out"])
+    main(["fit", *config, *root, *QUICK, "--trainer.check_val_every_n_epoch=1",
+          *UNKEPT])
     text = capsys.readouterr().out
     assert "2 files could not be read" in text
     assert f"left out, met 1 times: {folders / 'numbers' / '2.mp4'}" in text
@@ -253,61 +255,3 @@ def test_mistakes_are_explained(options, message):
     films = [] if "--config" in options else FILMS
     with pytest.raises(ValueError, match=message):
         main([*options, *films, *files, "--run_dir=run", "--data.num_workers=0"])
-
-
-def layout(root, config):
-    """Write the smallest dataset that a configuration reads, of two classes and six films."""
-    films = [root / "films" / name / f"{n}.mp4" for name in ("a", "b") for n in range(3)]
-    lists = root / "lists"
-    lists.mkdir()
-    if config == "ucf101":
-        (lists / "classInd.txt").write_text("1 a\r\n2 b\r\n")
-        names = [f"{film.parent.name}/{film.name}" for film in films]
-        train = "".join(f"{name} {'ab'.find(name[0]) + 1}\n" for name in names)
-        (lists / "trainlist01.txt").write_text(train)
-        (lists / "testlist01.txt").write_text("\n".join(names))
-    elif config == "hmdb51":
-        for name in "ab":
-            (lists / f"{name}_test_split1.txt").write_text("0.mp4 1\n1.mp4 1\n2.mp4 2\n")
-    elif config == "kinetics":
-        rows = [f"{'ab'[n % 2]},video{n},0,10,val" for n in range(6)]
-        head = "label,youtube_id,time_start,time_end,split"
-        (lists / "list").write_text("\n".join([head, *rows]))
-        films = [root / f"films/val/{'ab'[n % 2]}/video{n}_000000_000010.mp4" for n in range(6)]
-    else:
-        items = [{"id": str(n), "template": f"{'ab'[n % 2]} [something]"} for n in range(6)]
-        (lists / "list").write_text(json.dumps(items))
-        (lists / "labels").write_text(json.dumps({"a something": "0", "b something": "1"}))
-        films = [root / f"films/{n}.webm" for n in range(6)]
-    for number, film in enumerate(films):
-        film.parent.mkdir(parents=True, exist_ok=True)
-        encode(root / "film.mp4", numbered_film(12 + number)).rename(film)
-    lone = {"kinetics": lists / "list", "ssv2": lists / "list"}
-    return root / "films", lone.get(config, lists)
-
-
-@pytest.mark.parametrize("config", ["ucf101", "hmdb51", "kinetics", "ssv2"])
-def test_every_configuration(tmp_path, config):
-    root, lists = layout(tmp_path, config)
-    file = TOOLS / "configs" / f"{config}.yaml"
-    labels = [f"--data.{fold}.init_args.labels={tmp_path / 'lists' / 'labels'}"
-              for fold in ("train", "val") if config == "ssv2"]  # fmt: skip
-    main([
-        "fit", "--config", str(file), "--data.root", str(root), *labels,
-        f"--data.train.init_args.annotations={lists}", f"--data.val.init_args.annotations={lists}",
-        *QUICK, "--model.weights=null", "--trainer.check_val_every_n_epoch=1", "--run_dir=out",
-    ])  # fmt: skip
-    scores = found(Path("out"))
-    assert scores["videos"] == (2 if config == "hmdb51" else 6)
-    optim = yaml.safe_load(file.read_text())["model"]["optim"]
-    assert optim["options"]["momentum"] == 0.9
-
-
-def test_three_real_clips(data_root):
-    main([
-        "fit", "--config", str(TOOLS / "configs" / "ucf101_three_clips.yaml"),
-        "--data.root", str(data_root / "ucf101"), *QUICK, "--trainer.max_steps=2",
-        "--trainer.check_val_every_n_epoch=2", "--trainer.max_epochs=-1", "--run_dir=run",
-    ])  # fmt: skip
-    main(["test", "--ckpt_path=run/checkpoints/last.ckpt", "--run_dir=out"])
-    assert found(Path("out"), "test")["clips"] >= 30

@@ -38,8 +38,9 @@ def test_ours_passes_with_every_control_moving(scan_file: Path, tmp_path: Path) 
     done = verify("--data", scan_file, "--json", rows_file, "--figure", figure)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads(rows_file.read_text())
-    assert {row["level"] for row in rows} == {"op", "layer", "MinkUNet", "file to logits"}
-    assert len(rows) == 28
+    points, video = {"op", "layer", "MinkUNet", "file to logits"}, {"video layer", "r3d_18"}
+    assert {row["level"] for row in rows} == points | video
+    assert sum(row["level"] in points for row in rows) == 28
     assert figure.stat().st_size > 10_000
 
 
@@ -48,6 +49,8 @@ def test_batch_norm_in_our_place_fails(scan_file: Path) -> None:
     assert done.returncode == 1
     for level in ("op", "layer", "MinkUNet", "file to logits"):
         assert f"BREACH {level}, one scan x7: ours must stay" in done.stderr
+    for row in ("video layer, gain, offset, one clip", "r3d_18, gain 4, one clip"):
+        assert f"BREACH {row}: THW must stay" in done.stderr
 
 
 def test_a_row_fails_where_a_control_stays_or_ours_moves() -> None:

@@ -9,9 +9,13 @@ import time
 from pathlib import Path
 
 TOOLS = Path(__file__).parent
+# Each training, and its scores to show: the name in its val.json, and the name in the table.
+SCANS = {"miou": "mIoU"}
+VIDEOS = {"top1": "top-1", "still_top1": "one frame repeated: top-1"}
 RUNS = {
-    "MinkUNet, instance norm": ["train_seg.py", "fit"],
-    "each point alone (MLP)": ["train_seg.py", "fit", "--model.name", "PointMLP"],
+    "scans: MinkUNet, instance norm": (["train_seg.py", "fit"], SCANS),
+    "scans: each point alone (MLP)": (["train_seg.py", "fit", "--model.name", "PointMLP"], SCANS),
+    "videos: 3D-ResNet, instance norm": (["train_action.py", "fit"], VIDEOS),
 }
 
 
@@ -24,19 +28,22 @@ def new_folder() -> Path:
 
 
 def main() -> None:
-    """Run every training and print its score, its time and where its pictures are."""
+    """Run every training and print its scores, its time and where its pictures are."""
     folder = new_folder()
     lines = []
-    for number, (title, (script, *arguments)) in enumerate(RUNS.items(), start=1):
+    for number, (title, ((script, *arguments), names)) in enumerate(RUNS.items(), start=1):
         print(f"\n=== {number} of {len(RUNS)}: {title}", flush=True)
         run_dir = folder / f"{number}-{Path(script).stem}"
         start = time.monotonic()
         command = [sys.executable, TOOLS / script, *arguments, "--run_dir", run_dir]
         subprocess.run(list(map(str, command)), check=True)
         minutes = (time.monotonic() - start) / 60
-        scores = json.loads((run_dir / "val.json").read_text())
-        lines.append(f"{title:26s} mIoU {scores['miou']:.3f}   {minutes:4.1f} min   {run_dir}")
-    print("\nOn streets that neither has seen; pictures, logs and checkpoints are in the folders:")
+        found = json.loads((run_dir / "val.json").read_text())
+        scores = [f"{name} {found[key]:.3f}" for key, name in names.items()]
+        lines.append(f"{title:34}{scores[0]:12}{minutes:5.1f} min   {run_dir}")
+        lines += [f"{'':34}{score}" for score in scores[1:]]
+    print("\nOn streets and videos that none has seen; pictures, logs and checkpoints are in the "
+          "folders:")  # fmt: skip
     print("\n".join(lines))
 
 

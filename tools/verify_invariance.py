@@ -1,8 +1,9 @@
 #!/usr/bin/env python
 """Check that instance norm is invariant where it claims to be, and that others are not.
 
-  python tools/verify_invariance.py                     on built-in scans
+  python tools/verify_invariance.py                     on built-in scans and videos
   python tools/verify_invariance.py --data scan.bin     on a SemanticKITTI scan of your own
+  python tools/verify_invariance.py --video film.mp4    on a video of your own
   python tools/verify_invariance.py --norm batch        batch norm in our place: must fail
 
 Prints a table of how far each norm's output moves under each change of the input, and exits with 1
@@ -33,6 +34,7 @@ def scans_of(data: Path | None) -> list:
 
 def verify(
     data: Path | None = None,
+    video: Path | None = None,
     norm: Literal["instance", "batch"] = "instance",
     json: Path | None = None,
     figure: Path | None = None,
@@ -42,15 +44,18 @@ def verify(
     Args:
         data: a scan to use, SemanticKITTI's .bin (float32 x, y, z, intensity); built-in scans by
             default.
+        video: a video to use, any file that PyAV decodes; built-in videos by default.
         norm: what stands in our place: "batch" shows that the tool can fail.
         json: where to write the rows as JSON.
         figure: where to draw the rows, a PNG.
     """
     from invariance.points import point_rows
     from invariance.table import as_json, as_text, draw, uncontrolled
+    from invariance.video import video_rows
 
-    rows = point_rows(scans_of(data), norm)
-    print(as_text(rows))
+    tables = [point_rows(scans_of(data), norm), video_rows(video, norm)]
+    print("\n\n".join(map(as_text, tables)))
+    rows = [row for table in tables for row in table]
     breaches = [f"{row.level}, {row.pattern}: {b}" for row in rows for b in row.breaches]
     breaches += [f"{level}: no control" for level in uncontrolled(rows)]
     if json is not None:

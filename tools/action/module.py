@@ -26,6 +26,8 @@ class ActionModule(LightningModule):
         weights: a file of weights to go on from, or the name of torchvision's for this network.
         backbone_lr_factor: learning rate of all but the last layer, as a part of the last's.
         label_smoothing: part of each label that is spread over all classes, in the loss.
+        channels_last: keep the channels of each position side by side in memory, which is faster
+            on processors for small clips; the results are the same but for rounding.
         classes: names of the classes; by default those of the data.
     """
 
@@ -39,6 +41,7 @@ class ActionModule(LightningModule):
         weights: str | None = None,
         backbone_lr_factor: float = 1.0,
         label_smoothing: float = 0.0,
+        channels_last: bool = False,
         classes: list[str] | None = None,
     ) -> None:
         super().__init__()
@@ -47,6 +50,7 @@ class ActionModule(LightningModule):
         self.save_hyperparameters()
         self.name, self.norm, self.optim, self.weights = name, norm, optim, weights
         self.backbone_lr_factor, self.label_smoothing = backbone_lr_factor, label_smoothing
+        self.memory_format = torch.channels_last_3d if channels_last else torch.contiguous_format
         # Named as load_checkpoint expects it, so that a run's checkpoint is a file of weights.
         self.model: torch.nn.Module | None = None
         self.results: list[VideoResult] = []
@@ -57,7 +61,8 @@ class ActionModule(LightningModule):
         """Make the network; its classes travel in the checkpoint, so that it is usable alone."""
         self.classes = classes
         self.hparams.update(classes=classes)
-        self.model = build(self.name, self.norm, len(classes), weights)
+        network = build(self.name, self.norm, len(classes), weights)
+        self.model = network.to(memory_format=self.memory_format)
 
     @property
     def title(self) -> str:
@@ -90,7 +95,7 @@ class ActionModule(LightningModule):
 
     def forward(self, video: Tensor) -> Tensor:
         """Return the scores of the classes; (B, 3, T, H, W) to (B, K)."""
-        return self.model(video)
+        return self.model(video.contiguous(memory_format=self.memory_format))
 
     def training_step(self, batch: Clip, batch_index: int) -> Tensor:
         loss = functional.cross_entropy(

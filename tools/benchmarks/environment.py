@@ -11,8 +11,8 @@ from pathlib import Path
 
 from training.threads import share_cores
 
-# glibc keeps freed memory instead of returning it to the system, where the next tensor would have to
-# be faulted in page by page: nothing is mapped by itself (a threshold above 32 MiB is refused in
+# glibc keeps freed memory instead of returning it to the system, where the next tensor would have
+# to be faulted in page by page: nothing is mapped by itself (a threshold above 32 MiB is refused in
 # silence), and the heap never shrinks.
 PINNED = {
     "MALLOC_MMAP_MAX_": "0",

@@ -169,7 +169,8 @@ def _contenders(
         released(timed("our reference", work, OnReference(ours), x, features, upstream)),
     ]
     if int((batch.diff() < 0).sum()) == 0:
-        entries.append(timed(EACH, work, EachBatchNorm(batch, channels), features, features, upstream))
+        each = EachBatchNorm(batch, channels)
+        entries.append(timed(EACH, work, each, features, features, upstream))
     if dtype == torch.float32:
         theirs = ME.MinkowskiInstanceNorm(channels).to(DEVICE)
         entries.append(timed("MinkowskiInstanceNorm", work, theirs, x, features, upstream))
