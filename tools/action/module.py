@@ -12,6 +12,7 @@ from action.networks import build
 from action.predict import PredictionWriter
 from action.report import ActionReport, FailedFiles
 from action.scores import VideoResult, VideoScores
+from geonorm import SpatioTemporalInstanceNorm
 from geonorm.datasets import Clip
 from training.optimization import Optimization
 
@@ -22,6 +23,10 @@ class ActionModule(LightningModule):
     Args:
         name: network: r3d_18, mc3_18, r2plus1d_18, or Hara's resnet3d_10, _18, _34, _50, ...
         norm: norm of the network: a name, or a mapping from stage to name.
+        input_norm: axes of an instance norm of the input, such as "T", which takes out what stands
+            still, "HW", flicker, or "THW", a clip's light and contrast; none by default.
+        input_eps: what that norm adds to the variance of normalized colours: differences well below
+            its root, such as a codec's noise, stay small.
         optim: optimizer and schedule.
         weights: a file of weights to go on from, or the name of torchvision's for this network.
         backbone_lr_factor: learning rate of all but the last layer, as a part of the last's.
@@ -37,6 +42,8 @@ class ActionModule(LightningModule):
         self,
         name: str = "r3d_18",
         norm: str | dict[str, str] = "instance",
+        input_norm: str | None = None,
+        input_eps: float = 0.03,
         optim: Optimization = Optimization(),  # noqa: B008  (frozen)
         weights: str | None = None,
         backbone_lr_factor: float = 1.0,
@@ -51,6 +58,9 @@ class ActionModule(LightningModule):
         self.name, self.norm, self.optim, self.weights = name, norm, optim, weights
         self.backbone_lr_factor, self.label_smoothing = backbone_lr_factor, label_smoothing
         self.memory_format = torch.channels_last_3d if channels_last else torch.contiguous_format
+        self.input_norm = torch.nn.Identity()
+        if input_norm is not None:
+            self.input_norm = SpatioTemporalInstanceNorm(3, input_eps, False, input_norm)
         # Named as load_checkpoint expects it, so that a run's checkpoint is a file of weights.
         self.model: torch.nn.Module | None = None
         self.results: list[VideoResult] = []
@@ -95,7 +105,8 @@ class ActionModule(LightningModule):
 
     def forward(self, video: Tensor) -> Tensor:
         """Return the scores of the classes; (B, 3, T, H, W) to (B, K)."""
-        return self.model(video.contiguous(memory_format=self.memory_format))
+        video = video.contiguous(memory_format=self.memory_format)
+        return self.model(self.input_norm(video))
 
     def training_step(self, batch: Clip, batch_index: int) -> Tensor:
         loss = functional.cross_entropy(

@@ -43,10 +43,9 @@ def stages() -> dict[str, torch.Size]:
         model = r3d_18(norm="batch")
         for name, module in model.named_modules():
             if isinstance(module, nn.BatchNorm3d):
-                module.register_forward_hook(
-                    lambda _, inputs, __, stage=name: found.setdefault(
-                        stage.partition(".")[0], inputs[0].shape
-                    )
+                stage = name.partition(".")[0]
+                module.register_forward_pre_hook(
+                    lambda _, inputs, stage=stage: found.update({stage: inputs[0].shape})
                 )
         model(torch.empty(CLIPS))
     return {stage: shape for stage, shape in found.items() if stage != "layer1"}  # as the stem's
