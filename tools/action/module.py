@@ -1,7 +1,7 @@
 """The LightningModule that train_action.py trains."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -26,6 +26,8 @@ class ActionModule(LightningModule):
         weights: a file of weights to go on from, or the name of torchvision's for this network.
         backbone_lr_factor: learning rate of all but the last layer, as a part of the last's.
         label_smoothing: part of each label that is spread over all classes, in the loss.
+        compile: mode of torch.compile for the network, which sees clips of one shape while it
+            trains; "reduce-overhead" runs it in CUDA graphs; "no" leaves it as it is.
         classes: names of the classes; by default those of the data.
     """
 
@@ -39,6 +41,7 @@ class ActionModule(LightningModule):
         weights: str | None = None,
         backbone_lr_factor: float = 1.0,
         label_smoothing: float = 0.0,
+        compile: Literal["no", "default", "reduce-overhead", "max-autotune"] = "no",
         classes: list[str] | None = None,
     ) -> None:
         super().__init__()
@@ -47,6 +50,7 @@ class ActionModule(LightningModule):
         self.save_hyperparameters()
         self.name, self.norm, self.optim, self.weights = name, norm, optim, weights
         self.backbone_lr_factor, self.label_smoothing = backbone_lr_factor, label_smoothing
+        self.compile_mode = compile
         # Named as load_checkpoint expects it, so that a run's checkpoint is a file of weights.
         self.model: torch.nn.Module | None = None
         self.results: list[VideoResult] = []
@@ -58,6 +62,8 @@ class ActionModule(LightningModule):
         self.classes = classes
         self.hparams.update(classes=classes)
         self.model = build(self.name, self.norm, len(classes), weights)
+        if self.compile_mode != "no":  # in place, so that the names of the weights stay
+            self.model.compile(mode=self.compile_mode)
 
     @property
     def title(self) -> str:

@@ -1,5 +1,7 @@
 """Scans and clips of known classes, drawn by numpy and torch alone: no Open3D, PyAV or network."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -60,3 +62,22 @@ def clips(seed: int, count: int, frames: int, size: int) -> tuple[Tensor, Tensor
         for i, k in enumerate(labels.tolist())
     ]  # fmt: skip
     return torch.stack(drift), labels
+
+
+def write_semantickitti(folder: Path, scans: int, points: int) -> None:
+    """Write streets as sequence 00 of SemanticKITTI: float32 points and uint32 labels.
+
+    Args:
+        folder: the dataset's root, made if need be.
+        scans: how many.
+        points: of each.
+    """
+    raw = np.array([40, 50, 80, 10], dtype="<u4")  # road, building, pole, car
+    sequence = folder / "sequences" / "00"
+    for name in ("velodyne", "labels"):
+        (sequence / name).mkdir(parents=True, exist_ok=True)
+    for number in range(scans):
+        scan = street(number, points)
+        rows = np.column_stack([scan.points, scan.intensity]).astype("<f4")
+        rows.tofile(sequence / "velodyne" / f"{number:06d}.bin")
+        raw[scan.labels].tofile(sequence / "labels" / f"{number:06d}.label")

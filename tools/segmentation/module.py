@@ -10,7 +10,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from geonorm.datasets.scan import IGNORE_INDEX
 from geonorm.datasets.voxelize import ScanBatch
-from segmentation.networks import PointMLP, build, voxel_logits
+from segmentation.networks import PointMLP, build, check_device, voxel_logits
 from segmentation.predict import PredictionWriter
 from segmentation.report import SegmentationReport
 from segmentation.scores import class_iou, scan_mean_loss
@@ -83,6 +83,8 @@ class SegmentationModule(LightningModule):
             raise ValueError(
                 f"the checkpoint knows the classes {self.classes}; the data have {classes}"
             )
+        if not isinstance(self.network, PointMLP):
+            check_device(self.trainer.strategy.root_device)
 
     def _rows(self, batch: ScanBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, labels and scan of what the network sees, voxels or points."""

@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,11 @@ class TrainingCLI(LightningCLI):
         self.run_dir = run_folder(self._get(self.config_init, "run_dir"))
         if config.get("logger") in (None, True):
             place = {"save_dir": self.run_dir, "name": "", "version": ""}
-            kwargs["logger"] = [TensorBoardLogger(**place), CSVLogger(**place)]
+            kwargs["logger"] = [CSVLogger(**place)]
+            if find_spec("tensorboard") is not None:
+                kwargs["logger"].insert(0, TensorBoardLogger(**place))
+            else:
+                print("Skipped the TensorBoard logs: tensorboard is not installed")
         plugins = config.get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         kwargs["plugins"] = [*plugins, WholeCheckpoints()]

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Run verify_invariance's point rows on a device, on scans that need no Open3D.
 
-  python tools/gpu/invariance.py --device cuda --json rows.json
-  python tools/gpu/invariance.py --norm batch        batch norm in our place: must fail
+  python tools/gpu/verify.py --device cuda --json rows.json
+  python tools/gpu/verify.py --norm batch        batch norm in our place: must fail
 
 Exits with 1 where a norm that must stay moves, or a control that must move stays.
 """
