@@ -118,7 +118,7 @@ grep -q BREACH "$results/control.log" ||
     { say "FAILED control: batch norm in our place must breach"; failures=$((failures + 1)); }
 
 size=()
-[ $device = cuda ] || size=(--steps 24 --points 1500 --frames 8 --size 32)
+[ $device = cuda ] || size=(--steps 6 --points 1500 --frames 8 --size 32)
 step steps "$run" tools/gpu/steps.py --device $device "${size[@]}" --csv "$results/steps.csv"
 
 missing=$(for name in jsonargparse lightning torchmetrics matplotlib; do
