@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 CUDA = torch.device("cuda")
 # Collected everywhere, asked for by `pytest -m cuda`, skipped where there is no device.
-on_cuda = (
+on_cuda = [
     pytest.mark.cuda,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
-)
+]
 
 
 def minkowski_on_cuda() -> None:
