@@ -64,8 +64,13 @@ def test_no_nvcc(tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("CUDA_PATH", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("minkowski.cuda.USUAL_PLACES", (tmp_path,))
-    with pytest.raises(InstallError, match=r"no nvcc.*not on PATH.*CUDA_HOME.*--cpu"):
-        find_nvcc()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(InstallError, match=r"no nvcc.*not on PATH.*\[nvcc\]==13.2.*--cpu"):
+        find_nvcc("13.2")
+    nvcc = tmp_path / "nvidia" / "cu13" / "bin" / "nvcc"
+    nvcc.parent.mkdir(parents=True)
+    nvcc.touch()
+    assert find_nvcc("13.2") == nvcc  # as `pip install cuda-toolkit[nvcc]` lays it down
 
 
 @needs_nvcc

@@ -4,13 +4,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import MinkowskiEngine as ME
 import numpy as np
 import pytest
 import torch
 from gpu.samples import CLASSES, clips, street, write_semantickitti
+from train_seg import main
 
 from geonorm.datasets.semantickitti import SemanticKITTI
-from segmentation.networks import check_device
+from segmentation.module import SegmentationModule
+from segmentation.networks import check_device, usable_accelerator
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
@@ -72,11 +75,36 @@ def test_samples_are_a_function_of_their_seed_and_hold_every_class():
     assert not torch.equal(video[0, :, 0], video[0, :, 3])
 
 
-def test_a_gpu_that_the_engine_was_not_built_for_is_refused():
-    import MinkowskiEngine as ME
+needs_cpu_build = pytest.mark.skipif(
+    ME.is_cuda_available(), reason="this MinkowskiEngine is built for CUDA"
+)
 
+
+@needs_cpu_build
+def test_a_gpu_that_the_engine_was_not_built_for_is_left_alone(monkeypatch, capsys):
+    assert usable_accelerator("MinkUNet14A") == "auto"  # no GPU here, nothing to choose
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert usable_accelerator("PointMLP") == "auto"
+    assert capsys.readouterr().out == ""
+    assert usable_accelerator("MinkUNet14A") == "cpu"
+    assert "built for the CPU alone: MinkUNet14A runs there" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_network_chooses_the_accelerator_unless_the_user_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_semantickitti(tmp_path / "data", scans=1, points=300)
+    monkeypatch.setattr(SegmentationModule, "auto_accelerator", "no such accelerator")
+    arguments = ["fit", "--config", str(TOOLS / "configs" / "semantickitti_one_scan.yaml"),
+                 "--data.root=data", "--trainer.fast_dev_run=true", "--run_dir=run",
+                 "--data.voxel_size=0.8", "--trainer.enable_progress_bar=false"]  # fmt: skip
+    with pytest.raises(ValueError, match="no such accelerator"):
+        main(arguments)
+    main([*arguments, "--trainer.accelerator=cpu"])
+
+
+@needs_cpu_build
+def test_a_gpu_that_the_engine_was_not_built_for_is_refused():
     check_device(torch.device("cpu"))
-    if ME.is_cuda_available():
-        pytest.skip("this MinkowskiEngine is built for CUDA")
     with pytest.raises(ValueError, match=r"run on cuda:0.*the CPU alone.*accelerator cpu"):
         check_device(torch.device("cuda:0"))

@@ -35,7 +35,7 @@ from minkowski.source import (
     save_source,
 )
 
-# Memory of one compiler at its worst, measured: g++ 2.1, nvcc 3.4.
+# Memory of one compiler at its worst; of nvcc's, spmm.cu took 3.8 (measured, nvcc 13.2).
 GIB_PER_JOB = {"cpu": 3, "cuda": 4}
 
 

@@ -39,8 +39,11 @@ def pip_folders() -> list[Path]:
     return [folder for entry in sys.path for folder in sorted(Path(entry).glob("nvidia/*"))]
 
 
-def find_nvcc() -> Path:
+def find_nvcc(torch_cuda: str) -> Path:
     """Return nvcc: of CUDA_HOME where set, else on PATH, in /usr/local/cuda, or of a pip package.
+
+    Args:
+        torch_cuda: version of the CUDA that torch was built with, for the advice.
 
     Raises:
         InstallError: there is none.
@@ -60,8 +63,10 @@ def find_nvcc() -> Path:
             return nvcc
     raise InstallError(
         "no nvcc, the compiler of CUDA: it is not on PATH, nor in "
-        f"{' or '.join(map(str, USUAL_PLACES))}, nor in a pip package. Install the CUDA toolkit of "
-        "torch's major version and name its folder in CUDA_HOME, or build for the CPU: --cpu"
+        f"{' or '.join(map(str, USUAL_PLACES))}, nor in a pip package. Bring it into this "
+        f'environment (pip install "cuda-toolkit[nvcc]=={torch_cuda}.*"), or install the CUDA '
+        f"toolkit {torch_cuda.split('.')[0]} and name its folder in CUDA_HOME, or build for the "
+        "CPU: --cpu"
     )
 
 
@@ -84,7 +89,7 @@ def find_toolkit(torch_cuda: str | None) -> Toolkit:
             "this torch is built for the CPU: install one with CUDA (pip install torch, without "
             "an index for the CPU), or build for the CPU: --cpu"
         )
-    nvcc = find_nvcc()
+    nvcc = find_nvcc(torch_cuda)
     told = _output([nvcc, "--version"])
     version = re.search(r"release (\d+\.\d+)", told)
     if version is None:

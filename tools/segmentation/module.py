@@ -10,7 +10,13 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from geonorm.datasets.scan import IGNORE_INDEX
 from geonorm.datasets.voxelize import ScanBatch
-from segmentation.networks import PointMLP, build, check_device, voxel_logits
+from segmentation.networks import (
+    PointMLP,
+    build,
+    check_device,
+    usable_accelerator,
+    voxel_logits,
+)
 from segmentation.predict import PredictionWriter
 from segmentation.report import SegmentationReport
 from segmentation.scores import class_iou, scan_mean_loss
@@ -66,6 +72,11 @@ class SegmentationModule(LightningModule):
     def title(self) -> str:
         """What the network is, in a few words."""
         return self.name if self.name == "PointMLP" else f"{self.name}, {self.norm} norm"
+
+    @property
+    def auto_accelerator(self) -> str:
+        """What the trainer's accelerator "auto" stands for with this network."""
+        return usable_accelerator(self.name)
 
     @staticmethod
     def reports(folder: Path) -> list[Callback]:

@@ -57,6 +57,21 @@ def build(name: str, norm: str | dict[str, str], num_classes: int) -> nn.Module:
     return network(CHANNELS, num_classes, norm=norm)
 
 
+def usable_accelerator(name: str) -> str:
+    """Return what Lightning's accelerator "auto" stands for: the CPU where the engine has no more.
+
+    Args:
+        name: of the network.
+    """
+    if name == "PointMLP" or ME.is_cuda_available() or not torch.cuda.is_available():
+        return "auto"
+    print(
+        f"MinkowskiEngine {ME.__version__} is built for the CPU alone: {name} runs there, though "
+        "torch sees a GPU (tools/install_minkowski.py --cuda builds for both)"
+    )
+    return "cpu"
+
+
 def check_device(device: torch.device) -> None:
     """Refuse a GPU that this build of MinkowskiEngine cannot use.
 

@@ -35,7 +35,8 @@ class TrainingCLI(LightningCLI):
 
     Args:
         module: what is trained; its `reports(folder)` returns the callbacks that show the results,
-            and its `monitor` is the score to maximize.
+            its `monitor` is the score to maximize, and its `auto_accelerator`, if any, stands for
+            the trainer's accelerator "auto".
         data: the data module.
         default_config: configuration used where neither `--config` nor a checkpoint tells one.
         args: command line without the program's name.
@@ -88,6 +89,8 @@ class TrainingCLI(LightningCLI):
                 kwargs["logger"].insert(0, TensorBoardLogger(**place))
             else:
                 print("Skipped the TensorBoard logs: tensorboard is not installed")
+        if config.get("accelerator") == "auto":
+            kwargs["accelerator"] = getattr(self.model, "auto_accelerator", "auto")
         plugins = config.get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         kwargs["plugins"] = [*plugins, WholeCheckpoints()]
