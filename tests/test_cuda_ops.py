@@ -51,8 +51,8 @@ SEGMENT = [
 @pytest.mark.parametrize(("options", "channels", "mean"), SEGMENT)
 @pytest.mark.usefixtures("poisoned")
 def test_segment_norm_gives_what_exact_arithmetic_gives(options, channels, mean, dtype):
-    if mean and dtype in (torch.bfloat16, torch.float16):
-        pytest.skip("at mean 1e4 half precision holds nothing of a spread of 1")
+    if mean and dtype != torch.float32:
+        pytest.skip("at mean 1e4 half precision holds no spread of 1; float64's judge loses digits")
     options = dict(options)
     rows, index = rows_of.batch((700, 0, 1, 4000, 33), channels, mean, seed=3)
     rows, instances = rows.to(dtype), 5
@@ -84,7 +84,7 @@ def test_a_wrong_instance_is_noticed_by_the_comparison():
 def test_rows_and_gradients_that_are_views():
     rows, index = rows_of.batch((40, 30), 12)
     weight, bias = rows_of.parameters(6)
-    upstream = torch.randn(1, 6, generator=torch.Generator().manual_seed(4)).expand(70, 6)
+    upstream = torch.randn(70, 1, generator=torch.Generator().manual_seed(4)).expand(70, 6)
     exact = rows_of.exact_results(rows[:, ::2], index, 2, weight, bias, upstream)
     device_rows, device_index = to(CUDA, rows, torch.stack([index, index], 1))
     actual = rows_of.results(rows_of.segment_norm, device_rows[:, ::2], device_index[:, 0], 2,
@@ -152,7 +152,7 @@ def layer(name, device):
         "sparse": geonorm.SparseInstanceNorm(16, activation="relu"),
         "T, H and W": geonorm.SpatioTemporalInstanceNorm(16),
         "H and W": geonorm.SpatioTemporalInstanceNorm(16, axes="HW"),
-        "one axis": geonorm.AxisInstanceNorm(16, axes=2),
+        "one axis": geonorm.AxisInstanceNorm(16, "BCTHW", "T"),
     }[name].to(device)
     with torch.no_grad():
         module.weight.copy_(torch.linspace(0.5, 2, 16))
