@@ -94,7 +94,8 @@ if [ $device = cpu ] || [ "${MINKOWSKI:-}" = built ]; then
         skip minkowski "none is installed"
     fi
 else
-    options=(--cuda --wheel-dir "$results" --jobs "${JOBS:-$(nproc)}")
+    options=(--cuda --wheel-dir "$results")
+    [ -z "${JOBS:-}" ] || options+=(--jobs "$JOBS")
     [ -z "${ARCH:-}" ] || options+=(--arch $ARCH)
     sdist=("$carried"/MinkowskiEngine-*.tar.gz)
     [ ! -e "${sdist[0]}" ] || options+=(--sdist "${sdist[0]}")
