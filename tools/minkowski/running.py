@@ -1,11 +1,10 @@
-"""Runs the steps of the build: their output to the log, progress to the screen, failures explained.
-"""
+"""Runs the steps of the build: output to the log, progress to the screen, failures explained."""
 
 import re
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 LAST_LINES = 40
 
@@ -96,7 +95,7 @@ class Runner(NamedTuple):
             )
 
 
-def _follow(lines: Iterable[str], file: object) -> None:
+def _follow(lines: Iterable[str], file: TextIO) -> None:
     """Copy lines to a file as they come, showing how many files are compiled of how many."""
     for line in lines:
         file.write(line)
