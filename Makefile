@@ -1,9 +1,12 @@
 # Two commands: `make demo` and `make test`. Both set up whatever is missing first.
 #   PYTHON=python3.12     the interpreter to build .venv with (3.11 to 3.13)
 #   TORCH_INDEX=URL       another index for torch and torchvision (CPU-only wheels, a mirror)
+#   MINKOWSKI=--cpu       options of tools/install_minkowski.py, which by itself builds for the GPU
+#                         where torch sees one
 
 PYTHON ?= python3
 TORCH_INDEX ?=
+MINKOWSKI ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
@@ -24,7 +27,7 @@ lint: $(READY)
 setup: $(READY)
 
 $(READY): setup.py pyproject.toml constraints.txt tools/system_packages.sh \
-		tools/install_minkowski.py $(wildcard geonorm/csrc/*)
+		tools/install_minkowski.py $(wildcard tools/minkowski/*) $(wildcard geonorm/csrc/*)
 	@echo "setting up $(VENV) (the first time downloads torch and builds MinkowskiEngine)"
 	bash tools/system_packages.sh $(PYTHON)
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \
@@ -34,7 +37,7 @@ $(READY): setup.py pyproject.toml constraints.txt tools/system_packages.sh \
 	$(PIP) pip setuptools wheel ninja
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
 	$(PIP) --no-build-isolation --editable '.[train,test]'
-	$(BIN)/python tools/install_minkowski.py
+	$(BIN)/python tools/install_minkowski.py $(MINKOWSKI)
 	touch $(READY)
 
 clean:

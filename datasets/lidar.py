@@ -201,8 +201,14 @@ def cast(
 def _first_hits(mesh: Mesh, origin: np.ndarray, directions: np.ndarray) -> tuple[Any, Any, Any]:
     """Return distance (inf where nothing is hit), triangle and unit normal per ray."""
     # Open3D takes a second to import, and only those who cast rays need it.
-    import open3d.core as o3c
-    from open3d.t.geometry import RaycastingScene
+    try:
+        import open3d.core as o3c
+        from open3d.t.geometry import RaycastingScene
+    except ImportError as error:
+        raise ImportError(
+            f"casting rays needs Open3D, which cannot be imported here ({error}): pip install "
+            "open3d, or use scans from files, such as SemanticKITTI's"
+        ) from error
 
     # One thread: the workers of a DataLoader share the cores already, and threads that a parent
     # process started do not survive its fork.

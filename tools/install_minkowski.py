@@ -1,178 +1,134 @@
+#!/usr/bin/env python
 """Build and install MinkowskiEngine 0.5.4 from PyPI's source, for the Python that runs this.
 
-The wheel's version names what it was built for, as in 0.5.4+torch2.15.0.cu132.cpu.1a2b3c4d, so a
-wheel in the cache, or an installed copy, is used again only where it fits: another torch is another
-version. Run it with the interpreter to install into: `.venv/bin/python tools/install_minkowski.py`.
+  python tools/install_minkowski.py                  for the GPU where torch sees one, else the CPU
+  python tools/install_minkowski.py --cuda --arch 9.0         for a GPU that is not here
+  python tools/install_minkowski.py --cpu                     for the CPU, whatever is here
+
+The wheel's version names what it was built for, as in 0.5.4+torch2.15.0.cpu.1a2b3c4d, so a wheel in
+the cache, or an installed copy, is used again only where it fits: another torch, CUDA or
+architecture is another version. Run it with the interpreter to install into.
 """
 
 import argparse
-import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import tempfile
+import warnings
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
 
-VERSION = "0.5.4"
-LAST_LINES = 40
+from minkowski.cuda import check_arches, cuda_environment, find_toolkit, gather
+from minkowski.host import host_compiler, prepare_blas
+from minkowski.running import InstallError, Runner
+from minkowski.self_test import self_test
+from minkowski.source import (
+    Target,
+    build_settings,
+    fetch_source,
+    mend_source,
+    pip,
+    save_source,
+)
+
+# Memory of one compiler at its worst; of nvcc's, spmm.cu took 3.8 (measured, nvcc 13.2).
+GIB_PER_JOB = {"cpu": 3, "cuda": 4}
 
 
-class Edit(NamedTuple):
-    """One change to the source: `old` must stand in `file` exactly once."""
+def choose_target(arguments: argparse.Namespace) -> Target:
+    """Return what to build for: as asked, or the GPUs that torch sees, or else the CPU.
 
-    file: str
-    old: str
-    new: str
-    why: str
+    Raises:
+        InstallError: CUDA is asked for, with neither a GPU nor an architecture.
+    """
+    version = metadata.version("torch")
+    if arguments.cpu:
+        return Target(version, blas=arguments.blas)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own about a driver that is too old
+        import torch
 
-
-MOVED_NAME = "Python 3.10 removed Sequence from collections; it is in collections.abc"
-EDITS = [
-    *(
-        Edit(
-            f"MinkowskiEngine/{file}.py",
-            "from collections import Sequence",
-            "from collections.abc import Sequence",
-            MOVED_NAME,
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        seen = {torch.cuda.get_device_capability(index) for index in range(count)}
+    if not (seen or arguments.cuda):
+        return Target(version, blas=arguments.blas)
+    if torch.version.cuda is None:
+        find_toolkit(None)  # raises: this torch is built for the CPU
+    arches = arguments.arch or [f"{major}.{minor}" for major, minor in sorted(seen)]
+    if not arches:
+        raise InstallError(
+            "--cuda without a GPU here needs the compute capability of the one it is for: "
+            "--arch 9.0 (H100), 8.0 (A100), 8.9 (L4, RTX 40), 10.0 (B200)"
         )
-        for file in (
-            "MinkowskiCommon",
-            "MinkowskiCoordinateManager",
-            "MinkowskiTensorField",
-            "utils/quantization",
-        )
-    ),
-    Edit(
-        "MinkowskiEngine/MinkowskiKernelGenerator.py",
-        "from collections import Sequence, namedtuple",
-        "from collections import namedtuple\nfrom collections.abc import Sequence",
-        MOVED_NAME,
-    ),
-]
+    return Target(version, torch.version.cuda, tuple(arches), arguments.blas)
 
 
-class InstallError(Exception):
-    """What went wrong and what to do about it."""
-
-
-def wanted_version() -> str:
-    """Return MinkowskiEngine's version with what it is built for as its local part."""
-    torch_version = metadata.version("torch").replace("+", ".")
-    digest = hashlib.sha256(repr(EDITS).encode()).hexdigest()[:8]
-    return f"{VERSION}+torch{torch_version}.cpu.{digest}"
-
-
-def wheel_path(wheel_dir: Path) -> Path:
-    """Return where the wheel for this Python, torch and platform is cached."""
+def wheel_path(wheel_dir: Path, target: Target) -> Path:
+    """Return where the wheel for this Python, target and platform is cached."""
     python = f"cp{sys.version_info.major}{sys.version_info.minor}"
     platform = re.sub(r"[-.]", "_", sysconfig.get_platform())
-    return wheel_dir / f"minkowskiengine-{wanted_version()}-{python}-{python}-{platform}.whl"
+    return wheel_dir / f"minkowskiengine-{target.version}-{python}-{python}-{platform}.whl"
 
 
-def is_installed() -> bool:
+def is_installed(target: Target) -> bool:
     """Return whether exactly the wanted build is installed here."""
     try:
-        return metadata.version("MinkowskiEngine") == wanted_version()
+        return metadata.version("MinkowskiEngine") == target.version
     except metadata.PackageNotFoundError:
         return False
 
 
-def build_environment(scratch: Path, jobs: int) -> dict[str, str]:
-    """Return the environment of the build.
+def build_environment(target: Target, scratch: Path, jobs: int) -> dict[str, str]:
+    """Return the environment of the build, with what it needs laid out in scratch.
 
     MinkowskiEngine's setup script calls `pip uninstall MinkowskiEngine`, which would take away a
     working copy even where the build then fails; a `pip` that does nothing stands first on PATH.
     """
-    harmless = scratch / "bin"
-    harmless.mkdir()
-    (harmless / "pip").symlink_to(shutil.which("true") or "/bin/true")
-    path = os.pathsep.join([str(harmless), str(Path(sys.executable).parent), os.environ["PATH"]])
-    return os.environ | {"PATH": path, "TMPDIR": str(scratch), "MAX_JOBS": str(jobs)}
+    for name in ("bin", "include", "lib"):
+        (scratch / name).mkdir()
+    (scratch / "bin" / "pip").symlink_to(shutil.which("true") or "/bin/true")
+    print(f"C++ compiler: {host_compiler()}")
+    torch_lib = Path(metadata.distribution("torch").locate_file("torch/lib"))
+    prepare_blas(target.blas, scratch, torch_lib)
+    variables = {"TMPDIR": str(scratch), "MAX_JOBS": str(jobs)}
+    if target.cuda is not None:
+        toolkit = find_toolkit(target.cuda)
+        print(f"CUDA toolkit {toolkit.version} in {toolkit.home}; torch has CUDA {target.cuda}; "
+              f"compute capability {', '.join(target.arches)}")  # fmt: skip
+        check_arches(target.arches, toolkit)
+        gather(toolkit, scratch, target.cuda)
+        variables |= cuda_environment(toolkit, target.arches, scratch, os.environ)
+    before = {
+        "PATH": [scratch / "bin", Path(sys.executable).parent],
+        "CPATH": [scratch / "include"],
+        "LIBRARY_PATH": [scratch / "lib"],
+    }
+    environment = os.environ | variables
+    for name, folders in before.items():
+        rest = [environment[name]] if environment.get(name) else []
+        environment[name] = os.pathsep.join([*map(str, folders), *rest])
+    return environment
 
 
-def pip(*arguments: str | Path) -> list[str]:
-    """Return the command line of this interpreter's pip."""
-    return [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
-
-
-BUILD_SETTINGS = ["--no-deps", "--no-build-isolation", "--no-cache-dir", "--use-pep517",
-                  "--config-settings=--global-option=--blas=openblas"]  # fmt: skip
-
-
-def fetch_source(scratch: Path, sdist: Path | None, log: Path, environment: dict[str, str]) -> Path:
-    """Unpack the source, from the given sdist or through pip, and return its folder."""
-    if sdist is not None:
-        with tarfile.open(sdist) as archive:
-            archive.extractall(scratch / "sdist", filter="data")
-        pattern = "sdist/*/setup.py"
-    else:
-        # `pip download` cannot pass the BLAS setting this setup script needs to tell its metadata;
-        # a dry run can, and with --no-clean it leaves the source where TMPDIR points.
-        run(pip("install", "--dry-run", "--ignore-installed", "--no-clean",
-                "--no-binary=MinkowskiEngine", *BUILD_SETTINGS, f"MinkowskiEngine=={VERSION}"),
-            log, environment)  # fmt: skip
-        pattern = "pip-install-*/*/setup.py"
-    found = list(scratch.glob(pattern))
-    if len(found) != 1:
-        raise InstallError(f"expected one source folder {scratch / pattern}, found {len(found)}")
-    return found[0].parent
-
-
-def mend_source(source: Path) -> None:
-    """Apply EDITS and stamp the version; refuse a source in which an edit has no single place."""
-    stamp = Edit(
-        "MinkowskiEngine/__init__.py",
-        f'__version__ = "{VERSION}"',
-        f'__version__ = "{wanted_version()}"',
-        "the wheel says what it was built for",
-    )
-    for edit in [*EDITS, stamp]:
-        text = (source / edit.file).read_text()
-        if text.count(edit.old) != 1:
-            raise InstallError(
-                f"{edit.file}: expected {edit.old!r} exactly once, found it {text.count(edit.old)} "
-                f"times; this is not MinkowskiEngine {VERSION}'s source"
-            )
-        (source / edit.file).write_text(text.replace(edit.old, edit.new))
-
-
-def run(command: list[str], log: Path, environment: dict[str, str] | None = None) -> None:
-    """Run a command into the log, showing the compiler's progress; raise with the log's end."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    )
-    with process, log.open("a") as file:
-        for line in process.stdout or ():
-            file.write(line)
-            file.flush()
-            if step := re.match(r"\s*\[(\d+/\d+)\]", line):
-                print(f"\r  compiled {step[1]}", end="", flush=True)
-                if len(set(step[1].split("/"))) == 1:
-                    print()
-    if process.returncode != 0:
-        tail = "\n".join(log.read_text().splitlines()[-LAST_LINES:])
-        raise InstallError(f"{' '.join(command[:5])} … failed:\n{tail}\nThe whole log: {log}")
-
-
-def build(wheel: Path, sdist: Path | None, jobs: int) -> None:
+def build(target: Target, wheel: Path, sdist: Path | None, jobs: int) -> None:
     """Build the wheel and move it, whole, into the cache."""
     wheel.parent.mkdir(parents=True, exist_ok=True)
     log = wheel.with_suffix(".log")
     log.unlink(missing_ok=True)
-    print(f"building MinkowskiEngine {wanted_version()} with {jobs} jobs; log: {log}", flush=True)
+    print(f"building MinkowskiEngine {target.version} with {jobs} jobs; log: {log}", flush=True)
     with tempfile.TemporaryDirectory(prefix="minkowski-") as folder:
         scratch = Path(folder)
-        environment = build_environment(scratch, jobs)
-        source = fetch_source(scratch, sdist, log, environment)
-        mend_source(source)
-        run(pip("wheel", "--verbose", *BUILD_SETTINGS, "--wheel-dir", scratch / "out", source),
-            log, environment)  # fmt: skip
+        environment = build_environment(target, scratch, jobs)
+        device = "cpu" if target.cuda is None else "cuda"
+        runner = Runner(log, environment, jobs, GIB_PER_JOB[device])
+        source = fetch_source(scratch, sdist, runner)
+        mend_source(source, target)
+        runner.run(pip("wheel", "--verbose", *build_settings(target), "--wheel-dir",
+                       scratch / "out", source))  # fmt: skip
         built = next((scratch / "out").glob("*.whl"))
         if built.name.lower() != wheel.name.lower():
             raise InstallError(f"expected the wheel {wheel.name}, the build made {built.name}")
@@ -181,44 +137,43 @@ def build(wheel: Path, sdist: Path | None, jobs: int) -> None:
         partial.replace(wheel)
 
 
-def self_test() -> None:
-    """Run quantization, convolution, pooling and a transposed convolution, forward and backward."""
-    import MinkowskiEngine as ME
-    import torch
-
-    torch.manual_seed(0)
-    points = torch.randint(0, 12, (500, 3), dtype=torch.int32)
-    coordinates, index = ME.utils.sparse_quantize(points, return_index=True)
-    batched = ME.utils.batched_coordinates([coordinates, coordinates])
-    features = torch.randn(len(batched), 4, requires_grad=True)
-    x = ME.SparseTensor(features, batched)
-    down = ME.MinkowskiConvolution(4, 8, kernel_size=3, stride=2, dimension=3)
-    up = ME.MinkowskiConvolutionTranspose(8, 8, kernel_size=2, stride=2, dimension=3)
-    pooled = ME.MinkowskiGlobalAvgPooling()(up(down(x)))
-    pooled.F.square().sum().backward()
-    if len(index) != len(coordinates) or pooled.F.shape != (2, 8):
-        raise InstallError(f"self-test: expected (2, 8) pooled features, got {pooled.F.shape}")
-    gradient = features.grad
-    if gradient is None or not gradient.isfinite().all() or not gradient.any():
-        raise InstallError("self-test: the gradient of the features is missing, zero or not finite")
-    print(f"MinkowskiEngine {ME.__version__}: self-test passed")
-
-
-def default_jobs() -> int:
-    """Return the cores, or fewer where memory (3 GiB a compiler) is shorter."""
+def default_jobs(cuda: bool) -> int:
+    """Return the cores, or fewer where memory is shorter."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(os.cpu_count() or 1, memory // (3 * 2**30)))
+    gib = GIB_PER_JOB["cuda" if cuda else "cpu"]
+    return max(1, min(os.cpu_count() or 1, memory // (gib * 2**30)))
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "geonorm" / "wheels"
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=default_jobs(), help="compilers at a time")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    device = parser.add_mutually_exclusive_group()
+    device.add_argument("--cuda", action="store_true", help="for CUDA, even where no GPU is seen")
+    device.add_argument("--cpu", action="store_true", help="for the CPU, even where a GPU is seen")
+    parser.add_argument("--arch", nargs="+", metavar="CAPABILITY",
+                        help="compute capabilities, such as 8.0 9.0; by default of the GPUs here")
+    parser.add_argument("--blas", choices=("openblas", "torch"), default="openblas",
+                        help="matrix products on the CPU: OpenBLAS, or those inside torch")
+    parser.add_argument("--jobs", type=int, help="compilers at a time; by default one a core, or "
+                        "fewer where memory is short")
     parser.add_argument("--wheel-dir", type=Path, default=cache, help=f"cache ({cache})")
     parser.add_argument("--sdist", type=Path, help="source archive to build from, with no network")
+    parser.add_argument("--save-sdist", type=Path, metavar="FILE",
+                        help="only fetch the source and pack it, for a machine with no network")
     parser.add_argument("--self-test", action="store_true", help="only test what is installed")
-    return parser.parse_args()
+    return parser.parse_args()  # fmt: skip
+
+
+def save_sdist(file: Path) -> None:
+    """Fetch the source and pack it."""
+    with tempfile.TemporaryDirectory(prefix="minkowski-") as folder:
+        environment = os.environ | {"TMPDIR": folder}
+        source = fetch_source(Path(folder), None, Runner(Path(folder) / "log", environment))
+        save_source(source, file)
+    print(f"MinkowskiEngine's source is in {file}")
 
 
 def main() -> None:
@@ -227,13 +182,20 @@ def main() -> None:
     if arguments.self_test:
         self_test()
         return
-    wheel = wheel_path(arguments.wheel_dir)
-    if not is_installed():
+    if arguments.save_sdist:
+        save_sdist(arguments.save_sdist)
+        return
+    target = choose_target(arguments)
+    wheel = wheel_path(arguments.wheel_dir, target)
+    if not is_installed(target):
         if not wheel.exists():
-            build(wheel, arguments.sdist, arguments.jobs)
-        run(pip("install", "--no-deps", "--no-index", "--force-reinstall", "--no-cache-dir", wheel),
-            wheel.with_suffix(".log"))  # fmt: skip
-    subprocess.run([sys.executable, __file__, "--self-test"], check=True)
+            jobs = arguments.jobs or default_jobs(target.cuda is not None)
+            build(target, wheel, arguments.sdist, jobs)
+        Runner(wheel.with_suffix(".log")).run(
+            pip("install", "--no-deps", "--no-index", "--force-reinstall", "--no-cache-dir", wheel)
+        )
+    if subprocess.run([sys.executable, __file__, "--self-test"], check=False).returncode != 0:
+        raise InstallError("it is installed and does not work; the self-test's message is above")
 
 
 if __name__ == "__main__":

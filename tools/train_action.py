@@ -17,6 +17,7 @@ Often used: --model.name r3d_18  --model.norm batch  --model.optim.lr 0.01
             --data.clip.length 16  --data.clip.crop 112  --data.batch_size 8  --data.num_workers 4
             --trainer.max_epochs 50  --trainer.max_time 00:01:00:00  --trainer.precision bf16-mixed
             --trainer.devices 2  --run_dir FOLDER  --ckpt_path last.ckpt (fit: resume)
+On a GPU: --trainer.accelerator gpu  --model.compile reduce-overhead (CUDA graphs)
 Fine-tuning: --model.weights KINETICS400_V1 (or a file)  --model.backbone_lr_factor 0.1
 Is it the motion? test --data.still only: every clip is one frame repeated.
 """

@@ -1,7 +1,7 @@
 """The LightningModule that train_action.py trains."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -33,6 +33,8 @@ class ActionModule(LightningModule):
         label_smoothing: part of each label that is spread over all classes, in the loss.
         channels_last: keep the channels of each position side by side in memory, which is faster
             on processors for small clips; the results are the same but for rounding.
+        compile: mode of torch.compile for the network, which sees clips of one shape while it
+            trains; "reduce-overhead" runs it in CUDA graphs; "no" leaves it as it is.
         classes: names of the classes; by default those of the data.
     """
 
@@ -49,6 +51,7 @@ class ActionModule(LightningModule):
         backbone_lr_factor: float = 1.0,
         label_smoothing: float = 0.0,
         channels_last: bool = False,
+        compile: Literal["no", "default", "reduce-overhead", "max-autotune"] = "no",
         classes: list[str] | None = None,
     ) -> None:
         super().__init__()
@@ -61,6 +64,7 @@ class ActionModule(LightningModule):
         self.input_norm = torch.nn.Identity()
         if input_norm is not None:
             self.input_norm = SpatioTemporalInstanceNorm(3, input_eps, False, input_norm)
+        self.compile_mode = compile
         # Named as load_checkpoint expects it, so that a run's checkpoint is a file of weights.
         self.model: torch.nn.Module | None = None
         self.results: list[VideoResult] = []
@@ -73,6 +77,8 @@ class ActionModule(LightningModule):
         self.hparams.update(classes=classes)
         network = build(self.name, self.norm, len(classes), weights)
         self.model = network.to(memory_format=self.memory_format)
+        if self.compile_mode != "no":  # in place, so that the names of the weights stay
+            self.model.compile(mode=self.compile_mode)
 
     @property
     def title(self) -> str:

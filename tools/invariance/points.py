@@ -48,6 +48,10 @@ class Points:
         """Return each point as often as counts (N,) says, copies side by side."""
         return Points(*(t.repeat_interleave(counts, 0) for t in vars(self).values()))
 
+    def to(self, device: torch.device | str) -> "Points":
+        """Return the points on a device."""
+        return Points(*(t.to(device) for t in vars(self).values()))
+
     def field(self, features: Tensor) -> ME.TensorField:
         """Return the points, every duplicate kept, with these features."""
         return ME.TensorField(features, torch.cat([self.scan[:, None].float(), self.places], 1))
@@ -97,8 +101,8 @@ def patterns(scan: Tensor) -> Iterator[tuple[str, Tensor]]:
 Run = Callable[[Points, Tensor | None], Tensor]
 
 
-def rows_of(level: str, runs: dict[str, Run | None], points: Points, tolerance: float
-            ) -> Iterator[Row]:
+def rows_of(level: str, runs: dict[str, Run | None], points: Points, tolerance: float,
+            device: torch.device | str) -> Iterator[Row]:
     """Yield a row for each pattern; the first run is ours and is given the weights."""
     ours = next(iter(runs))
     befores: dict[tuple[str, bool], Tensor] = {}
@@ -109,8 +113,10 @@ def rows_of(level: str, runs: dict[str, Run | None], points: Points, tolerance: 
             return None
         key = name, weights is not None
         if key not in befores:
-            befores[key] = run(points, torch.ones(len(points.scan)) if key[1] else None)
-        return change(befores[key], run(repeated, weights)[first])
+            ones = torch.ones(len(points.scan), device=device) if key[1] else None
+            befores[key] = run(points.to(device), ones)
+        weights = None if weights is None else weights.to(device)
+        return change(befores[key], run(repeated.to(device), weights)[first.to(device)])
 
     for pattern, counts in patterns(points.scan):
         repeated = points.repeated(counts)
@@ -128,16 +134,16 @@ def rows_of(level: str, runs: dict[str, Run | None], points: Points, tolerance: 
         yield Row(level, pattern, changes, (ours,), tolerance, controls)
 
 
-def op_level(points: Points, norm: Run) -> Iterator[Row]:
+def op_level(points: Points, norm: Run, device: torch.device | str) -> Iterator[Row]:
     """The op on rows (N, C) with an instance index."""
     lift = torch.randn(points.features.shape[1], CHANNELS, generator=seeded(1))
     lifted = Points(points.features @ lift, points.places, points.scan)
 
     def minkowski(p: Points, _: Tensor | None) -> Tensor:
         # Coordinates of their own keep duplicated rows from being merged.
-        own = torch.arange(len(p.scan), dtype=torch.int32)[:, None].expand(-1, 3)
+        own = torch.arange(len(p.scan), dtype=torch.int32, device=device)[:, None].expand(-1, 3)
         x = ME.SparseTensor(p.features, torch.cat([p.scan[:, None].int(), own], 1).contiguous())
-        return ME.MinkowskiInstanceNorm(CHANNELS)(x).F
+        return ME.MinkowskiInstanceNorm(CHANNELS).to(device)(x).F
 
     runs = {
         "ours": norm,
@@ -146,14 +152,17 @@ def op_level(points: Points, norm: Run) -> Iterator[Row]:
         "layer": lambda p, _: F.layer_norm(p.features, p.features.shape[1:]),
         "none": lambda p, _: p.features,
     }
-    return rows_of("op", runs, lifted, LAYER_TOLERANCE)
+    return rows_of("op", runs, lifted, LAYER_TOLERANCE, device)
 
 
-def layer_level(points: Points, make_norm: Callable[[int], nn.Module]) -> Iterator[Row]:
+def layer_level(points: Points, make_norm: Callable[[int], nn.Module],
+                device: torch.device | str) -> Iterator[Row]:
     """The layer on a TensorField that keeps duplicated rows; ME's own refuses a TensorField."""
     channels = points.features.shape[1]
 
     def on_field(module: nn.Module) -> Run:
+        module.to(device)
+
         def run(p: Points, weights: Tensor | None) -> Tensor:
             x = p.field(p.features)
             return (module(x) if weights is None else module(x, point_weights=weights)).F
@@ -167,17 +176,18 @@ def layer_level(points: Points, make_norm: Callable[[int], nn.Module]) -> Iterat
         "layer": on_field(PointLayerNorm()),
         "none": on_field(nn.Identity()),
     }
-    return rows_of("layer", runs, points, LAYER_TOLERANCE)
+    return rows_of("layer", runs, points, LAYER_TOLERANCE, device)
 
 
-def network_runs(make_norm: Callable[[int], nn.Module]) -> dict[str, Run | None]:
+def network_runs(make_norm: Callable[[int], nn.Module], device: torch.device | str
+                 ) -> dict[str, Run | None]:
     """Return MinkUNets, alike but for the norm, whose stem sees the points before the voxels."""
     norms = {"ours": make_norm, "batch": "batch", "layer": lambda _: PointLayerNorm(),
              "none": "none"}  # fmt: skip
     runs: dict[str, Run | None] = {}
     for name, norm in norms.items():
         torch.manual_seed(0)
-        network = MinkUNet14A(4, 8, norm=norm, point_stem=CHANNELS)
+        network = MinkUNet14A(4, 8, norm=norm, point_stem=CHANNELS).to(device)
         runs[name] = lambda p, weights, network=network: network(
             p.field(p.features), point_weights=weights
         ).F
@@ -185,12 +195,15 @@ def network_runs(make_norm: Callable[[int], nn.Module]) -> dict[str, Run | None]
     return {"ours": runs.pop("ours"), "ME's IN": None, **runs}
 
 
-def network_level(points: Points, make_norm: Callable[[int], nn.Module]) -> Iterator[Row]:
+def network_level(points: Points, make_norm: Callable[[int], nn.Module],
+                  device: torch.device | str) -> Iterator[Row]:
     """Logits of a MinkUNet whose per-point stem sees the points before they become voxels."""
-    return rows_of("MinkUNet", network_runs(make_norm), points, LOGIT_TOLERANCE)
+    runs = network_runs(make_norm, device)
+    return rows_of("MinkUNet", runs, points, LOGIT_TOLERANCE, device)
 
 
-def file_level(scans: Sequence[Scan], make_norm: Callable[[int], nn.Module]) -> Iterator[Row]:
+def file_level(scans: Sequence[Scan], make_norm: Callable[[int], nn.Module],
+               device: torch.device | str) -> Iterator[Row]:
     """The same from files: written, read by the dataset, made into voxels, carried back."""
     points = gather(scans)
 
@@ -206,18 +219,21 @@ def file_level(scans: Sequence[Scan], make_norm: Callable[[int], nn.Module]) -> 
             return gather([*SemanticKITTI(folder, ["11"])])
 
     def from_files(run: Run) -> Run:
-        return lambda p, weights: run(through_files(p), weights)
+        return lambda p, weights: run(through_files(p.to("cpu")).to(device), weights)
 
-    runs = {name: run and from_files(run) for name, run in network_runs(make_norm).items()}
-    return rows_of("file to logits", runs, points, LOGIT_TOLERANCE)
+    networks = network_runs(make_norm, device)
+    runs = {name: run and from_files(run) for name, run in networks.items()}
+    return rows_of("file to logits", runs, points, LOGIT_TOLERANCE, device)
 
 
-def point_rows(scans: Sequence[Scan], norm: str = "instance") -> list[Row]:
+def point_rows(scans: Sequence[Scan], norm: str = "instance",
+               device: torch.device | str = "cpu") -> list[Row]:
     """Measure every level on some scans.
 
     Args:
         scans: two or more scans.
         norm: "instance", or "batch" to see the tool fail with batch norm in the place of ours.
+        device: where the norms and networks run.
     """
     layer, network = {
         "instance": (geonorm.SparseInstanceNorm, geonorm.SparseInstanceNorm),
@@ -231,8 +247,9 @@ def point_rows(scans: Sequence[Scan], norm: str = "instance") -> list[Row]:
 
     points, few = gather(scans), thinned(scans)
     with torch.no_grad():
-        return [*op_level(points, op), *layer_level(points, layer),
-                *network_level(gather(few), network), *file_level(few, network)]  # fmt: skip
+        return [*op_level(points, op, device), *layer_level(points, layer, device),
+                *network_level(gather(few), network, device),
+                *file_level(few, network, device)]  # fmt: skip
 
 
 class UnweightedBatchNorm(ME.MinkowskiBatchNorm):

@@ -10,7 +10,13 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from geonorm.datasets.scan import IGNORE_INDEX
 from geonorm.datasets.voxelize import ScanBatch
-from segmentation.networks import PointMLP, build, voxel_logits
+from segmentation.networks import (
+    PointMLP,
+    build,
+    check_device,
+    usable_accelerator,
+    voxel_logits,
+)
 from segmentation.predict import Output, PredictionWriter
 from segmentation.report import SegmentationReport
 from segmentation.scores import class_iou, scan_mean_loss
@@ -68,6 +74,11 @@ class SegmentationModule(LightningModule):
         """What the network is, in a few words."""
         return self.name if self.name == "PointMLP" else f"{self.name}, {self.norm} norm"
 
+    @property
+    def auto_accelerator(self) -> str:
+        """What the trainer's accelerator "auto" stands for with this network."""
+        return usable_accelerator(self.name)
+
     @staticmethod
     def reports(folder: Path, output: Output) -> list[Callback]:
         """Return the callbacks that show and keep what this module gives."""
@@ -84,6 +95,8 @@ class SegmentationModule(LightningModule):
             raise ValueError(
                 f"the checkpoint knows the classes {self.classes}; the data have {classes}"
             )
+        if not isinstance(self.network, PointMLP):
+            check_device(self.trainer.strategy.root_device)
 
     def _rows(self, batch: ScanBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, labels and scan of what the network sees, voxels or points."""

@@ -2,6 +2,7 @@
 
 from difflib import get_close_matches
 
+import torch
 from torch import Tensor, nn
 
 import geonorm.models
@@ -54,6 +55,35 @@ def build(name: str, norm: str | dict[str, str], num_classes: int) -> nn.Module:
         return PointMLP(CHANNELS, num_classes)
     network = MinkUNetSlim if name == "MinkUNetSlim" else getattr(geonorm.models, name)
     return network(CHANNELS, num_classes, norm=norm)
+
+
+def usable_accelerator(name: str) -> str:
+    """Return what Lightning's accelerator "auto" stands for: the CPU where the engine has no more.
+
+    Args:
+        name: of the network.
+    """
+    if name == "PointMLP" or ME.is_cuda_available() or not torch.cuda.is_available():
+        return "auto"
+    print(
+        f"MinkowskiEngine {ME.__version__} is built for the CPU alone: {name} runs there, though "
+        "torch sees a GPU (tools/install_minkowski.py --cuda builds for both)"
+    )
+    return "cpu"
+
+
+def check_device(device: torch.device) -> None:
+    """Refuse a GPU that this build of MinkowskiEngine cannot use.
+
+    Raises:
+        ValueError: the device is a GPU and the engine is built for the CPU alone.
+    """
+    if device.type == "cuda" and not ME.is_cuda_available():
+        raise ValueError(
+            f"the network would run on {device}, and MinkowskiEngine {ME.__version__} is built for "
+            "the CPU alone: run tools/install_minkowski.py --cuda, or give --trainer.accelerator "
+            "cpu"
+        )
 
 
 def voxel_logits(network: MinkUNet, batch: ScanBatch) -> Tensor:

@@ -82,7 +82,8 @@ class SegmentationReport(Callback):
         try:
             draw_scans(scans, module.classes, colors, paths)
         except RuntimeError as error:
-            print(f"No pictures of scans, cannot render here: {error}")
+            skipped = ", ".join(path.name for path in paths)
+            print(f"Skipped the pictures {skipped}, cannot render here: {error}")
 
     def on_validation_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Tensor, batch: Any, *rest: Any

@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,9 @@ class TrainingCLI(LightningCLI):
 
     Args:
         module: what is trained; its `reports(folder)` returns the callbacks that show the results,
-            and its `monitor` is the score to maximize. If it has an `output`, a class of options,
-            they are given as `--output.…` and come as a second argument of `reports`.
+            its `monitor` is the score to maximize, and its `auto_accelerator`, if any, stands for
+            the trainer's accelerator "auto". If it has an `output`, a class of options, they are
+            given as `--output.…` and come as a second argument of `reports`.
         data: the data module.
         default_config: configuration used where neither `--config` nor a checkpoint tells one.
         args: command line without the program's name.
@@ -87,7 +89,13 @@ class TrainingCLI(LightningCLI):
         self.run_dir = run_folder(self._get(self.config_init, "run_dir"))
         if config.get("logger") in (None, True):
             place = {"save_dir": self.run_dir, "name": "", "version": ""}
-            kwargs["logger"] = [TensorBoardLogger(**place), CSVLogger(**place)]
+            kwargs["logger"] = [CSVLogger(**place)]
+            if find_spec("tensorboard") is not None:
+                kwargs["logger"].insert(0, TensorBoardLogger(**place))
+            else:
+                print("Skipped the TensorBoard logs: tensorboard is not installed")
+        if config.get("accelerator") == "auto":
+            kwargs["accelerator"] = getattr(self.model, "auto_accelerator", "auto")
         plugins = config.get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         kwargs["plugins"] = [*plugins, WholeCheckpoints()]

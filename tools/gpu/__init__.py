@@ -1,0 +1,1 @@
+"""What gpu_check.sh runs; needs Python, torch, numpy and what is built from carried files."""

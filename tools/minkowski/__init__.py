@@ -1,0 +1,1 @@
+"""What install_minkowski.py is made of; nothing here needs more than Python and pip."""
