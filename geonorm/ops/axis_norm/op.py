@@ -63,7 +63,7 @@ def _plain_backward(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     return _laid_out(backward(grad, x, *rest), _gradients_like(x, weight, bias))
 
 
-define(_LIBRARY, SCHEMAS, (_plain, _plain_backward))
+define(_LIBRARY, SCHEMAS, (_plain, _plain_backward), "geonorm.ops.axis_norm.triton")
 
 
 def _fake(x: Tensor, axes: list[int], *_: Any) -> tuple[Tensor, ...]:
