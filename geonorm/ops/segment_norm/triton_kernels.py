@@ -77,7 +77,8 @@ def slot_moments(rows, order, bounds, weights, means, squares, masses, instances
         channel = tl.program_id(1) * TILE_C + tl.arange(0, TILE_C)
         inside = channel < channels
         accuracy: tl.constexpr = means.dtype.element_ty
-        origin = leader(rows, order, bounds, instance, channel, channels, stride, width).to(accuracy)
+        origin = leader(rows, order, bounds, instance, channel, channels, stride, width)
+        origin = origin.to(accuracy)
         mass, mean = tl.zeros([1], accuracy), tl.zeros([TILE_C], accuracy)
         square = tl.zeros([TILE_C], accuracy)
         for start in range(first, last, TILE_R):
