@@ -16,7 +16,8 @@ TILE = 4096  # values that a program of 4 warps holds at a time: 32 in each thre
 PROGRAMS = 1024  # that fill a large GPU several times over
 
 
-def launch(kernel: Any, grid: Sequence[int], anchor: Tensor, *rest: Any, **constants: Any) -> None:
+def launch(kernel: Any, grid: Sequence[int], anchor: Tensor, /, *rest: Any, **constants: Any
+           ) -> None:
     """Run a kernel on the device of its first tensor; an empty grid runs nothing."""
     if 0 not in grid:
         with torch.cuda.device_of(anchor):

@@ -30,7 +30,8 @@ class _Layout:
     def __init__(self, x: Tensor, axes: Sequence[int]) -> None:
         """x is laid out as the outputs are."""
         long = [d for d in range(x.ndim) if x.shape[d] > 1]
-        long.sort(key=lambda d: -x.stride(d))
+        strides = x.stride()
+        long.sort(key=lambda d: -strides[d])
         where = [k for k, d in enumerate(long) if d in axes]
         if where and where[-1] - where[0] >= len(where):  # kept axes lie in between
             long.sort(key=lambda d: d in axes)

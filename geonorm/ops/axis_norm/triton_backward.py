@@ -49,6 +49,12 @@ def products_of(grads, x, base, inside, first, last, L, origin, middle, scale, g
 
 
 @triton.jit
+def lost(sums, gain, P):
+    """Return the mean of the gained gradients; in float64, where division is exact on a GPU too."""
+    return (sums.to(tl.float64) * gain / P).to(gain.dtype)
+
+
+@triton.jit
 def write_gradients(grads, x, out, base, inside, first, last, L, origin, middle, scale, gain,
                     offset, level, along, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr,
                     TILE_P: tl.constexpr):
@@ -56,8 +62,8 @@ def write_gradients(grads, x, out, base, inside, first, last, L, origin, middle,
         keep, place = values_at(start, last, L, inside, base, TILE_P)
         xhat, grad = tile_of(grads, x, place, keep, origin, middle, scale, gain, offset, ACTIVATION,
                              SLOPE)
-        lost = level[None, :] + xhat * along[None, :]
-        grad = (grad * gain[None, :] - lost) * scale[None, :]
+        taken = level[None, :] + xhat * along[None, :]
+        grad = (grad * gain[None, :] - taken) * scale[None, :]
         tl.store(out + place, grad.to(out.dtype.element_ty), mask=keep)
 
 
@@ -73,13 +79,13 @@ def backward(grads, x, out, sums, products, shift, mean, rstd, weight, bias, wei
     summed, product = products_of(grads, x, base, inside, 0, P, L, origin, middle, scale, gain,
                                   offset, ACTIVATION, SLOPE, TILE_P)
     write_gradients(grads, x, out, base, inside, 0, P, L, origin, middle, scale, gain, offset,
-                    summed * gain / P, product * gain / P, ACTIVATION, SLOPE, TILE_P)
+                    lost(summed, gain, P), lost(product, gain, P), ACTIVATION, SLOPE, TILE_P)
     tl.store(sums + q, summed, mask=inside)
     tl.store(products + q, product, mask=inside)
 
 
 @triton.jit
-def chunk_products(grads, x, chunk_sums, chunk_products, shift, mean, rstd, weight, bias,
+def chunk_products(grads, x, part_sums, part_products, shift, mean, rstd, weight, bias,
                    weight_rows, bias_rows, channels, channel_step, batch_step, Q, P, L,
                    ACTIVATION: tl.constexpr, SLOPE: tl.constexpr, CHUNK: tl.constexpr,
                    TILE_P: tl.constexpr, TILE_Q: tl.constexpr):
@@ -92,20 +98,20 @@ def chunk_products(grads, x, chunk_sums, chunk_products, shift, mean, rstd, weig
     first, last = chunk * CHUNK, tl.minimum((chunk + 1) * CHUNK, P)
     summed, product = products_of(grads, x, base, inside, first, last, L, origin, middle, scale,
                                   gain, offset, ACTIVATION, SLOPE, TILE_P)
-    tl.store(chunk_sums + chunk * Q + q, summed, mask=inside)
-    tl.store(chunk_products + chunk * Q + q, product, mask=inside)
+    tl.store(part_sums + chunk * Q + q, summed, mask=inside)
+    tl.store(part_products + chunk * Q + q, product, mask=inside)
 
 
 @triton.jit
-def merge_products(chunk_sums, chunk_products, sums, products, Q, P, L, chunks, CHUNK: tl.constexpr,
+def merge_products(part_sums, part_products, sums, products, Q, P, L, chunks, CHUNK: tl.constexpr,
                    TILE_S: tl.constexpr, TILE_Q: tl.constexpr):
     """Add up the chunks of some instances in float64."""
-    q, inside, _ = instances_at(Q, P, L, TILE_Q)
+    q, inside, _base = instances_at(Q, P, L, TILE_Q)
     summed, product = tl.zeros([TILE_Q], tl.float64), tl.zeros([TILE_Q], tl.float64)
     for start in range(0, chunks, TILE_S):
-        keep, place, _ = chunks_at(start, q, inside, Q, P, chunks, CHUNK, TILE_S)
-        summed += tl.sum(tl.load(chunk_sums + place, mask=keep, other=0).to(tl.float64), 0)
-        product += tl.sum(tl.load(chunk_products + place, mask=keep, other=0).to(tl.float64), 0)
+        keep, place, _count = chunks_at(start, q, inside, Q, P, chunks, CHUNK, TILE_S)
+        summed += tl.sum(tl.load(part_sums + place, mask=keep, other=0).to(tl.float64), 0)
+        product += tl.sum(tl.load(part_products + place, mask=keep, other=0).to(tl.float64), 0)
     tl.store(sums + q, summed, mask=inside)
     tl.store(products + q, product, mask=inside)
 
@@ -121,7 +127,7 @@ def gradients(grads, x, out, sums, products, shift, mean, rstd, weight, bias, we
     origin, middle, scale, gain, offset = coefficients(
         shift, mean, rstd, weight, bias, weight_rows, bias_rows, q, inside, channels, channel_step,
         batch_step)
-    level = tl.load(sums + q, mask=inside, other=0) * gain / P
-    along = tl.load(products + q, mask=inside, other=0) * gain / P
+    level = lost(tl.load(sums + q, mask=inside, other=0), gain, P)
+    along = lost(tl.load(products + q, mask=inside, other=0), gain, P)
     write_gradients(grads, x, out, base, inside, first, tl.minimum(first + CHUNK, P), L, origin,
                     middle, scale, gain, offset, level, along, ACTIVATION, SLOPE, TILE_P)

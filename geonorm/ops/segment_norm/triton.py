@@ -41,10 +41,11 @@ class _Order:
     def grid(self) -> list[int]:
         return [self.slots, -(-self.channels // self.sizes["TILE_C"])]
 
-    def partial(self, like: Tensor, row_weights: Tensor | None) -> tuple[Tensor, ...]:
+    def partial(self, like: Tensor, row_weights: Tensor | None
+                ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return memory for two sums of each slot and channel, and for the weight of each slot."""
-        sums = (like.new_empty(self.slots, self.channels) for _ in range(2))
-        return *sums, None if row_weights is None else like.new_empty(self.slots)
+        one, other = (like.new_empty(self.slots, self.channels) for _ in range(2))
+        return one, other, None if row_weights is None else like.new_empty(self.slots)
 
     def merge_grid(self, instances: int) -> list[int]:
         return [instances, -(-self.channels // MERGE["TILE_C"])]
@@ -141,7 +142,8 @@ def segment_norm_backward(grad: Tensor, rows: Tensor, index: Tensor, shift: Tens
     row_weights = None if row_weights is None else row_weights.contiguous()
     instances, channels, width = len(shift), rows.shape[1], rows.shape[1] // groups
     out = torch.empty_like(rows, memory_format=torch.contiguous_format)
-    sums, products, *lost = (shift.new_zeros(instances, channels) for _ in range(4))
+    make = shift.new_empty if rows.numel() else shift.new_zeros
+    sums, products, *lost = (make(instances, channels) for _ in range(4))
     if rows.numel():
         lie = _arrange(rows, index, instances, row_weights)
         partial_sums, partial_products, masses = lie.partial(shift, row_weights)
