@@ -71,12 +71,12 @@ def slot_moments(rows, order, bounds, weights, means, squares, masses, instances
                  width, CHUNK: tl.constexpr, LANES: tl.constexpr, TILE_R: tl.constexpr,
                  TILE_C: tl.constexpr):
     """Write each slot's mean of x − shift, its sum of squares around that, and its weight."""
+    accuracy: tl.constexpr = means.dtype.element_ty
     slot = tl.program_id(0).to(tl.int64)
     instance, first, last = find_slot(slot, bounds, instances, CHUNK, LANES)
     if (instance < instances) & (first < last):
         channel = tl.program_id(1) * TILE_C + tl.arange(0, TILE_C)
         inside = channel < channels
-        accuracy: tl.constexpr = means.dtype.element_ty
         origin = leader(rows, order, bounds, instance, channel, channels, stride, width)
         origin = origin.to(accuracy)
         mass, mean = tl.zeros([1], accuracy), tl.zeros([TILE_C], accuracy)
