@@ -80,6 +80,10 @@ def _as_rows(x: Tensor) -> Tensor:  # channels side by side, rows any distance a
     return x if x.shape[1] == 1 or x.stride(1) == 1 else x.contiguous()
 
 
+def _dense(*tensors: Tensor | None) -> list[Tensor | None]:
+    return [None if each is None else each.contiguous() for each in tensors]
+
+
 def _step(parameter: Tensor | None) -> int:  # between the instances of a parameter
     return parameter.shape[1] if parameter is not None and parameter.dim() == 2 else 0
 
@@ -115,7 +119,7 @@ def segment_norm(rows: Tensor, index: Tensor, instances: int, row_weights: Tenso
                  weight: Tensor | None, bias: Tensor | None, groups: int, eps: float,
                  activation: str, negative_slope: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rows, constants = _as_rows(rows), tail(activation, negative_slope)
-    row_weights = None if row_weights is None else row_weights.contiguous()
+    row_weights, weight, bias = _dense(row_weights, weight, bias)
     lie, shift, mean, var = _moments(rows, index, instances, row_weights, groups)
     rstd = (var + eps).rsqrt()
     out = torch.empty_like(rows, memory_format=torch.contiguous_format)
@@ -128,7 +132,7 @@ def segment_norm(rows: Tensor, index: Tensor, instances: int, row_weights: Tenso
 
 def segment_stats(rows: Tensor, index: Tensor, instances: int, row_weights: Tensor | None,
                   groups: int) -> tuple[Tensor, Tensor]:
-    row_weights = None if row_weights is None else row_weights.contiguous()
+    (row_weights,) = _dense(row_weights)
     _, shift, mean, var = _moments(_as_rows(rows), index, instances, row_weights, groups)
     return shift + mean, var
 
@@ -139,7 +143,7 @@ def segment_norm_backward(grad: Tensor, rows: Tensor, index: Tensor, shift: Tens
                           ) -> tuple[Tensor, Tensor, Tensor]:
     rows, grad, constants = _as_rows(rows), _as_rows(grad), tail(activation, negative_slope)
     shift, mean, rstd = (each.contiguous() for each in (shift, mean, rstd))
-    row_weights = None if row_weights is None else row_weights.contiguous()
+    row_weights, weight, bias = _dense(row_weights, weight, bias)
     instances, channels, width = len(shift), rows.shape[1], rows.shape[1] // groups
     out = torch.empty_like(rows, memory_format=torch.contiguous_format)
     make = shift.new_empty if rows.numel() else shift.new_zeros
