@@ -1,5 +1,6 @@
 """What every test shares: the tolerances and the place of real data."""
 
+import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from geonorm.ops.backends import backends, force_backend  # noqa: E402
+
+if not torch.cuda.is_available():  # before anything imports triton: its kernels then run here
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # One row per kind of comparison: the largest relative error ‖a − r‖ / ‖r‖ that passes.
 TOLERANCES = {
@@ -48,6 +52,20 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
         pytest.skip(backends()[request.param])
     force_backend(request.param)
     yield request.param
+    force_backend(None)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def triton_device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """Run a test on the Triton kernels, interpreted on the CPU and compiled on a GPU."""
+    if backends()["triton"] != "available":
+        pytest.skip(backends()["triton"])
+    interpreted = importlib.import_module("triton").knobs.runtime.interpret
+    if interpreted != (request.param == "cpu"):
+        pytest.skip("TRITON_INTERPRET=1 runs them on the CPU and only there; it is "
+                    f"{'set' if interpreted else 'not set'}")
+    force_backend("triton")
+    yield torch.device(request.param)
     force_backend(None)
 
 

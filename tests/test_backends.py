@@ -1,5 +1,6 @@
 """Backends: what is present is said, what is missing is explained, and nothing falls back."""
 
+import os
 import subprocess
 import sys
 
@@ -21,6 +22,26 @@ OTHER = "\n".join([
     "print(geonorm.backends()['cpp'])",
     "geonorm.force_backend('cpp')",
 ])
+
+
+NO_TRITON = "\n".join([
+    "import sys",
+    "sys.modules['triton'] = None",
+    "import geonorm",
+    "print(geonorm.backends()['triton'])",
+    "geonorm.force_backend('triton')",
+])
+NO_CUDA = "\n".join([
+    "import torch, geonorm",
+    "print(geonorm.backends()['triton'])",
+    "geonorm.force_backend('triton')",
+])
+
+
+def output_of(program, **environment):
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | environment
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          check=False, env=environment)
 
 
 def test_each_backend_is_present_or_explained():
@@ -50,6 +71,21 @@ def test_an_extension_built_for_another_torch_is_explained():
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert "built for another Python or torch, install geonorm anew" in done.stdout
     assert "ValueError: backend 'cpp' is missing" in done.stderr
+
+
+def test_where_triton_is_not_installed_that_is_the_reason():
+    done = output_of(NO_TRITON)
+    assert "triton, which CUDA builds of torch bring along, cannot be imported" in done.stdout
+    assert "ValueError: backend 'triton' is missing: triton, which CUDA" in done.stderr
+
+
+def test_triton_needs_a_cuda_device_or_its_interpreter():
+    pytest.importorskip("triton")
+    done = output_of(NO_CUDA, CUDA_VISIBLE_DEVICES="")
+    assert "torch sees no CUDA device; TRITON_INTERPRET=1, set before" in done.stdout
+    assert "ValueError: backend 'triton' is missing: torch sees no CUDA device" in done.stderr
+    done = output_of(NO_CUDA, CUDA_VISIBLE_DEVICES="", TRITON_INTERPRET="1")
+    assert (done.stdout, done.stderr) == ("available\n", "")
 
 
 def test_the_reference_runs_when_forced():

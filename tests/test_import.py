@@ -40,4 +40,6 @@ def library_modules():
 
 @pytest.mark.parametrize("name", library_modules())
 def test_docstrings_run(name):
+    if "triton" in name:
+        pytest.importorskip("triton")
     assert doctest.testmod(importlib.import_module(name)).failed == 0

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ class _State:
 _state = _State()
 
 
+@cache
 def _missing_cpp() -> str | None:
     """Load geonorm._C, which defines torch.ops.geonorm_cpp, or say why it cannot be loaded."""
     if importlib.util.find_spec("geonorm._C") is None:
@@ -34,11 +36,26 @@ def _missing_cpp() -> str | None:
     return None
 
 
+@cache
 def _missing_triton() -> str | None:
-    return "no Triton kernels are in this version; CUDA tensors run the reference"
+    """Load triton, or say why its kernels cannot run; nothing is loaded before this is asked."""
+    try:
+        triton = importlib.import_module("triton")
+    except (ImportError, OSError) as error:
+        return f"triton, which CUDA builds of torch bring along, cannot be imported: {error}"
+    if torch.cuda.is_available() or triton.knobs.runtime.interpret:
+        return None
+    return ("torch sees no CUDA device; TRITON_INTERPRET=1, set before triton is imported, runs "
+            "the kernels on the CPU, slowly, to test them")
 
 
-_MISSING = {"cpp": _missing_cpp(), "triton": _missing_triton(), "reference": None}
+def _interpreted() -> bool:
+    return bool(importlib.import_module("triton").knobs.runtime.interpret)
+
+
+_MISSING: dict[str, Callable[[], str | None]] = {
+    "cpp": _missing_cpp, "triton": _missing_triton, "reference": lambda: None
+}
 _DEVICE = {"cpp": "cpu", "triton": "cuda"}
 
 
@@ -48,7 +65,7 @@ def backends() -> dict[str, str]:
     >>> backends()["reference"]
     'available'
     """
-    return {name: reason or PRESENT for name, reason in _MISSING.items()}
+    return {name: missing() or PRESENT for name, missing in _MISSING.items()}
 
 
 def force_backend(name: str | None) -> None:
@@ -59,8 +76,8 @@ def force_backend(name: str | None) -> None:
     """
     if name is not None and name not in _MISSING:
         raise ValueError(f"backend must be one of {sorted(_MISSING)} or None; got {name!r}")
-    if name is not None and _MISSING[name] is not None:
-        raise ValueError(f"backend {name!r} is missing: {_MISSING[name]}")
+    if name is not None and (reason := _MISSING[name]()) is not None:
+        raise ValueError(f"backend {name!r} is missing: {reason}")
     _state.forced = name
 
 
@@ -81,9 +98,9 @@ def backend_for(device: torch.device) -> str:
     """Return the backend that runs on a device: the forced one, else the fastest one present."""
     if _state.forced is None:
         fast = "cpp" if device.type == "cpu" else "triton"
-        return fast if _MISSING[fast] is None else "reference"
+        return fast if _MISSING[fast]() is None else "reference"
     needed = _DEVICE.get(_state.forced, device.type)
-    if needed != device.type:
+    if needed != device.type and not (_state.forced == "triton" and _interpreted()):
         raise ValueError(
             f"backend {_state.forced!r} is forced and runs on {needed} tensors; got a tensor on "
             f"{device}: move it or call geonorm.force_backend(None)"
@@ -92,7 +109,8 @@ def backend_for(device: torch.device) -> str:
 
 
 def define(
-    library: torch.library.Library, schemas: Sequence[str], plain: Sequence[Callable[..., Any]]
+    library: torch.library.Library, schemas: Sequence[str], plain: Sequence[Callable[..., Any]],
+    triton: str,
 ) -> None:
     """Define operators in geonorm; at every call each asks which backend runs.
 
@@ -100,17 +118,21 @@ def define(
         library: a fragment of the namespace geonorm.
         schemas: one per operator; geonorm._C has the same ones in the namespace geonorm_cpp.
         plain: the reference of each.
+        triton: the module, loaded when first needed, with functions of the operators' names.
     """
     for schema, function in zip(schemas, plain, strict=True):
         name = schema.partition("(")[0]
         library.define(schema)
-        library.impl(name, _kernel(name, function), "CompositeExplicitAutograd")
+        library.impl(name, _kernel(name, function, triton), "CompositeExplicitAutograd")
 
 
-def _kernel(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+def _kernel(name: str, plain: Callable[..., Any], triton: str) -> Callable[..., Any]:
     def run(first: torch.Tensor, *rest: Any) -> Any:
-        if backend_for(first.device) == "cpp":
+        backend = backend_for(first.device)
+        if backend == "cpp":
             return getattr(torch.ops.geonorm_cpp, name).default(first, *rest)
+        if backend == "triton":
+            return getattr(importlib.import_module(triton), name)(first, *rest)
         return plain(first, *rest)
 
     return run

@@ -35,14 +35,14 @@ SCHEMAS = (
 _LIBRARY = torch.library.Library("geonorm", "FRAGMENT")
 
 
-def _outputs_like(x: Tensor, axes: list[int]) -> tuple[Tensor, ...]:
+def outputs_like(x: Tensor, axes: list[int]) -> tuple[Tensor, ...]:
     """Return empty tensors with the shapes, dtypes and layouts of axis_norm's four outputs."""
     element = reference.first(x, axes)
     dtype = torch.promote_types(x.dtype, torch.float32)
     return torch.empty_like(x), *(torch.empty_like(element, dtype=dtype) for _ in range(3))
 
 
-def _gradients_like(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, ...]:
+def gradients_like(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, ...]:
     """Return empty tensors with the shapes, dtypes and layouts of the three gradients."""
     parameters = (x.new_empty(0) if p is None else torch.empty_like(p) for p in (weight, bias))
     return torch.empty_like(x), *parameters
@@ -55,25 +55,25 @@ def _laid_out(results: Sequence[Tensor], templates: Sequence[Tensor]) -> tuple[T
 
 
 def _plain(x: Tensor, axes: list[int], *rest: Any) -> tuple[Tensor, ...]:
-    return _laid_out(reference.forward(x, axes, *rest), _outputs_like(x, axes))
+    return _laid_out(reference.forward(x, axes, *rest), outputs_like(x, axes))
 
 
 def _plain_backward(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     *_, weight, bias, _activation, _slope = rest
-    return _laid_out(backward(grad, x, *rest), _gradients_like(x, weight, bias))
+    return _laid_out(backward(grad, x, *rest), gradients_like(x, weight, bias))
 
 
-define(_LIBRARY, SCHEMAS, (_plain, _plain_backward))
+define(_LIBRARY, SCHEMAS, (_plain, _plain_backward), "geonorm.ops.axis_norm.triton")
 
 
 def _fake(x: Tensor, axes: list[int], *_: Any) -> tuple[Tensor, ...]:
-    return _outputs_like(x, axes)
+    return outputs_like(x, axes)
 
 
 def _fake_backward(grad: Tensor, x: Tensor, shift: Tensor, mean: Tensor, rstd: Tensor,
                    axes: list[int], weight: Tensor | None, bias: Tensor | None,
                    *_: Any) -> tuple[Tensor, ...]:
-    return _gradients_like(x, weight, bias)
+    return gradients_like(x, weight, bias)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

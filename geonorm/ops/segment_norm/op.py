@@ -44,7 +44,8 @@ def _reference_stats(
     return shift + mean, var
 
 
-define(_LIBRARY, SCHEMAS, (reference.forward, backward, _reference_stats))
+define(_LIBRARY, SCHEMAS, (reference.forward, backward, _reference_stats),
+       "geonorm.ops.segment_norm.triton")
 
 
 def _stats_like(rows: Tensor, num_instances: int, groups: int) -> Tensor:
