@@ -1,6 +1,5 @@
 """Normalization over instances, whatever the input is: dense tensors and every sparse kind."""
 
-import math
 from typing import Any
 
 import torch
@@ -9,11 +8,11 @@ from torch import Tensor
 from geonorm import checks
 from geonorm.functional import Activation, axis_instance_norm, normalize_rows
 from geonorm.ops.axis_norm import reference as _dense
-from geonorm.sparse import Layout, features_of, layout_of, with_features
+from geonorm.sparse import features_of, layout_of, with_features
 
 
 def is_dense(x: Any) -> bool:
-    """Return whether x is a dense tensor (B, C, …), for which the rows' index is its shape."""
+    """Return whether x is a dense tensor, whose shape says which instance an element belongs to."""
     return isinstance(x, Tensor)
 
 
@@ -106,9 +105,9 @@ def moments(x: Any, num_instances: int | None = None) -> tuple[Tensor, Tensor]:
     return mean, var
 
 
-def sizes(x: Any, layout: Layout | None = None) -> Tensor | int:
-    """Return the positions of each instance: (B,) for rows, one number for a dense tensor."""
-    return math.prod(x.shape[2:]) if is_dense(x) else (layout or layout_of(x)).counts
+def laid_out_as(x: Tensor, out: Tensor) -> Tensor:
+    """Return out in the memory format of x, copied where it has another."""
+    return out if out.stride() == x.stride() else torch.empty_like(x).copy_(out)
 
 
 def spread(values: Tensor, x: Any, num_instances: int | None = None) -> Tensor:

@@ -12,7 +12,9 @@ from geonorm.instances import check_channels, is_dense, moments, spread
 from geonorm.norms.affine import AffineNorm
 from geonorm.sparse import features_of, with_features
 
-_AVERAGE = (nn.functional.avg_pool1d, nn.functional.avg_pool2d, nn.functional.avg_pool3d)
+_AVERAGE: tuple[Callable[..., Tensor], ...] = (
+    nn.functional.avg_pool1d, nn.functional.avg_pool2d, nn.functional.avg_pool3d
+)
 
 
 class DivisiveNorm(AffineNorm):
@@ -109,8 +111,7 @@ class DivisiveNorm(AffineNorm):
                     "a window needs (B, C, L), (B, C, H, W) or (B, C, T, H, W); got "
                     f"{tuple(x.shape)}. Use kernel_size=None"
                 )
-            average, width = _AVERAGE[x.ndim - 3], self.kernel_size
-            return lambda z: average(z, width, 1, width // 2, count_include_pad=False)
+            return _window(_AVERAGE[x.ndim - 3], self.kernel_size, x)
         if not (hasattr(x, "coordinate_manager") and hasattr(x, "coordinate_map_key")):
             raise TypeError(
                 "a window needs a dense tensor or a MinkowskiEngine SparseTensor, whose engine "
@@ -126,6 +127,20 @@ class DivisiveNorm(AffineNorm):
             f"{self.num_features}, kernel_size={self.kernel_size}, exponent={self.exponent}, "
             f"center={self.center}, eps={self.eps}, affine={self.affine}"
         )
+
+
+def _window(
+    average: Callable[..., Tensor], width: int, x: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """Return what averages over the elements of a window that exist, of any size against x's."""
+    # torch's own padding will not do: avg_pool3d takes no input smaller than its window.
+    margins = [width // 2] * 2 * (x.ndim - 2)
+
+    def pad(z: Tensor) -> Tensor:
+        return average(nn.functional.pad(z, margins), width, 1)
+
+    share = pad(x.new_ones((1, 1, *x.shape[2:]), dtype=statistics_dtype(x)))
+    return lambda z: pad(z) / share
 
 
 def _same_kind(x: Any, features: Tensor) -> Any:

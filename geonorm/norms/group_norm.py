@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from geonorm.checks import statistics_dtype
-from geonorm.instances import check_channels, is_dense, normalize_groups
+from geonorm.instances import check_channels, is_dense, laid_out_as, normalize_groups
 from geonorm.norms.affine import AffineNorm
 from geonorm.sparse import with_features
 
@@ -126,11 +126,11 @@ class PointLayerNorm(AffineNorm):
         rows = is_dense(x) and x.ndim == 2
         features = check_channels((x, None) if rows else x, self.num_features, self)
         dtype = statistics_dtype(features)
-        parameters = [None if p is None else p.to(dtype) for p in (self.weight, self.bias)]
+        weight, bias = (None if p is None else p.to(dtype) for p in (self.weight, self.bias))
         out: Tensor = nn.functional.layer_norm(
-            features.to(dtype).movedim(1, -1), (self.num_features,), *parameters, self.eps
+            features.to(dtype).movedim(1, -1), (self.num_features,), weight, bias, self.eps
         )
         out = out.movedim(-1, 1).to(features.dtype)
         if not is_dense(x):
             return with_features(x, out)
-        return torch.empty_like(x).copy_(out) if out.stride() != x.stride() else out
+        return laid_out_as(x, out)

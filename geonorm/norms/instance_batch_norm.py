@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from geonorm.instances import check_channels, is_dense
+from geonorm.instances import check_channels, is_dense, laid_out_as
 from geonorm.norms.batch_norm import BatchNorm
 from geonorm.norms.instance_norm import InstanceNorm
 from geonorm.sparse import features_of, with_features
@@ -82,7 +82,7 @@ class InstanceBatchNorm(nn.Module):
         if self.batch is not None:
             parts.append(self.batch(features[:, split:]))
         out = torch.cat(parts, 1)
-        return out if is_dense(x) else with_features(x, out)
+        return laid_out_as(x, out) if is_dense(x) else with_features(x, out)
 
     def extra_repr(self) -> str:
         """Show what the constructor was given."""
