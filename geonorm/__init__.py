@@ -2,6 +2,7 @@
 
 from geonorm import functional
 from geonorm._version import __version__
+from geonorm.convert import ConversionReport, convert
 from geonorm.norms.adaptive_instance_norm import AdaptiveInstanceNorm
 from geonorm.norms.axis_instance_norm import AxisInstanceNorm, SpatioTemporalInstanceNorm
 from geonorm.norms.batch_norm import BatchNorm, SyncBatchNorm
@@ -19,6 +20,7 @@ __all__ = [
     "AdaptiveInstanceNorm",
     "AxisInstanceNorm",
     "BatchNorm",
+    "ConversionReport",
     "DivisiveNorm",
     "DomainBatchNorm",
     "DomainInstanceNorm",
@@ -33,6 +35,7 @@ __all__ = [
     "SyncBatchNorm",
     "__version__",
     "backends",
+    "convert",
     "force_backend",
     "functional",
     "interpolate",
