@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from geonorm import checks
+from geonorm import checks, engines
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,29 @@ class Layout:
         return empty.index_add(0, self.index, torch.ones_like(self.index))
 
 
-# coordinate manager -> coordinate key -> layout; a manager that dies takes its layouts along.
-_layouts: WeakKeyDictionary[Any, dict[Any, Layout]] = WeakKeyDictionary()
+@dataclass(frozen=True)
+class Packed:
+    """Rows sorted by instance, and where each instance starts: an input of every norm.
+
+    A pair (features, batch_index) cannot be told from a pair (features, offsets) where both have as
+    many entries, so offsets come under their own name.
+
+    Args:
+        features: one row per point or voxel.
+        offsets: int64 or int32, from 0 to N: where each instance starts, and N at the end.
+
+    Shape:
+        features (N, C), offsets (B + 1,)
+
+    Raises:
+        ValueError, TypeError: where it is used, for offsets that do not fit the features.
+
+    >>> layout_of(Packed(torch.randn(4, 8), torch.tensor([0, 1, 1, 4]))).counts.tolist()
+    [1, 0, 3]
+    """
+
+    features: Tensor
+    offsets: Tensor
 
 
 def layout_of(x: Any, num_instances: int | None = None) -> Layout:
@@ -34,82 +54,60 @@ def layout_of(x: Any, num_instances: int | None = None) -> Layout:
 
     For MinkowskiEngine tensors it is worked out once per coordinate manager and coordinate key, and
     kept for as long as the manager lives; on CUDA that one time reads the largest batch index.
+    torchsparse tensors, and PyTorch Geometric batches without `ptr`, are read every time.
 
     Args:
-        x: a SparseTensor, a TensorField or a pair (features (N, C), batch_index (N,)).
+        x: a MinkowskiEngine SparseTensor or TensorField, an spconv SparseConvTensor, a torchsparse
+            SparseTensor, a torch_geometric Data or Batch, a pair (features (N, C), batch_index
+            (N,)), or `Packed` rows.
         num_instances: scans in the batch, to be told where the last ones are empty: an engine knows
             only the largest batch index that occurs.
 
     Raises:
-        TypeError: x is none of these.
+        TypeError: x is none of these (saying which attributes were looked for).
         ValueError: a batch index outside [0, num_instances); a pair on CUDA or under torch.compile
             without num_instances.
 
     >>> layout_of((torch.randn(4, 8), torch.tensor([0, 1, 1, 0]))).counts.tolist()
     [2, 2]
     """
+    if isinstance(x, Packed):
+        checks.features(x.features)
+        return Layout(*checks.offsets(x.offsets, num_instances, x.features))
     if _is_pair(x):
         features, index = x
         checks.features(features)
         index = checks.batch_index(index, features)
         return Layout(index, checks.num_instances(num_instances, index))
-    layouts = _layouts.setdefault(_manager_of(x), {})
-    field = hasattr(x, "coordinate_field_map_key")
-    stride, name = (x.coordinate_field_map_key if field else x.coordinate_map_key).get_key()
-    key = (field, tuple(stride), name)
-    if key not in layouts:
-        index = x.C[:, 0].long()
-        known = max((layout.num_instances for layout in layouts.values()), default=0)
-        layouts[key] = Layout(index, max(known, int(index.max()) + 1 if len(index) else 0))
-    layout = layouts[key]
-    if num_instances is None or num_instances == layout.num_instances:
-        return layout
-    if num_instances < layout.num_instances:
+    engine = engines.recognize(x)
+    checks.features(engine.features(x))
+    known: Layout = engine.layout(x, Layout)
+    if num_instances is None or num_instances == known.num_instances:
+        return known
+    if num_instances < known.num_instances:
         raise ValueError(
-            f"num_instances must be at least {layout.num_instances}, one more than the largest "
+            f"num_instances must be at least {known.num_instances}, one more than the largest "
             f"batch index; got {num_instances}"
         )
-    return Layout(layout.index, num_instances)
+    return Layout(known.index, num_instances)
 
 
 def features_of(x: Any) -> Tensor:
-    """Return the features (N, C) of a SparseTensor, a TensorField or a pair."""
-    if _is_pair(x):
-        features: Tensor = x[0]
-    else:
-        _manager_of(x)
-        features = x.F
+    """Return the features (N, C) of any kind of sparse tensor, pair or `Packed` rows."""
+    if isinstance(x, Packed):
+        return x.features
+    features: Tensor = x[0] if _is_pair(x) else engines.recognize(x).features(x)
     return features
 
 
 def with_features(x: Any, features: Tensor) -> Any:
-    """Return what x is, a tensor of the same key and manager or a pair, with other features."""
+    """Return what x is, of the same coordinates and the same kind, with other features."""
+    if isinstance(x, Packed):
+        return Packed(features, x.offsets)
     if _is_pair(x):
         return features, x[1]
-    manager = _manager_of(x)
-    if hasattr(x, "coordinate_field_map_key"):
-        return type(x)(
-            features,
-            coordinate_field_map_key=x.coordinate_field_map_key,
-            coordinate_manager=manager,
-            quantization_mode=x.quantization_mode,
-        )
-    return type(x)(
-        features, coordinate_map_key=x.coordinate_map_key, coordinate_manager=manager
-    )
+    return engines.recognize(x).replace(x, features)
 
 
 def _is_pair(x: Any) -> bool:
     return isinstance(x, tuple) and len(x) == 2
-
-
-def _manager_of(x: Any) -> Any:
-    """Return the coordinate manager of a MinkowskiEngine tensor; refuse anything else."""
-    keys = ("coordinate_map_key", "coordinate_field_map_key")
-    if hasattr(x, "coordinate_manager") and any(hasattr(x, key) for key in keys):
-        return x.coordinate_manager
-    raise TypeError(
-        "expected a MinkowskiEngine SparseTensor or TensorField (coordinate_manager and "
-        "coordinate_map_key or coordinate_field_map_key were looked for) or a pair "
-        f"(features, batch_index); got {type(x).__name__}"
-    )

@@ -1,6 +1,7 @@
 """MinkUNet, a sparse U-Net over voxels or points (Choy et al., 2019), with any norm."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from inspect import signature
 
 import torch
@@ -16,14 +17,10 @@ from geonorm.models.minkunet_blocks import (
     norm_relu,
 )
 from geonorm.models.minkunet_points import check_input, voxelize
-from geonorm.models.norm_argument import Norm, resolve
+from geonorm.models.norm_argument import FAMILY, Names, Norm, resolve
 from geonorm.sparse import with_features
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "instance": SparseInstanceNorm,
-    "batch": ME.MinkowskiBatchNorm,
-    "none": lambda channels: nn.Identity(),
-}
+NORMS: Names = {**FAMILY, "instance": SparseInstanceNorm, "batch": ME.MinkowskiBatchNorm}
 STAGES = {
     "stem": "stem",
     **{f"encoder{level}": "encoder" for level in (1, 2, 3)},
@@ -56,8 +53,9 @@ class MinkUNet(nn.Module):
     Args:
         in_channels: features of each voxel or point.
         out_channels: outputs of each voxel or point, usually classes.
-        norm: a name ("instance", "batch", "none"), a callable taking the number of channels, or a
-            mapping from stage ("stem", "encoder", "bottleneck", "decoder", or one of "encoder1" to
+        norm: a name ("instance", "batch", "none", "ibn-a", "ibn-b", "group", "layer", "divisive" or
+            "sync-batch", see docs/norms.md), a callable taking the number of channels, or a mapping
+            from stage ("stem", "encoder", "bottleneck", "decoder", or one of "encoder1" to
             "encoder3" and "decoder1" to "decoder4") to either, with "default" for the rest.
         D: dimensions of space.
         point_stem: channels of the per-point stem; None for no such stem.
@@ -97,16 +95,16 @@ class MinkUNet(nn.Module):
         super().__init__()
         self.in_channels, self.out_channels, self.dimension = in_channels, out_channels, D
 
-        def maker(stage: str) -> Callable[[int], nn.Module]:
-            return lambda channels: resolve(norm, stage, channels, NORMS, STAGES)
+        def maker(stage: str) -> Callable[..., nn.Module]:
+            return partial(resolve, norm, stage, names=NORMS, stages=STAGES)
 
         self.point_linear = self.point_norm = None
         if point_stem is not None:
             self.point_linear = ME.MinkowskiLinear(in_channels, point_stem, bias=False)
-            self.point_norm = maker("stem")(point_stem)
+            self.point_norm = maker("stem")(point_stem, place="stem")
             in_channels = point_stem
         self.conv0p1s1 = Convolution(in_channels, STEM_WIDTH, kernel_size=5, dimension=D)
-        self.bn0 = maker("stem")(STEM_WIDTH)
+        self.bn0 = maker("stem")(STEM_WIDTH, place="stem")
         planes, depths = iter(self.PLANES), iter(self.LAYERS)
         width, skips = STEM_WIDTH, [STEM_WIDTH]
         for stage, conv, bn, block in DOWN:
@@ -126,12 +124,13 @@ class MinkUNet(nn.Module):
         self.final = Convolution(width, out_channels, kernel_size=1, bias=True, dimension=D)
 
     def _blocks(
-        self, channels: int, planes: int, depth: int, make_norm: Callable[[int], nn.Module]
+        self, channels: int, planes: int, depth: int, make_norm: Callable[..., nn.Module]
     ) -> tuple[nn.Sequential, int]:
         """Return `depth` residual blocks and the number of channels they put out."""
         width = planes * self.BLOCK.expansion
         widths = [channels] + [width] * (depth - 1)
         blocks = [self.BLOCK(wide, planes, make_norm, self.dimension) for wide in widths]
+        blocks[-1].after = make_norm(width, place="sum")
         return nn.Sequential(*blocks), width
 
     def forward(

@@ -15,7 +15,7 @@ except ImportError as error:
         "run `python tools/install_minkowski.py` from the geonorm checkout"
     ) from error
 
-MakeNorm = Callable[[int], nn.Module]
+MakeNorm = Callable[..., nn.Module]  # of a number of channels and perhaps place=
 # What the engine's convolutions keep in __slots__, where copy and pickle do not see it.
 SLOTS = (
     "in_channels", "out_channels", "is_transpose", "kernel_generator", "dimension", "use_mm",
@@ -90,18 +90,21 @@ class _Residual(nn.Module):
         super().__init__()
         out_channels = planes * self.expansion
         self._add_branch(channels, planes, make_norm, dimension)
-        self.downsample = None
+        self.downsample = self.after = None
         if channels != out_channels:
             self.downsample = nn.Sequential(
                 Convolution(channels, out_channels, kernel_size=1, dimension=dimension),
-                make_norm(out_channels),
+                make_norm(out_channels, place="shortcut"),
             )
 
     def forward(self, x: ME.SparseTensor) -> ME.SparseTensor:
-        """Return relu(branch(x) + shortcut(x))."""
+        """Return relu(branch(x) + shortcut(x)), the sum normalized where there is a norm for it."""
         shortcut = x if self.downsample is None else self.downsample(x)
         out = self._branch(x)
-        return with_features(out, torch.relu(out.F + shortcut.F))
+        out = with_features(out, out.F + shortcut.F)
+        if self.after is not None:
+            out = self.after(out)
+        return with_features(out, torch.relu(out.F))
 
 
 class BasicBlock(_Residual):
@@ -109,7 +112,7 @@ class BasicBlock(_Residual):
 
     def _add_branch(self, channels: int, planes: int, make_norm: MakeNorm, dimension: int) -> None:
         self.conv1 = Convolution(channels, planes, kernel_size=3, dimension=dimension)
-        self.norm1 = make_norm(planes)
+        self.norm1 = make_norm(planes, place="first")
         self.conv2 = Convolution(planes, planes, kernel_size=3, dimension=dimension)
         self.norm2 = make_norm(planes)
 
@@ -125,7 +128,7 @@ class Bottleneck(_Residual):
     def _add_branch(self, channels: int, planes: int, make_norm: MakeNorm, dimension: int) -> None:
         wide = planes * self.expansion
         self.conv1 = Convolution(channels, planes, kernel_size=1, dimension=dimension)
-        self.norm1 = make_norm(planes)
+        self.norm1 = make_norm(planes, place="first")
         self.conv2 = Convolution(planes, planes, kernel_size=3, dimension=dimension)
         self.norm2 = make_norm(planes)
         self.conv3 = Convolution(planes, wide, kernel_size=1, dimension=dimension)

@@ -1,9 +1,13 @@
 """The `norm` argument of every backbone: a name, a callable, or a mapping from stage to either."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 from torch import nn
+
+from geonorm import InstanceBatchNorm, InstanceNorm
+from geonorm.norms.names import NORMS
 
 NormFactory = Callable[[int], nn.Module]
 Norm = str | NormFactory | Mapping[str, str | NormFactory]
@@ -11,13 +15,39 @@ Norm = str | NormFactory | Mapping[str, str | NormFactory]
 DEFAULT = "default"
 
 
+@dataclass(frozen=True)
+class Placed:
+    """A norm that depends on its place in a residual network.
+
+    Args:
+        default: the name of the norm at every place that `at` leaves out.
+        at: what is built at "stem", after the stem's convolution; "first", after the first
+            convolution of a residual block; "shortcut", on its projection; and "sum", between the
+            last addition of a stage and its ReLU, where there is none unless it is said here.
+    """
+
+    default: str
+    at: Mapping[str, NormFactory]
+
+
+Names = Mapping[str, NormFactory | Placed]
+
+# The names that mean the same in every backbone. Its own table adds "instance" and "batch".
+FAMILY: dict[str, NormFactory | Placed] = {
+    **{name: NORMS[name] for name in ("divisive", "group", "layer", "none", "sync-batch")},
+    "ibn-a": Placed("batch", {"first": InstanceBatchNorm}),
+    "ibn-b": Placed("batch", {"stem": InstanceNorm, "sum": InstanceNorm}),
+}
+
+
 def resolve(
     norm: Norm,
     stage: str,
     num_features: int,
-    names: Mapping[str, NormFactory],
+    names: Names,
     stages: Mapping[str, str],
-) -> nn.Module:
+    place: str = "inner",
+) -> nn.Module | None:
     """Build the norm that `norm` asks for at one stage of a backbone.
 
     A mapping is read from the particular to the general: the stage itself, then its group, then
@@ -30,6 +60,8 @@ def resolve(
         num_features: channels of the features to normalize.
         names: what each name builds, given the number of channels.
         stages: every stage of the backbone and the group it belongs to.
+        place: where in the network, as in `Placed`; a norm after the sum is None unless the name
+            asks for one there.
 
     Raises:
         ValueError: for an unknown name or stage (listing the known ones and the nearest), or a
@@ -57,12 +89,19 @@ def resolve(
     if isinstance(norm, str):
         if norm not in names:
             raise ValueError(f"norm {norm!r} is unknown; {_choices(norm, names)}")
-        return names[norm](num_features)
+        placed = names[norm]
+        if isinstance(placed, Placed):
+            if place in placed.at:
+                return placed.at[place](num_features)
+            norm = placed.default
+        return None if place == "sum" else names[norm](num_features)
     if not callable(norm):
         raise TypeError(
             f"norm must be a name, a callable taking the number of channels, or a mapping from "
             f"stage to either; got {type(norm).__name__}"
         )
+    if place == "sum":
+        return None
     module = norm(num_features)
     if not isinstance(module, nn.Module):
         raise TypeError(

@@ -91,7 +91,7 @@ def _build(
     num_classes: int, norm: Norm, *, bottleneck: bool = False, nested: bool = True,
 ) -> ResNet3D:
     """Build any of the nets; the arguments are what differs between them."""
-    modules = stem(stem_design, norm_factory(norm, "stem"))
+    modules = stem(stem_design, partial(norm_factory(norm, "stem"), place="stem"))
     channels = 64
     for number, (kind, depth) in enumerate(zip(kinds, blocks, strict=True), 1):
         stage, planes = f"layer{number}", 32 * 2**number
@@ -100,7 +100,7 @@ def _build(
             stride = 2 if position == 0 and number > 1 else 1
             layer.append(residual_block(
                 kind, channels, planes, stride, norm_factory(norm, stage),
-                bottleneck=bottleneck, nested=nested,
+                bottleneck=bottleneck, nested=nested, last_of_stage=position == depth - 1,
             ))
             channels = planes * 4 if bottleneck else planes
         modules[stage] = layer
@@ -120,7 +120,8 @@ def r3d_18(
 
     Args:
         num_classes: number of logits; where it is not 400, `weights` leave `fc` as initialized.
-        norm: "instance", "batch", "none", a callable taking the number of channels, or a mapping
+        norm: "instance", "batch", "none", "ibn-a", "ibn-b", "group", "layer", "divisive" or
+            "sync-batch" (docs/norms.md), a callable taking the number of channels, or a mapping
             from "stem", "layer1" … "layer4", "encoder" (the four) or "default" to either.
         weights: "KINETICS400_V1" for torchvision's, trained with batch norm on Kinetics-400 (63.2%
             top-1; its transforms are `torchvision.models.video.R3D_18_Weights`'). With another

@@ -9,21 +9,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geonorm import SpatioTemporalInstanceNorm
-from geonorm.models.norm_argument import Norm, NormFactory, resolve
+from geonorm.models.norm_argument import FAMILY, Names, Norm, NormFactory, resolve
 
 Kind = Literal["3d", "2d", "2+1d"]
 Triple = tuple[int, int, int]
 
 STAGES = {"stem": "stem"} | {f"layer{number}": "encoder" for number in (1, 2, 3, 4)}
-NORMS: dict[str, NormFactory] = {
-    "instance": SpatioTemporalInstanceNorm,
-    "batch": nn.BatchNorm3d,
-    "none": lambda channels: nn.Identity(),
-}
+NORMS: Names = {**FAMILY, "instance": SpatioTemporalInstanceNorm, "batch": nn.BatchNorm3d}
 
 
 def norm_factory(norm: Norm, stage: str) -> NormFactory:
-    """Return what builds the norms of one stage, given a number of channels."""
+    """Return what builds the norms of one stage, given a number of channels and perhaps a place."""
     return partial(resolve, norm, stage, names=NORMS, stages=STAGES)
 
 
@@ -71,27 +67,34 @@ class ResidualBlock(nn.Module):
     Args:
         chain: the modules of the residual branch by name, in order of use.
         shortcut: what brings the input to the branch's size; None where it has it already.
+        after: a norm of the sum, or None.
     """
 
-    def __init__(self, chain: "OrderedDict[str, nn.Module]", shortcut: nn.Module | None) -> None:
+    def __init__(
+        self, chain: "OrderedDict[str, nn.Module]", shortcut: nn.Module | None,
+        after: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         for name, module in chain.items():
             self.add_module(name, module)
         self.downsample = shortcut
+        self.after = after
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return relu(branch(x) + shortcut(x))."""
+        """Return relu(branch(x) + shortcut(x)), the sum normalized where there is a norm for it."""
         out = x
         for name, module in self._modules.items():
-            if name != "downsample":
+            if name not in ("downsample", "after"):
                 out = module(out)
         out += x if self.downsample is None else self.downsample(x)
+        if self.after is not None:
+            out = self.after(out)
         return F.relu(out, inplace=True)
 
 
 def residual_block(
     kind: Kind, inputs: int, planes: int, stride: int, make_norm: NormFactory,
-    *, bottleneck: bool, nested: bool,
+    *, bottleneck: bool, nested: bool, last_of_stage: bool = False,
 ) -> ResidualBlock:
     """Build one block under torchvision's names (`conv1.0`, `conv1.1`) or Hara's (`conv1`, `bn1`).
 
@@ -103,6 +106,7 @@ def residual_block(
         make_norm: builds a norm for a number of channels.
         bottleneck: 1×1×1, 3×3×3, 1×1×1 in place of 3×3×3 twice.
         nested: torchvision's names in place of Hara's.
+        last_of_stage: the block after which a norm of the sum stands, if there is one.
     """
     # The published count of planes between 1×3×3 and 3×1×1: both convolutions of a block share it.
     middle = inputs * planes * 27 // (inputs * 9 + planes * 3)
@@ -119,7 +123,12 @@ def residual_block(
             convolution(kind, planes, planes, middle, 1, make_norm),
         ]
     *hidden, last = convolutions
-    steps: list[tuple[nn.Module, ...]] = [(conv, *norm_relu(make_norm, planes)) for conv in hidden]
+    after = make_norm(outputs, place="sum") if last_of_stage else None
+    first = partial(make_norm, place="first")
+    makers = [first, *[make_norm] * len(hidden[1:])]
+    steps: list[tuple[nn.Module, ...]] = [
+        (conv, *norm_relu(maker, planes)) for conv, maker in zip(hidden, makers, strict=True)
+    ]
     steps.append((last, make_norm(outputs)))
 
     chain: OrderedDict[str, nn.Module] = OrderedDict()
@@ -130,9 +139,10 @@ def residual_block(
             names = (f"conv{number}", f"bn{number}", f"relu{number}")
             chain.update(zip(names, step, strict=False))
     if stride == 1 and inputs == outputs:
-        return ResidualBlock(chain, None)
+        return ResidualBlock(chain, None, after)
     shortcut = conv3d(inputs, outputs, (1, 1, 1), strides(kind, stride))
-    return ResidualBlock(chain, nn.Sequential(shortcut, make_norm(outputs)))
+    projection = nn.Sequential(shortcut, make_norm(outputs, place="shortcut"))
+    return ResidualBlock(chain, projection, after)
 
 
 def stem(design: Literal["3d", "2+1d", "hara"], make_norm: Callable[[int], nn.Module],

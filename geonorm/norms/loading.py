@@ -6,12 +6,11 @@ from typing import Any
 RUNNING = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def adapt(state: dict[str, Any], prefix: str) -> None:
-    """Rewrite one norm's entries: flat parameters under their own names, no running statistics.
+def unwrap(state: dict[str, Any], prefix: str) -> None:
+    """Rewrite one norm's entries under flat names and in flat shapes.
 
     MinkowskiInstanceNorm's parameters are (1, C); MinkowskiBatchNorm's entries are those of the
-    `nn.BatchNorm1d` it holds as `bn`. The warning has one text, so that Python shows it once for a
-    whole network.
+    `nn.BatchNorm1d` it holds as `bn`.
     """
     for name in ("weight", "bias", *RUNNING):
         inner = f"{prefix}bn.{name}"
@@ -21,6 +20,14 @@ def adapt(state: dict[str, Any], prefix: str) -> None:
         value = state.get(prefix + name)
         if value is not None and value.dim() == 2 and value.shape[0] == 1:
             state[prefix + name] = value[0]
+
+
+def adapt(state: dict[str, Any], prefix: str) -> None:
+    """Rewrite one norm's entries as `unwrap` does, and drop running statistics with a warning.
+
+    The warning has one text, so that Python shows it once for a whole network.
+    """
+    unwrap(state, prefix)
     dropped = [state.pop(prefix + name) for name in RUNNING if prefix + name in state]
     if dropped:
         warnings.warn(

@@ -12,12 +12,17 @@ def first(x: Tensor, axes: list[int]) -> Tensor:
     return x
 
 
-def statistics(x: Tensor, axes: list[int], eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return one element of each instance, the mean of what exceeds it, and 1/√(variance + eps)."""
+def moments(x: Tensor, axes: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return one element of each instance, the mean of what exceeds it, and the biased variance."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     shift = first(x, axes).detach().clone()
     mean = (x - shift).mean(axes, keepdim=True)
-    var = ((x - shift) - mean).square().mean(axes, keepdim=True)
+    return shift, mean, ((x - shift) - mean).square().mean(axes, keepdim=True)
+
+
+def statistics(x: Tensor, axes: list[int], eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return one element of each instance, the mean of what exceeds it, and 1/√(variance + eps)."""
+    shift, mean, var = moments(x, axes)
     return shift, mean, (var + eps).rsqrt()
 
 

@@ -1,0 +1,243 @@
+"""Norms that keep apart what comes from different sensors or data sets."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geonorm.instances import check_channels, is_dense, normalize
+from geonorm.norms.batch_norm import BatchNorm
+from geonorm.norms.loading import adapt, unwrap
+from geonorm.ops.backends import checks_values
+from geonorm.sparse import layout_of, with_features
+
+Domain = int | Sequence[int] | Tensor
+
+
+class _DomainNorm(nn.Module):
+    """What both share: the domain of a call, and that of the calls to come."""
+
+    num_features: int
+    num_domains: int
+    domain: Domain | None = None
+
+    def _check_domains(self) -> None:
+        if self.num_domains < 1:
+            raise ValueError(f"num_domains must be 1 or more; got {self.num_domains}")
+
+    def _ids(self, domain: Domain | None, instances: int, device: torch.device) -> Tensor:
+        """Return the domain of every instance, int64 (B,) on the device, known to be in range."""
+        domain = self.domain if domain is None else domain
+        if domain is None:
+            raise ValueError(
+                f"{type(self).__name__} needs the domain of its input: pass domain=, or call "
+                "geonorm.set_domain(model, domain) first"
+            )
+        ids = torch.as_tensor(domain, device=device)
+        if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+            raise TypeError(f"domain must hold integers; got {ids.dtype}")
+        if ids.ndim > 1 or (ids.ndim == 1 and len(ids) != instances):
+            raise ValueError(
+                f"domain must be one id, or one for each of the {instances} instances; got shape "
+                f"{tuple(ids.shape)}"
+            )
+        # An id out of range on CUDA would be an assertion inside a kernel, or another's statistics.
+        known = not isinstance(domain, Tensor) or checks_values(ids.device)
+        if known and ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.num_domains:
+            raise ValueError(
+                f"domain must lie in [0, {self.num_domains}); got {ids.flatten().tolist()}"
+            )
+        return ids.long().expand(instances)
+
+
+def set_domain(model: nn.Module, domain: Domain | None) -> int:
+    """Tell every domain norm of a model where its next inputs come from; return how many there are.
+
+    Args:
+        model: holds `DomainBatchNorm`s and `DomainInstanceNorm`s anywhere.
+        domain: one id, or one for each instance of the batch; None forgets it.
+
+    Raises:
+        ValueError: the model has no such norm.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), DomainBatchNorm(4, num_domains=2))
+    >>> set_domain(model, 1)
+    1
+    >>> model(torch.randn(2, 3, 8, 8)).shape
+    torch.Size([2, 4, 6, 6])
+    """
+    norms = [module for module in model.modules() if isinstance(module, _DomainNorm)]
+    if not norms:
+        raise ValueError(f"{type(model).__name__} holds no domain norm to tell the domain")
+    for norm in norms:
+        norm.domain = domain
+    return len(norms)
+
+
+class DomainInstanceNorm(_DomainNorm):
+    """Instance norm with a weight and a bias per domain, such as a sensor or a data set.
+
+        y = (x − mean) / √(var + eps) · weight[domain] + bias[domain]
+
+    Args:
+        num_features: number of channels C.
+        num_domains: number of domains D.
+        eps: added to the variance.
+
+    Shape:
+        (B, C, …), or any sparse kind of `geonorm.sparse`; the output is of the same kind. Weight
+        and bias are (D, C).
+
+    Raises:
+        ValueError: on call, for no domain, one outside [0, D), another number of channels or ids.
+        TypeError: on call, for ids that are not integers, or another kind of input.
+
+    State dicts of a norm with one weight and one bias load into every domain.
+
+    After domain-specific batch norm (Chang et al., 2019).
+
+    >>> norm = DomainInstanceNorm(4, num_domains=3)
+    >>> norm(torch.randn(2, 4, 8), domain=[0, 2]).shape
+    torch.Size([2, 4, 8])
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_domains: int,
+        eps: float = 1e-5,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_features, self.num_domains, self.eps = num_features, num_domains, eps
+        self._check_domains()
+        shape = (num_domains, num_features)
+        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set every weight to one and every bias to zero."""
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(
+        self, x: Any, domain: Domain | None = None, num_instances: int | None = None
+    ) -> Any:
+        """Return x normalized, as the kind that it is.
+
+        Args:
+            x: a dense tensor or any sparse kind.
+            domain: one id, or one for each instance; by default what `set_domain` said.
+            num_instances: instances in the batch; needed for a pair on CUDA.
+        """
+        features = check_channels(x, self.num_features, self)
+        instances = len(x) if is_dense(x) else layout_of(x, num_instances).num_instances
+        ids = self._ids(domain, instances, features.device)
+        return normalize(
+            x, weight=self.weight[ids], bias=self.bias[ids], eps=self.eps,
+            num_instances=num_instances,
+        )
+
+    def extra_repr(self) -> str:
+        """Show what the constructor was given."""
+        return f"{self.num_features}, num_domains={self.num_domains}, eps={self.eps}"
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        adapt(state_dict, prefix)
+        for name in ("weight", "bias"):
+            value = state_dict.get(prefix + name)
+            if value is not None and value.numel() == self.num_features:
+                state_dict[prefix + name] = value.expand(self.num_domains, -1)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class DomainBatchNorm(_DomainNorm):
+    """Batch norm with statistics, weight and bias per domain, such as a sensor or a data set.
+
+        y = (x − mean[domain]) / √(var[domain] + eps) · weight[domain] + bias[domain]
+
+    In training, the instances of each domain are normalized among themselves, and update that
+    domain's running statistics alone; in evaluation each takes its domain's.
+
+    Args:
+        num_features: number of channels C.
+        num_domains: number of domains D.
+        eps: added to the variance.
+        momentum: weight of the newest batch in the running statistics; None averages all.
+
+    Shape:
+        (B, C, …), or any sparse kind of `geonorm.sparse`; the output is of the same kind.
+
+    Raises:
+        ValueError: on call, for no domain, one outside [0, D), another number of channels or ids,
+            or one position per channel in training.
+        TypeError: on call, for ids that are not integers, or another kind of input.
+
+    On CUDA one id per instance costs synchronizations; an int costs none. The state dict of a plain
+    batch norm loads into every domain.
+
+    From domain-specific batch norm (Chang et al., 2019).
+
+    >>> norm = DomainBatchNorm(4, num_domains=3)
+    >>> norm(torch.randn(6, 4, 8), domain=[0, 2, 2, 0, 2, 2]).shape
+    torch.Size([6, 4, 8])
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_domains: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_features, self.num_domains = num_features, num_domains
+        self._check_domains()
+        self.norms = nn.ModuleList(
+            BatchNorm(num_features, eps, momentum, device=device, dtype=dtype)
+            for _ in range(num_domains)
+        )
+
+    def forward(
+        self, x: Any, domain: Domain | None = None, num_instances: int | None = None
+    ) -> Any:
+        """Return x normalized, as the kind that it is.
+
+        Args:
+            x: a dense tensor or any sparse kind.
+            domain: one id, or one for each instance; by default what `set_domain` said.
+            num_instances: instances in the batch; needed for a pair on CUDA.
+        """
+        features = check_channels(x, self.num_features, self)
+        layout = None if is_dense(x) else layout_of(x, num_instances)
+        instances = len(x) if layout is None else layout.num_instances
+        ids = self._ids(domain, instances, features.device)
+        given = self.domain if domain is None else domain
+        present = sorted({*torch.as_tensor(given).flatten().tolist()})
+        if len(present) == 1:
+            return self.norms[present[0]](x)
+        row_ids = ids if layout is None else ids[layout.index]
+        out = torch.empty_like(features)
+        for one in present:
+            mine = (row_ids == one).nonzero().flatten()
+            if len(mine):
+                out = out.index_copy(0, mine, self.norms[one](features[mine]))
+        return out if layout is None else with_features(x, out)
+
+    def extra_repr(self) -> str:
+        """Show what the constructor was given."""
+        return f"{self.num_features}, num_domains={self.num_domains}"
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        unwrap(state_dict, prefix)
+        own = [key for key in state_dict if "." not in key.removeprefix(prefix)]
+        for key in own:
+            value = state_dict.pop(key)
+            for number in range(self.num_domains):
+                state_dict[f"{prefix}norms.{number}.{key.removeprefix(prefix)}"] = value
+        super()._load_from_state_dict(state_dict, prefix, *rest)

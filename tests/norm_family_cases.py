@@ -1,0 +1,190 @@
+"""What the tests of the norm family share: every kind of input, and every norm as a loop."""
+
+from functools import partial
+
+import MinkowskiEngine as ME
+import pytest
+import torch
+from torch import nn
+
+import geonorm
+from geonorm.sparse import features_of, layout_of, with_features
+
+CHANNELS = 6
+SIZES = (7, 40, 12)  # rows of each instance
+DENSE = {"5-D": (3, CHANNELS, 2, 4, 5), "4-D": (3, CHANNELS, 4, 5), "3-D": (3, CHANNELS, 9)}
+DOMAINS = [1, 0, 1]
+
+
+def coordinates():
+    """Return unique coordinates (N, 4) with the rows of three instances interleaved."""
+    places = [(instance, n % 4, n // 4 % 4, n // 16)
+              for instance, size in enumerate(SIZES) for n in range(size)]
+    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))
+    return torch.tensor(places)[order].int()
+
+
+def rows(seed=1, mean=3.0, count=59):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, CHANNELS, generator=generator) * 2 + mean
+
+
+def sparse(engine):
+    """Return a sparse tensor of one engine with random features."""
+    places, features = coordinates(), rows()
+    if engine == "SparseTensor":
+        return ME.SparseTensor(features, places)
+    if engine == "TensorField":
+        return ME.TensorField(features, places.float())
+    if engine == "spconv":
+        spconv = pytest.importorskip("spconv.pytorch", reason="pip install 'geonorm[test]'")
+        return spconv.SparseConvTensor(features, places, [4, 4, 4], len(SIZES))
+    if engine == "PyG":
+        data = pytest.importorskip("torch_geometric.data", reason="pip install 'geonorm[test]'")
+        return data.Batch.from_data_list([data.Data(x=part) for part in features.split(SIZES)])
+    if engine == "offsets":
+        return geonorm.Packed(features, torch.tensor([0, 7, 47, 59]))
+    return features, places[:, 0].long()
+
+
+SPARSE = ("SparseTensor", "TensorField", "spconv", "PyG", "index", "offsets")
+KINDS = (*SPARSE, *DENSE)
+
+
+def example(kind):
+    """Return an input of a kind, the features of it, and the instance of each of its rows."""
+    if kind in DENSE:
+        shape = DENSE[kind]
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(1)) * 2 + 3
+        return x, x, torch.arange(3).repeat_interleave(x[0, 0].numel())
+    x = sparse(kind)
+    return x, features_of(x), layout_of(x).index
+
+
+def refill(x, features):
+    """Return what x is with other features."""
+    return features if isinstance(x, torch.Tensor) else with_features(x, features)
+
+
+def values(x):
+    return x if isinstance(x, torch.Tensor) else features_of(x)
+
+
+def to_rows(features):
+    """Return dense features as rows, instance by instance."""
+    return features.movedim(1, -1).reshape(-1, features.shape[1])
+
+
+def per_instance(function, features, index):
+    """Apply a function to the rows of each instance."""
+    out = torch.zeros_like(features)
+    for instance in index.unique().tolist():
+        mine = (index == instance).nonzero().flatten()
+        out = out.index_put((mine,), function(features[mine], instance))
+    return out
+
+
+def standardized(x, dims=0, eps=1e-5):
+    var, mean = torch.var_mean(x, dims, correction=0, keepdim=True)
+    return (x - mean) / (var + eps).sqrt()
+
+
+def instance_law(norm, x, index):
+    return per_instance(lambda part, _: standardized(part), x, index) * norm.weight + norm.bias
+
+
+def batch_law(norm, x, index):
+    return standardized(x) * norm.weight + norm.bias
+
+
+def ibn_law(norm, x, index):
+    k = norm.instance.num_features
+    return torch.cat([instance_law(norm.instance, x[:, :k], index),
+                      batch_law(norm.batch, x[:, k:], index)], 1)
+
+
+def group_law(norm, x, index):
+    def function(part, _):
+        grouped = part.view(len(part), norm.num_groups, -1)
+        return standardized(grouped, (0, 2)).flatten(1)
+
+    return per_instance(function, x, index) * norm.weight + norm.bias
+
+
+def layer_law(norm, x, index):
+    return standardized(x, 1) * norm.weight + norm.bias
+
+
+def domain_instance_law(norm, x, index):
+    domains = torch.tensor(DOMAINS)[index]
+    plain = per_instance(lambda part, _: standardized(part), x, index)
+    return plain * norm.weight[domains] + norm.bias[domains]
+
+
+def domain_batch_law(norm, x, index):
+    domains = torch.tensor(DOMAINS)[index]
+    return per_instance(lambda part, d: batch_law(norm.norms[d], part, None), x, domains)
+
+
+def divisive_law(norm, x, index):
+    def function(part, _):
+        z = part - part.mean(0)
+        return z / (norm.eps + z.abs().pow(3).mean(0)).pow(1 / 3)
+
+    return per_instance(function, x, index) * norm.weight + norm.bias
+
+
+def style():
+    return rows(5, 1.0, 30), torch.arange(3).repeat(10)
+
+
+class Styled(nn.Module):
+    """Adaptive instance norm with a fixed style, to be called as the other norms are."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = geonorm.AdaptiveInstanceNorm(CHANNELS)
+
+    def forward(self, x):
+        return self.norm(x, style())
+
+
+def adaptive_law(norm, x, index):
+    features, styles = (part.double() if part.is_floating_point() else part for part in style())
+
+    def function(part, instance):
+        var, mean = torch.var_mean(features[styles == instance], 0, correction=0)
+        return standardized(part) * (var + 1e-5).sqrt() + mean
+
+    return per_instance(function, x, index)
+
+
+def with_domain(norm):
+    geonorm.set_domain(norm, DOMAINS)
+    return norm
+
+
+NORMS = {
+    "InstanceNorm": (partial(geonorm.InstanceNorm, CHANNELS), instance_law),
+    "AdaptiveInstanceNorm": (Styled, adaptive_law),
+    "InstanceBatchNorm": (partial(geonorm.InstanceBatchNorm, CHANNELS, 0.4), ibn_law),
+    "BatchNorm": (partial(geonorm.BatchNorm, CHANNELS), batch_law),
+    "SyncBatchNorm": (partial(geonorm.SyncBatchNorm, CHANNELS), batch_law),
+    "DomainBatchNorm": (
+        lambda: with_domain(geonorm.DomainBatchNorm(CHANNELS, 2)), domain_batch_law),
+    "DomainInstanceNorm": (
+        lambda: with_domain(geonorm.DomainInstanceNorm(CHANNELS, 2)), domain_instance_law),
+    "SparseGroupNorm": (partial(geonorm.SparseGroupNorm, 3, CHANNELS), group_law),
+    "PointLayerNorm": (partial(geonorm.PointLayerNorm, CHANNELS), layer_law),
+    "DivisiveNorm": (
+        partial(geonorm.DivisiveNorm, CHANNELS, kernel_size=None, exponent=3), divisive_law),
+}
+
+
+def build(name, seed=2):
+    """Return a norm whose parameters are none of them their default."""
+    norm = NORMS[name][0]()
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter, 1.0, 0.5, generator=generator)
+    return norm
