@@ -49,7 +49,7 @@ def library(tmp_path_factory) -> ctypes.CDLL:
 
 
 @pytest.mark.parametrize("order", [ROW_MAJOR, COLUMN_MAJOR])
-@pytest.mark.parametrize(("first", "second"), product((PLAIN, TRANSPOSED), repeat=2))
+@pytest.mark.parametrize(("first", "second"), [*product((PLAIN, TRANSPOSED), repeat=2)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_products_in_every_order(library, order, first, second, dtype) -> None:
     rng = np.random.default_rng(0)
