@@ -74,7 +74,7 @@ def _turn(direction: int) -> Callable[[Pose, Beat], None]:
 
 def _zoom(direction: int) -> Callable[[Pose, Beat], None]:
     def move(pose: Pose, beat: Beat) -> None:
-        pose.size = pose.size + direction * beat.clock / 20
+        pose.size = pose.size + direction * beat.clock / 28
 
     return move
 
@@ -126,7 +126,7 @@ def draw_action(
         pixel.
     """
     pose = Pose(*(np.full(frames, start) for start in rng.random(4) * (1, 1, _TURN, 1)))
-    beat = Beat(rng.uniform(0.7, 1.4) * np.arange(frames), rng.uniform(0.3, 0.45), rng.random())
+    beat = Beat(rng.uniform(0.7, 1.4) * np.arange(frames), rng.uniform(0.2, 0.32), rng.random())
     MOTIONS[motion](pose, beat)
     colours = _colours(rng)
     right, down, scale = _own_coordinates(pose, rng.uniform(0.28, 0.36), size)

@@ -22,7 +22,7 @@ from geonorm.datasets.video_index import user_cache
 from geonorm.datasets.video_lists import VideoSet
 
 FPS = 25
-_VERSION = 3
+_VERSION = 2
 _FOLDS = ("train", "val")
 _NUM_VIDEOS = {"train": 600, "val": 240}
 _COMPLETE = "complete.json"

@@ -89,12 +89,13 @@ class ResNet3D(nn.Module):
 def _build(
     stem_design: str, kinds: tuple[Kind, Kind, Kind, Kind], blocks: tuple[int, int, int, int],
     num_classes: int, norm: Norm, *, bottleneck: bool = False, nested: bool = True,
+    width: int = 64,
 ) -> ResNet3D:
     """Build any of the nets; the arguments are what differs between them."""
     modules = stem(stem_design, partial(norm_factory(norm, "stem"), place="stem"))
     channels = 64
     for number, (kind, depth) in enumerate(zip(kinds, blocks, strict=True), 1):
-        stage, planes = f"layer{number}", 32 * 2**number
+        stage, planes = f"layer{number}", width * 2 ** (number - 1)
         layer = nn.Sequential()
         for position in range(depth):
             stride = 2 if position == 0 and number > 1 else 1
@@ -168,7 +169,9 @@ def r2plus1d_18(
     return _with_weights(model, "r2plus1d_18", weights)
 
 
-def resnet3d(depth: int, num_classes: int = 400, norm: Norm = "instance") -> ResNet3D:
+def resnet3d(
+    depth: int, num_classes: int = 400, norm: Norm = "instance", width: int = 64
+) -> ResNet3D:
     """Build a 3D-ResNet of Hara, Kataoka and Satoh (CVPR 2018), parameters and keys theirs.
 
     A published file loads through `load_checkpoint(model, path)`.
@@ -177,12 +180,13 @@ def resnet3d(depth: int, num_classes: int = 400, norm: Norm = "instance") -> Res
         depth: 10, 18 or 34 (basic blocks), 50, 101, 152 or 200 (bottlenecks).
         num_classes: number of logits.
         norm: as in `r3d_18`.
+        width: channels of the stem, which each further stage doubles; 64 is the published one.
 
     Shape:
         (B, 3, T, H, W) -> (B, num_classes)
 
     Raises:
-        ValueError: for another depth, or an unknown norm or stage.
+        ValueError: for another depth, a width below 1, or an unknown norm or stage.
         TypeError: for any other kind of norm.
 
     Example:
@@ -192,9 +196,11 @@ def resnet3d(depth: int, num_classes: int = 400, norm: Norm = "instance") -> Res
     """
     if depth not in _HARA_BLOCKS:
         raise ValueError(f"depth must be one of {list(_HARA_BLOCKS)}; got {depth!r}")
+    if width < 1:
+        raise ValueError(f"width must be at least 1 channel; got {width}")
     return _build(
         "hara", ("3d", "3d", "3d", "3d"), _HARA_BLOCKS[depth], num_classes, norm,
-        bottleneck=depth >= 50, nested=False,
+        bottleneck=depth >= 50, nested=False, width=width,
     )
 
 

@@ -109,6 +109,14 @@ def test_counts_and_keys_of_haras_nets(depth):
     assert sorted(dict(batch.named_parameters())) == sorted(hara_keys(depth))
 
 
+def test_width_is_that_of_the_stem_and_doubles():
+    model = resnet3d(10, num_classes=5, width=8)
+    assert [model.conv1.out_channels, model.fc.in_features] == [8, 64]
+    assert model(torch.randn(1, 3, 8, 32, 32)).shape == (1, 5)
+    with pytest.raises(ValueError, match="width must be at least 1 channel; got 0"):
+        resnet3d(10, width=0)
+
+
 def test_norm_is_chosen_per_stage_and_inside_blocks():
     norm = {"stem": "none", "encoder": "batch", "layer4": "instance",
             "layer2": lambda channels: SpatioTemporalInstanceNorm(channels, axes="HW")}

@@ -21,7 +21,8 @@ class ActionModule(LightningModule):
     """A network that gives a clip a class; a video's scores are the mean over its clips.
 
     Args:
-        name: network: r3d_18, mc3_18, r2plus1d_18, or Hara's resnet3d_10, _18, _34, _50, ...
+        name: network: r3d_18, mc3_18, r2plus1d_18, or Hara's resnet3d_10, _18, _34, _50, ...;
+            resnet3d_slim is resnet3d_10 with half the channels.
         norm: norm of the network: a name, or a mapping from stage to name.
         input_norm: axes of an instance norm of the input, such as "T", which takes out what stands
             still, "HW", flicker, or "THW", a clip's light and contrast; none by default.
