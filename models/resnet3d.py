@@ -180,7 +180,8 @@ def resnet3d(
         depth: 10, 18 or 34 (basic blocks), 50, 101, 152 or 200 (bottlenecks).
         num_classes: number of logits.
         norm: as in `r3d_18`.
-        width: channels of the stem, which each further stage doubles; 64 is the published one.
+        width: planes of layer1, which each further stage doubles; 64 are published. The stem
+            always has 64 channels, as in Hara's wide nets.
 
     Shape:
         (B, 3, T, H, W) -> (B, num_classes)
@@ -197,7 +198,7 @@ def resnet3d(
     if depth not in _HARA_BLOCKS:
         raise ValueError(f"depth must be one of {list(_HARA_BLOCKS)}; got {depth!r}")
     if width < 1:
-        raise ValueError(f"width must be at least 1 channel; got {width}")
+        raise ValueError(f"width must be at least 1; got {width}")
     return _build(
         "hara", ("3d", "3d", "3d", "3d"), _HARA_BLOCKS[depth], num_classes, norm,
         bottleneck=depth >= 50, nested=False, width=width,

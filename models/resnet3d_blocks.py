@@ -146,20 +146,20 @@ def residual_block(
 
 
 def stem(
-    design: Literal["3d", "2+1d", "hara"], make_norm: Callable[[int], nn.Module], width: int = 64
+    design: Literal["3d", "2+1d", "hara"], make_norm: Callable[[int], nn.Module]
 ) -> "OrderedDict[str, nn.Module]":
-    """Return the modules before the first block, by name: clips of 3 channels to `width`."""
+    """Return the modules before the first block, by name: clips of 3 channels to 64."""
     if design == "hara":
-        norm, relu = norm_relu(make_norm, width)
+        norm, relu = norm_relu(make_norm, 64)
         return OrderedDict(
-            conv1=conv3d(3, width, (7, 7, 7), (1, 2, 2)), bn1=norm, relu=relu,
+            conv1=conv3d(3, 64, (7, 7, 7), (1, 2, 2)), bn1=norm, relu=relu,
             maxpool=nn.MaxPool3d(kernel_size=3, stride=2, padding=1),
         )
     if design == "3d":
         return OrderedDict(stem=nn.Sequential(
-            conv3d(3, width, (3, 7, 7), (1, 2, 2)), *norm_relu(make_norm, width)
+            conv3d(3, 64, (3, 7, 7), (1, 2, 2)), *norm_relu(make_norm, 64)
         ))
     return OrderedDict(stem=nn.Sequential(
         conv3d(3, 45, (1, 7, 7), (1, 2, 2)), *norm_relu(make_norm, 45),
-        conv3d(45, width, (3, 1, 1)), *norm_relu(make_norm, width),
+        conv3d(45, 64, (3, 1, 1)), *norm_relu(make_norm, 64),
     ))

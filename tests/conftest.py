@@ -55,6 +55,12 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     force_backend(None)
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Let no test depend on those before it through torch's generator."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def triton_device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """Run a test on the Triton kernels, interpreted on the CPU and compiled on a GPU."""

@@ -112,12 +112,12 @@ def test_a_style_loss_trains(kind):
         found = style_statistics(refill(x, leaf))
         return (found.mean - wanted.mean).square().mean() + (found.std - wanted.std).square().mean()
 
-    before = float(loss())
+    before = loss().item()
     for _ in range(100):
         optimizer.zero_grad()
         loss().backward()
         optimizer.step()
-    assert float(loss()) < 0.02 * before
+    assert loss().item() < 0.02 * before
 
 
 @pytest.mark.parametrize("kind", ["index", "4-D"])

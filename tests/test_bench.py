@@ -55,11 +55,11 @@ def test_ours_keeps_no_further_tensor(rows_file):
         if row["contender"] == "ours":
             kept = {"forward": 1, "forward+backward": 2}[row["work"]]  # output; one gradient
             excess = int(row["peak_bytes"]) - kept * int(row["input_bytes"])
-            assert 0 <= excess < 0.02 * int(row["input_bytes"])
+            assert 0 <= excess < 0.05 * int(row["input_bytes"])
 
 
 def test_figures_are_drawn_from_the_rows(rows_file, tmp_path):
-    done = bench("--plot", "--csv", rows_file, "--figures", tmp_path)
+    done = bench("--plot", tmp_path, "--csv", rows_file)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["bench_video.png"]
 

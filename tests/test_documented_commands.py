@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scan_writers import rows, write
-from test_train_action import QUICK, layout
+from test_action_configs import layout
+from test_train_action import QUICK
 from video_files import encode, numbered_film
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -130,6 +131,8 @@ def test_commands_of_the_training_tools(place, monkeypatch, tmp_path, command):
 )
 def test_commands_of_the_other_tools(place, command):
     tool, *words = command
+    if "--cuda" in words:  # half an hour of compiling; here only its options are read
+        words.append("--help")
     done = subprocess.run(
         [sys.executable, f"tools/{tool}.py", *words], cwd=place, capture_output=True, text=True,
         timeout=280, check=False,

@@ -109,11 +109,12 @@ def test_counts_and_keys_of_haras_nets(depth):
     assert sorted(dict(batch.named_parameters())) == sorted(hara_keys(depth))
 
 
-def test_width_is_that_of_the_stem_and_doubles():
+def test_width_is_that_of_the_first_stage_and_doubles():
     model = resnet3d(10, num_classes=5, width=8)
-    assert [model.conv1.out_channels, model.fc.in_features] == [8, 64]
+    assert [model.conv1.out_channels, model.layer1[0].conv1.out_channels] == [64, 8]
+    assert model.fc.in_features == 64
     assert model(torch.randn(1, 3, 8, 32, 32)).shape == (1, 5)
-    with pytest.raises(ValueError, match="width must be at least 1 channel; got 0"):
+    with pytest.raises(ValueError, match="width must be at least 1; got 0"):
         resnet3d(10, width=0)
 
 

@@ -192,7 +192,7 @@ def test_fine_tuning_leaves_a_backbone_of_rate_zero_as_it_was(trained, folders, 
         "fit", "--config", str(TOOLS / "configs" / "ucf101_three_clips.yaml"), *QUICK,
         "--data.root", str(folders), "--trainer.check_val_every_n_epoch=1", "--run_dir=out",
         "--model.weights", str(last), "--model.backbone_lr_factor=0",
-        "--model.norm", '{"default": "instance", "layer4": "none"}',
+        "--model.norm", '{"default": "instance", "layer3": "none", "layer4": "none"}',
     ])  # fmt: skip
     assert "left as they were 2: fc.weight, fc.bias" in capsys.readouterr().out
     before, after = weights(last), weights("out/checkpoints/last.ckpt")

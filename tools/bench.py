@@ -3,7 +3,7 @@
 
   python tools/bench.py                         every suite; some minutes each
   python tools/bench.py --suite sparse --only 100,000   the shapes whose name has that text
-  python tools/bench.py --plot                  draw the figures of the README from the CSV
+  python tools/bench.py --plot docs/figures     draw the CSV
 
 All contenders of a shape run in turn, round after round, so that what else the machine does hits
 them alike; the baseline runs twice under two names (A/A), and a shape where these two differ by
@@ -27,8 +27,7 @@ def bench(
     seconds: float = 4.0,
     threads: int | None = None,
     csv: Path = ROOT / "docs" / "benchmarks.csv",
-    plot: bool = False,
-    figures: Path = ROOT / "docs" / "figures",
+    plot: Path | None = None,
 ) -> int:
     """Run suites, print a table for each shape and append its rows to the CSV; or draw the CSV.
 
@@ -41,16 +40,15 @@ def bench(
         seconds: time for each table; more gives sharper percentiles.
         threads: of torch; its default otherwise.
         csv: where rows are appended.
-        plot: measure nothing, draw the figures of the README from the CSV.
-        figures: where to draw them.
+        plot: measure nothing, draw the CSV into this folder.
     """
     from benchmarks.environment import pin_allocator
 
     pin_allocator()
-    if plot:
+    if plot is not None:
         from benchmarks.plot import draw
 
-        for path in draw(csv, figures):
+        for path in draw(csv, plot):
             print(f"wrote {path}")
         return 0
     from benchmarks.run import run_suites

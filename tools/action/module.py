@@ -22,7 +22,7 @@ class ActionModule(LightningModule):
 
     Args:
         name: network: r3d_18, mc3_18, r2plus1d_18, or Hara's resnet3d_10, _18, _34, _50, ...;
-            resnet3d_slim is resnet3d_10 with half the channels.
+            resnet3d_slim is resnet3d_10 at half its width.
         norm: norm of the network: a name, or a mapping from stage to name.
         input_norm: axes of an instance norm of the input, such as "T", which takes out what stands
             still, "HW", flicker, or "THW", a clip's light and contrast; none by default.

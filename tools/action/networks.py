@@ -15,7 +15,7 @@ NETWORKS: dict[str, Callable[..., ResNet3D]] = {
 NETWORKS |= {
     f"resnet3d_{depth}": partial(resnet3d, depth) for depth in (10, 18, 34, 50, 101, 152, 200)
 }
-# A quarter of resnet3d_10's weights: for two cores and some minutes.
+# Half the width, a quarter of the weights: for two cores and some minutes.
 NETWORKS["resnet3d_slim"] = partial(resnet3d, 10, width=32)
 
 
