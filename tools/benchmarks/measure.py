@@ -1,5 +1,6 @@
 """Contenders timed in turn, with percentiles, an A/A check and the peak of their memory."""
 
+import random
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -84,10 +85,10 @@ def measure(contenders: list[Contender], baseline: str, seconds: float) -> Table
         entry.run()
         table.peaks[entry.name] = peak_bytes(entry.run)
     clock = _cuda_clock() if torch.cuda.is_available() else _cpu_clock
-    start, rounds = time.perf_counter(), 0
+    shuffler, start, rounds = random.Random(0), time.perf_counter(), 0
     while rounds < MIN_ROUNDS or time.perf_counter() - start < seconds:
-        for k in range(len(entries)):  # every round starts elsewhere: no one always follows another
-            entry = entries[(k + rounds) % len(entries)]
+        shuffler.shuffle(entries)  # what one leaves in the cache must not always meet the same next
+        for entry in entries:
             table.times[entry.name].append(clock(entry.run))
         rounds += 1
     return table
