@@ -45,7 +45,8 @@ mount -t sysfs -o ro sysfs "$folder/sys"
 mount --bind /dev "$folder/dev"
 mount -t tmpfs tmpfs "$folder/dev/shm"  # through which loaders pass batches
 for place in $(pip config list 2>/dev/null | grep -oE "(file://)?/[^' ]+" | sed 's#^file://##'); do
-    [ -d "$place" ] || continue  # an index on this machine's own disk
+    place=${place%/simple}       # an index, whose files lie beside it
+    [ -d "$place" ] || continue  # on this machine's own disk
     mkdir -p "$folder$place"
     mount --bind -o ro "$place" "$folder$place"
 done
