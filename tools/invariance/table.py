@@ -11,6 +11,14 @@ from torch import Tensor
 MOVES = 1e-2  # a control that changes by less than this shows nothing
 
 
+# How the figure shows a norm that must stay, a control, and what is looked at beside them.
+MARKS = {
+    "others": (".", "0.75", "other norms"),
+    "control": ("x", "tab:red", "controls, which must move"),
+    "stays": ("o", "tab:blue", "ours, which must stay"),
+}
+
+
 def change(before: Tensor, after: Tensor) -> float:
     """Return ‖after − before‖ / ‖before‖ in float64."""
     before, after = before.detach().double(), after.detach().double()
@@ -92,19 +100,22 @@ def draw(rows: list[Row], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     floor = 1e-9
-    columns = list(dict.fromkeys(name for row in rows for name in row.changes))
-    figure, axes = plt.subplots(figsize=(9, 0.28 * len(rows) + 1.6), layout="constrained")
-    for number, name in enumerate(columns):
-        places = [(max(row.changes[name], floor), i) for i, row in enumerate(rows)
-                  if row.changes.get(name) is not None]  # fmt: skip
-        marker = "o" if number == 0 else "x+1234^v"[(number - 1) % 8]
-        axes.plot(*zip(*places, strict=True), marker, label=name, markersize=7, clip_on=False)
+    kinds: dict[str, list[tuple[float, int]]] = {name: [] for name in MARKS}
+    for place, row in enumerate(rows):
+        for name, value in row.changes.items():
+            kind = "stays" if name in row.stays else "control" if name in row.moves else "others"
+            if value is not None:
+                kinds[kind].append((max(value, floor), place))
+    figure, axes = plt.subplots(figsize=(9, 0.24 * len(rows) + 1.6), layout="constrained")
+    for kind, (marker, color, label) in MARKS.items():
+        axes.plot(*zip(*kinds[kind], strict=True), marker, color=color, label=label, markersize=6,
+                  clip_on=False)  # fmt: skip
     axes.axvline(MOVES, color="0.6", linestyle=":", linewidth=1)
     axes.set(xscale="log", xlim=(floor, 10), ylim=(len(rows) - 0.5, -0.5),
              xlabel="relative change of the output (dotted: a control must lie to the right)")
     axes.set_yticks(range(len(rows)), [f"{row.level}: {row.pattern}" for row in rows], fontsize=7)
     axes.grid(axis="y", color="0.92")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=len(columns), frameon=False)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     plt.close(figure)
