@@ -105,9 +105,10 @@ def pip(*arguments: str | Path) -> list[str]:
 def build_settings(target: Target) -> list[str]:
     """Return pip's arguments for a build: in this environment, with the setup script's options."""
     # Any BLAS must be named: left to itself, the script imports numpy.distutils, which is gone.
-    options = ["--blas=openblas", "--cpu_only" if target.cuda is None else "--force_cuda"]
+    device = "--cpu_only" if target.cuda is None else "--force_cuda"
+    # In one setting: of two with one name, pip before 23.1 (Debian 12's) keeps the last alone.
     return ["--no-deps", "--no-build-isolation", "--no-cache-dir", "--use-pep517",
-            *(f"--config-settings=--global-option={option}" for option in options)]  # fmt: skip
+            f"--config-settings=--global-option=--blas=openblas {device}"]  # fmt: skip
 
 
 def fetch_source(scratch: Path, sdist: Path | None, runner: Runner) -> Path:
