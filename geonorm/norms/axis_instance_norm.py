@@ -1,15 +1,14 @@
 """Instance normalization of dense tensors over the axes that one names."""
 
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from geonorm.functional import Activation, axis_instance_norm
-from geonorm.norms.loading import adapt
+from geonorm.norms.affine import AffineNorm
 
 
-class AxisInstanceNorm(nn.Module):
+class AxisInstanceNorm(AffineNorm):
     """Take mean and variance over the named axes out of every instance and channel.
 
         y = (x − mean) / √(var + eps) · weight + bias
@@ -49,9 +48,6 @@ class AxisInstanceNorm(nn.Module):
     True
     """
 
-    weight: nn.Parameter | None
-    bias: nn.Parameter | None
-
     def __init__(
         self,
         num_features: int,
@@ -65,24 +61,13 @@ class AxisInstanceNorm(nn.Module):
         activation: Activation = "none",
         negative_slope: float = 0.01,
     ) -> None:
-        super().__init__()
+        super().__init__(num_features, eps, affine, device, dtype)
         _check_names(layout, axes)
-        self.num_features, self.layout, self.axes = num_features, layout, axes
-        self.eps, self.affine = eps, affine
+        self.layout, self.axes = layout, axes
         self.activation, self.negative_slope = activation, negative_slope
         kept = [letter for letter in layout if letter not in "BC"]
         self._order = [layout.index(letter) for letter in ["B", "C", *kept]]
         self._axes = [2 + kept.index(letter) for letter in axes]
-        for name in ("weight", "bias"):
-            empty = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype))
-            self.register_parameter(name, empty if affine else None)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Set the weight to one and the bias to zero."""
-        if self.weight is not None and self.bias is not None:
-            nn.init.ones_(self.weight)
-            nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x normalized, in its own shape, dtype and memory format."""
@@ -118,10 +103,6 @@ class AxisInstanceNorm(nn.Module):
             f"{self.num_features}, layout={self.layout!r}, axes={self.axes!r}, eps={self.eps}, "
             f"affine={self.affine}{tail}"
         )
-
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
-        adapt(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class SpatioTemporalInstanceNorm(AxisInstanceNorm):

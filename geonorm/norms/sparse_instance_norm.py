@@ -3,14 +3,14 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from geonorm.functional import Activation, normalize_rows
-from geonorm.norms.loading import adapt
+from geonorm.norms.affine import AffineNorm
 from geonorm.sparse import features_of, layout_of, with_features
 
 
-class SparseInstanceNorm(nn.Module):
+class SparseInstanceNorm(AffineNorm):
     """Normalize each channel over the rows of each instance of a sparse tensor.
 
         y = act((x − mean) / √(var + eps) · weight + bias)
@@ -46,9 +46,6 @@ class SparseInstanceNorm(nn.Module):
     True
     """
 
-    weight: nn.Parameter | None
-    bias: nn.Parameter | None
-
     def __init__(
         self,
         num_features: int,
@@ -60,19 +57,8 @@ class SparseInstanceNorm(nn.Module):
         activation: Activation = "none",
         negative_slope: float = 0.01,
     ) -> None:
-        super().__init__()
-        self.num_features, self.eps, self.affine = num_features, eps, affine
+        super().__init__(num_features, eps, affine, device, dtype)
         self.activation, self.negative_slope = activation, negative_slope
-        for name in ("weight", "bias"):
-            empty = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype))
-            self.register_parameter(name, empty if affine else None)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Set the weight to one and the bias to zero."""
-        if self.weight is not None and self.bias is not None:
-            nn.init.ones_(self.weight)
-            nn.init.zeros_(self.bias)
 
     def forward(
         self, x: Any, point_weights: Tensor | None = None, num_instances: int | None = None
@@ -100,8 +86,4 @@ class SparseInstanceNorm(nn.Module):
     def extra_repr(self) -> str:
         """Show what the constructor was given."""
         tail = "" if self.activation == "none" else f", activation={self.activation!r}"
-        return f"{self.num_features}, eps={self.eps}, affine={self.affine}{tail}"
-
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
-        adapt(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+        return super().extra_repr() + tail
