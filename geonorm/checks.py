@@ -123,14 +123,14 @@ def per_channel(
     """Return weight or bias in the statistics' dtype, (C,) or (B, C)."""
     if value is None:
         return None
-    shapes = ((rows.shape[1],), (instances, rows.shape[1]))
-    if tuple(value.shape) not in shapes:
+    dtype = statistics_dtype(rows)
+    if value.shape not in ((rows.shape[1],), (instances, rows.shape[1])):
         raise ValueError(
-            f"{name} must be (C,) = {shapes[0]} or (B, C) = {shapes[1]}; got {tuple(value.shape)}"
+            f"{name} must be (C,) = {(rows.shape[1],)} or (B, C) = {(instances, rows.shape[1])}; "
+            f"got {tuple(value.shape)}"
         )
     if value.device != rows.device:
         raise ValueError(f"{name} is on {value.device}, the features on {rows.device}; move one")
-    dtype = statistics_dtype(rows)
     if value.dtype not in (rows.dtype, dtype):
         raise TypeError(f"{name} must be {dtype} for {rows.dtype} features; got {value.dtype}")
     return value.to(dtype).contiguous()
@@ -138,7 +138,7 @@ def per_channel(
 
 def statistics_dtype(rows: Tensor) -> torch.dtype:
     """Return float64 for float64 rows and float32 for all others."""
-    return torch.promote_types(rows.dtype, torch.float32)
+    return torch.float64 if rows.dtype == torch.float64 else torch.float32
 
 
 def _check_vector(name: str, value: Tensor, rows: Tensor) -> None:

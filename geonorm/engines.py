@@ -136,11 +136,11 @@ def recognize(x: Any) -> Engine:
         TypeError: x has the attributes of none; says which were looked for and, where it has half
             of one's or more, which of those it lacks.
     """
-    lacking = {}
     for engine in ENGINES:
-        lacking[engine.name] = [name for name in engine.attributes if not hasattr(x, name)]
-        if not lacking[engine.name]:
+        if all(hasattr(x, name) for name in engine.attributes):
             return engine
+    lacking = {engine.name: [name for name in engine.attributes if not hasattr(x, name)]
+               for engine in ENGINES}
     looked_for = "; ".join(f"{engine.name} ({', '.join(engine.attributes)})" for engine in ENGINES)
     near = min(ENGINES, key=lambda engine: len(lacking[engine.name]) / len(engine.attributes))
     likely = 2 * len(lacking[near.name]) <= len(near.attributes)

@@ -1,15 +1,19 @@
 """Backends: what is present is said, what is missing is explained, and nothing falls back."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 import geonorm
 from geonorm.ops import backends as module
 
+ROOT = Path(__file__).resolve().parents[1]
 OTHER = "\n".join([
     "import sys, importlib.abc, importlib.machinery",
     "class Broken(importlib.abc.MetaPathFinder, importlib.abc.Loader):",
@@ -35,6 +39,12 @@ NO_CUDA = "\n".join([
     "import torch, geonorm",
     "print(geonorm.backends()['triton'])",
     "geonorm.force_backend('triton')",
+])
+
+
+WITHOUT_CPP = OTHER[: OTHER.index("import geonorm")] + "\n".join([
+    "import pytest",
+    "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', *sys.argv[1:]]))",
 ])
 
 
@@ -71,6 +81,26 @@ def test_an_extension_built_for_another_torch_is_explained():
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert "built for another Python or torch, install geonorm anew" in done.stdout
     assert "ValueError: backend 'cpp' is missing" in done.stderr
+
+
+def test_derivatives_without_the_extension():
+    """Their rule is then in Python; with the extension it is csrc/autograd.cpp's."""
+    tests = [f"tests/test_{op}_norm_autograd.py" for op in ("segment", "axis")]
+    done = subprocess.run([sys.executable, "-c", WITHOUT_CPP, *tests], cwd=ROOT,
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    passed, skipped = (int(re.search(rf"(\d+) {word}", done.stdout)[1])
+                       for word in ("passed", "skipped"))
+    assert passed >= 20
+    assert skipped >= 20  # what asks for the extension
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch.forward_ad calls it
+def test_forward_mode_is_refused_not_zero():
+    features, index = torch.randn(3, 2), torch.tensor([0, 0, 1])
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="jvp is not implemented"):
+        dual = forward_ad.make_dual(features, torch.ones(3, 2))
+        geonorm.functional.sparse_instance_norm(dual, index, 2)
 
 
 def test_where_triton_is_not_installed_that_is_the_reason():

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def bench(
-    suite: Literal["all", "sparse", "video", "train", "accuracy"] = "all",
+    suite: Literal["all", "sparse", "video", "passes", "train", "accuracy"] = "all",
     scans: Path | None = None,
     only: str = "",
     dtypes: list[Literal["float32", "bfloat16"]] | None = None,
@@ -32,8 +32,9 @@ def bench(
     """Run suites, print a table for each shape and append its rows to the CSV; or draw the CSV.
 
     Args:
-        suite: "sparse" (rows of MinkUNet34C and of other sizes), "video" (r3d_18), "train" (whole
-            steps of MinkUNet18 and r3d_18), "accuracy" (against float64), or "all" of these.
+        suite: "sparse" (rows of MinkUNet34C and of other sizes), "video" (r3d_18), "passes" (where
+            a norm's time goes), "train" (whole steps of MinkUNet18 and r3d_18, and where their
+            time goes), "accuracy" (against float64), or "all" of these.
         scans: a SemanticKITTI .bin file for the shapes of MinkUNet; a built-in scan by default.
         only: leave out shapes whose name does not contain this text.
         dtypes: of the features; both by default.
@@ -53,7 +54,7 @@ def bench(
         return 0
     from benchmarks.run import run_suites
 
-    names = ("accuracy", "sparse", "video", "train") if suite == "all" else (suite,)
+    names = ("accuracy", "sparse", "video", "passes", "train") if suite == "all" else (suite,)
     run_suites(names, scans, only, dtypes or ["float32", "bfloat16"], seconds, threads, csv)
     return 0
 

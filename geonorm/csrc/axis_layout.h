@@ -1,6 +1,7 @@
 // How the instances of a dense tensor lie in memory.
 #pragma once
 
+#include <ATen/ExpandUtils.h>
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
@@ -13,7 +14,8 @@ using at::Tensor;
 
 // The layout that at::empty_like gives a tensor of this one's sizes and strides.
 inline std::vector<int64_t> strides_like(const Tensor& x) {
-  return at::empty_like(x, x.options().device(at::kMeta)).strides().vec();
+  return x.is_non_overlapping_and_dense() ? x.strides().vec()
+                                          : at::infer_dense_strides(x.sizes(), x.strides());
 }
 
 inline bool same_layout(at::IntArrayRef sizes, at::IntArrayRef a, at::IntArrayRef b) {
@@ -25,21 +27,25 @@ inline bool same_layout(at::IntArrayRef sizes, at::IntArrayRef a, at::IntArrayRe
 
 // All sums of one multiple of each step, the last step fastest.
 inline Tensor lattice(const std::vector<std::pair<int64_t, int64_t>>& sizes_and_steps) {
-  Tensor sums = at::zeros({1}, at::kLong);
-  for (const auto& [size, step] : sizes_and_steps) {
-    sums = (sums.unsqueeze(1) + at::arange(size, at::kLong) * step).flatten();
+  int64_t count = 1, done = 1;
+  for (const auto& [size, step] : sizes_and_steps) count *= size;
+  Tensor result = at::empty({count}, at::kLong);
+  int64_t* sums = result.mutable_data_ptr<int64_t>();
+  sums[0] = 0;
+  for (auto axis = sizes_and_steps.rbegin(); axis != sizes_and_steps.rend(); ++axis) {
+    for (int64_t k = done; k < done * axis->first; ++k) sums[k] = sums[k - done] + axis->second;
+    done *= axis->first;
   }
-  return sums;
+  return result;
 }
 
 class AxisLayout {
  public:
   AxisLayout(const Tensor& x, at::IntArrayRef axes) : sizes_(x.sizes().vec()),
                                                       strides_(strides_like(x)) {
-    Tensor element = x;
-    for (const int64_t axis : axes) element = element.narrow(axis, 0, 1);
-    stats_sizes_ = element.sizes().vec();
-    stats_strides_ = strides_like(element);
+    stats_sizes_ = sizes_;
+    for (const int64_t axis : axes) stats_sizes_[axis] = 1;
+    stats_strides_ = strides_like(x.as_strided(stats_sizes_, x.strides()));
     for (int64_t d = 0; d < x.dim(); ++d) {
       if (sizes_[d] > 1) order_.push_back(d);
     }
@@ -50,8 +56,13 @@ class AxisLayout {
     while (outer_ > 0 && kept(order_[outer_ - 1]) == inner_kept_) {
       inner_size_ *= sizes_[order_[--outer_]];
     }
-    for (const int64_t d : order_) instances_ *= stats_sizes_[d];
+    ours_.assign(sizes_.size(), 1);
+    for (size_t k = order_.size(); k-- > 0;) {
+      ours_[order_[k]] = instances_;
+      instances_ *= stats_sizes_[order_[k]];
+    }
     if (inner_kept_) instances_ /= inner_size_;
+    in_order_ = same_layout(stats_sizes_, ours_, stats_strides_);
   }
 
   // Whether the fastest axes of memory are kept; memory is then rows of `inner_size` values whose
@@ -85,61 +96,53 @@ class AxisLayout {
     if (same_layout(sizes_, x.strides(), strides_)) return x;
     return at::empty_strided(sizes_, strides_, x.options()).copy_(x);
   }
-  Tensor flat(const Tensor& dense) const {
-    return dense.as_strided({dense.numel() / inner_size_, inner_size_}, {inner_size_, 1});
+  Tensor empty(const at::TensorOptions& options) const {
+    return at::empty_strided(sizes_, strides_, options);
   }
-  Tensor unflat(const Tensor& flat) const { return flat.as_strided(sizes_, strides_); }
+  int64_t rows() const {
+    int64_t count = 1;
+    for (size_t k = 0; k < outer_; ++k) count *= sizes_[order_[k]];
+    return count;
+  }
 
+  // Statistics are calculated in the order of instances, as memory has them, which is most often
+  // also that of the tensor they are returned in: `settled` returns that one.
   Tensor empty_stats(const at::TensorOptions& options) const {
-    return at::empty_strided(stats_sizes_, stats_strides_, options);
+    return at::empty_strided(stats_sizes_, in_order_ ? stats_strides_ : ours_, options);
   }
-  // Statistics from the order of instances to the tensor's axes, and back.
-  Tensor stats(const Tensor& flat) const {
-    const Tensor ours = flat.as_strided(stats_sizes_, flat_stats_strides());
-    if (same_layout(stats_sizes_, ours.strides(), stats_strides_)) {
-      return flat.as_strided(stats_sizes_, stats_strides_);
-    }
-    return at::empty_strided(stats_sizes_, stats_strides_, flat.options()).copy_(ours);
+  Tensor settled(const Tensor& stats) const {
+    if (in_order_) return stats;
+    return at::empty_strided(stats_sizes_, stats_strides_, stats.options()).copy_(stats);
   }
-  Tensor flat_stats(const Tensor& stats) const {
-    const auto shape = flat_stats_shape();
-    const auto ours = flat_stats_strides();
-    if (same_layout(stats_sizes_, stats.strides(), ours)) {
-      return stats.as_strided(shape, {shape[1], 1});
-    }
-    return at::empty_strided(stats_sizes_, ours, stats.options())
-        .copy_(stats)
-        .as_strided(shape, {shape[1], 1});
+  Tensor unsettled(const Tensor& stats) const {
+    if (same_layout(stats_sizes_, stats.strides(), ours_)) return stats;
+    return at::empty_strided(stats_sizes_, ours_, stats.options()).copy_(stats);
   }
-  // A parameter (C,) or (B, C) as flat statistics.
-  Tensor flat_parameter(const Tensor& parameter) const {
-    std::vector<int64_t> shape(sizes_.size(), 1);
-    shape[0] = parameter.dim() == 2 ? sizes_[0] : 1;
-    shape[1] = sizes_[1];
-    return flat_stats(parameter.reshape(shape).expand(stats_sizes_));
+
+  // A parameter (C,) or (B, C) in the order of statistics, and back: summed over the other axes.
+  Tensor spread(const Tensor& parameter) const {
+    return unsettled(parameter.reshape(parameter_shape(parameter)).expand(stats_sizes_));
   }
-  // The sum of statistics over all axes that the parameter has not.
-  Tensor parameter_gradient(const Tensor& flat, const Tensor& parameter) const {
-    std::vector<int64_t> axes;
-    for (int64_t d = parameter.dim() == 2 ? 2 : 0; d < int64_t(sizes_.size()); ++d) {
-      if (d != 1) axes.push_back(d);
-    }
-    return flat.as_strided(stats_sizes_, flat_stats_strides()).sum(axes);
+  Tensor gathered(const Tensor& stats, const Tensor& parameter) const {
+    return stats.sum_to_size(parameter_shape(parameter)).reshape(parameter.sizes());
+  }
+  // Whether statistic i belongs to element i of a parameter, counted round and round.
+  bool repeats(const Tensor& parameter) const {
+    size_t k = order_.size();
+    const auto next_is = [&](int64_t d) {
+      while (k > 0 && !kept(order_[k - 1])) --k;
+      return sizes_[d] == 1 || (k > 0 && order_[--k] == d);
+    };
+    return next_is(1) && (parameter.dim() == 1 || next_is(0));
   }
 
  private:
   bool kept(int64_t d) const { return stats_sizes_[d] == sizes_[d]; }
-  std::vector<int64_t> flat_stats_shape() const {
-    return {instances_, inner_kept_ ? inner_size_ : 1};
-  }
-  std::vector<int64_t> flat_stats_strides() const {
-    std::vector<int64_t> strides(sizes_.size(), 1);
-    int64_t step = 1;
-    for (size_t k = order_.size(); k-- > 0;) {
-      strides[order_[k]] = step;
-      step *= stats_sizes_[order_[k]];
-    }
-    return strides;
+  std::vector<int64_t> parameter_shape(const Tensor& parameter) const {
+    std::vector<int64_t> shape(sizes_.size(), 1);
+    shape[0] = parameter.dim() == 2 ? sizes_[0] : 1;
+    shape[1] = sizes_[1];
+    return shape;
   }
   Tensor offsets(bool kept_axes) const {
     std::vector<std::pair<int64_t, int64_t>> steps;
@@ -152,6 +155,8 @@ class AxisLayout {
 
   std::vector<int64_t> sizes_, strides_, stats_sizes_, stats_strides_;
   std::vector<int64_t> order_;  // axes longer than 1, slowest first
+  std::vector<int64_t> ours_;   // strides of statistics in the order of instances
+  bool in_order_;
   size_t outer_;                // how many of them come before the inner ones
   bool inner_kept_;
   int64_t inner_size_ = 1, instances_ = 1;

@@ -24,205 +24,261 @@ struct Cut {
     slices = runs.instances < threads ? std::min(threads, most) : 1;
     grain = std::max<int64_t>(1, kWorthAThread * slices / runs.size());
   }
+  Slice slice(const Runs& runs, int64_t s) const {
+    const auto edge = [&](int64_t k) {
+      return k == slices ? runs.size() : runs.size() * k / slices / 64 * 64;
+    };
+    return {runs.piece, runs.length, edge(s), edge(s + 1)};
+  }
 };
 
-// Runs first(i, slice, s) on every slice of every instance, then join(i), then second(i, slice).
-template <class First, class Join, class Second>
-void over_runs(const Runs& runs, const Cut& cut, First first, Join join, Second second) {
-  const auto slice = [&](int64_t s) {
-    return Slice{runs.piece, runs.length, runs.size() * s / cut.slices,
-                 runs.size() * (s + 1) / cut.slices};
-  };
+// What a pass over the runs needs; instance i has element i % period of the parameters.
+template <class T>
+struct Pass {
+  using A = Math<T>;
+  Runs runs;
+  Cut cut;
+  const T *grads, *x;
+  T* out;
+  Statistics<A> stats;
+  const A *weight, *bias;
+  int64_t period;
+  double share;  // of a value in its instance
+  double eps;
+  A slope;
+  A *grad_weight, *grad_bias;
+
+  bool past_cache() const {
+    return runs.instances * runs.size() * sizeof(T) > kCacheBytes &&
+           runs.length * sizeof(T) % 16 == 0 && reinterpret_cast<uintptr_t>(out) % 16 == 0;
+  }
+  GEONORM_INLINE Scalars<A> of(int64_t i, int64_t p) const {
+    return {stats.shift[i], stats.mean[i], stats.rstd[i], weight ? weight[p] : A(1),
+            bias ? bias[p] : A(0)};
+  }
+  GEONORM_INLINE void finish(int64_t i, const Moment& total) const {
+    stats.shift[i] = read<A, 1>(x + runs.base[i] + runs.piece[0]);
+    stats.mean[i] = total.mean - stats.shift[i];
+    stats.rstd[i] = 1 / std::sqrt(total.squares * share + eps);
+  }
+  GEONORM_INLINE void finish(int64_t i, const RunProducts& total) const {
+    grad_bias[i] = total.grads;
+    grad_weight[i] = total.products;
+  }
+};
+
+// The two halves of forward and of backward: what is summed, and what is written with the sums.
+template <bool large, Activation activation, class T>
+struct Forward : Pass<T> {
+  using Sum = Moment;
+  GEONORM_INLINE Sum sum(int64_t i, int64_t, Slice slice) const {
+    return run_moment(this->x + this->runs.base[i], slice);
+  }
+  static void merge(Sum& total, const Sum& other) { total.merge(other); }
+  GEONORM_INLINE void write(int64_t i, int64_t p, Slice slice) const {
+    const int64_t base = this->runs.base[i];
+    normalize_run<large, activation>(this->x + base, this->out + base, slice, this->of(i, p),
+                                     this->slope);
+  }
+};
+
+template <bool large, Activation activation, class T>
+struct Backward : Pass<T> {
+  using Sum = RunProducts;
+  GEONORM_INLINE Sum sum(int64_t i, int64_t p, Slice slice) const {
+    const int64_t base = this->runs.base[i];
+    return run_products<activation>(this->grads + base, this->x + base, slice, this->of(i, p),
+                                    this->slope);
+  }
+  static void merge(Sum& total, const Sum& other) {
+    total.grads += other.grads;
+    total.products += other.products;
+  }
+  GEONORM_INLINE void write(int64_t i, int64_t p, Slice slice) const {
+    const int64_t base = this->runs.base[i];
+    const auto at = this->of(i, p);
+    const auto gain = static_cast<Math<T>>(at.weight * this->share);
+    run_gradients<large, activation>(this->grads + base, this->x + base, this->out + base, slice,
+                                     at, gain * this->grad_bias[i], gain * this->grad_weight[i], this->slope);
+  }
+};
+
+// An instance at a time, which is still in the cache when it is written.
+template <class Work>
+GEONORM_CLONES void whole(const Work& work, int64_t begin, int64_t end) {
+  const Slice slice = work.cut.slice(work.runs, 0);
+  int64_t p = begin % work.period;
+  for (int64_t i = begin; i < end; ++i) {
+    work.finish(i, work.sum(i, p, slice));
+    work.write(i, p, slice);
+    if (++p == work.period) p = 0;
+  }
+}
+
+template <class Work>
+GEONORM_CLONES void sum_slice(const Work& work, int64_t i, int64_t s, typename Work::Sum& sum) {
+  sum = work.sum(i, i % work.period, work.cut.slice(work.runs, s));
+}
+
+template <class Work>
+GEONORM_CLONES void write_slice(const Work& work, int64_t i, int64_t s) {
+  work.write(i, i % work.period, work.cut.slice(work.runs, s));
+}
+
+template <class Work>
+void over_runs(const Work& work) {
+  const Cut& cut = work.cut;
   if (cut.slices == 1) {
-    at::parallel_for(0, runs.instances, cut.grain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        first(i, slice(0), 0);
-        join(i);
-        second(i, slice(0));
-      }
+    at::parallel_for(0, work.runs.instances, cut.grain, [&](int64_t begin, int64_t end) {
+      whole(work, begin, end);
+      fence();
     });
     return;
   }
-  for (int64_t i = 0; i < runs.instances; ++i) {
+  std::vector<typename Work::Sum> sums(cut.slices);
+  for (int64_t i = 0; i < work.runs.instances; ++i) {
     at::parallel_for(0, cut.slices, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t s = begin; s < end; ++s) first(i, slice(s), s);
+      for (int64_t s = begin; s < end; ++s) sum_slice(work, i, s, sums[s]);
     });
-    join(i);
+    for (int64_t s = 1; s < cut.slices; ++s) Work::merge(sums[0], sums[s]);
+    work.finish(i, sums[0]);
     at::parallel_for(0, cut.slices, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t s = begin; s < end; ++s) second(i, slice(s));
+      for (int64_t s = begin; s < end; ++s) write_slice(work, i, s);
+      fence();
     });
   }
 }
 
-// Addresses of flat statistics and parameters.
-template <class A>
-struct Stats {
-  const A *shift, *mean, *rstd, *weight, *bias;
-  Scalars<A> of(int64_t i) const {
-    return {shift[i], mean[i], rstd[i], weight ? weight[i] : A(1), bias ? bias[i] : A(0)};
-  }
-};
-
-template <class A>
-const A* address(const OptionalTensor& t) {
-  return t ? t->const_data_ptr<A>() : nullptr;
+template <template <bool, Activation, class> class Work, class T>
+void run(const Pass<T>& pass, std::string_view activation) {
+  with_activation(activation, [&](auto chosen) {
+    constexpr Activation tail = decltype(chosen)::value;
+    if (pass.past_cache()) return over_runs(Work<true, tail, T>{pass});
+    over_runs(Work<false, tail, T>{pass});
+  });
 }
 
-template <class T, Activation activation>
-void forward(const Runs& runs, const T* x, T* out, Math<T>* shift, Math<T>* mean, Math<T>* rstd,
-             const OptionalTensor& weight, const OptionalTensor& bias, double eps, Math<T> slope) {
+template <class T>
+Pass<T> pass_of(const AxisLayout& layout, const Tensor& bases, const Tensor& pieces,
+                const Tensor& x, Tensor& out, const OptionalTensor& weight,
+                const OptionalTensor& bias, double slope) {
   using A = Math<T>;
-  const Stats<A> stats{shift, mean, rstd, address<A>(weight), address<A>(bias)};
-  const Cut cut(runs);
-  std::vector<Moment> moments(runs.instances * cut.slices);
-  over_runs(
-      runs, cut,
-      [&](int64_t i, Slice slice, int64_t s) {
-        moments[i * cut.slices + s] = run_moment(x + runs.base[i], slice);
-      },
-      [&](int64_t i) {
-        Moment total;
-        for (int64_t s = 0; s < cut.slices; ++s) total.merge(moments[i * cut.slices + s]);
-        shift[i] = read<A, 1>(x + runs.base[i] + runs.piece[0]);
-        mean[i] = total.mean - shift[i];
-        rstd[i] = 1 / std::sqrt(total.squares / total.mass + eps);
-      },
-      [&](int64_t i, Slice slice) {
-        normalize_run<T, activation>(x + runs.base[i], out + runs.base[i], slice, stats.of(i),
-                                     slope);
-      });
+  const Runs runs{bases.const_data_ptr<int64_t>(), pieces.const_data_ptr<int64_t>(),
+                  bases.numel(), pieces.numel(), layout.inner_size()};
+  return {.runs = runs, .cut = Cut(runs), .grads = nullptr, .x = x.const_data_ptr<T>(),
+          .out = out.mutable_data_ptr<T>(), .stats = {},
+          .weight = weight ? weight->const_data_ptr<A>() : nullptr,
+          .bias = bias ? bias->const_data_ptr<A>() : nullptr,
+          .period = weight ? weight->numel() : bias ? bias->numel() : 1,
+          .share = 1.0 / runs.size(), .eps = 0,
+          .slope = static_cast<A>(slope), .grad_weight = nullptr, .grad_bias = nullptr};
 }
 
-template <class T, Activation activation>
-void backward(const Runs& runs, const T* grads, const T* x, T* out, const Stats<Math<T>>& stats,
-              Math<T>* sums, Math<T>* products, Math<T> slope) {
-  using A = Math<T>;
-  const Cut cut(runs);
-  std::vector<RunProducts> parts(runs.instances * cut.slices);
-  over_runs(
-      runs, cut,
-      [&](int64_t i, Slice slice, int64_t s) {
-        parts[i * cut.slices + s] = run_products<T, activation>(
-            grads + runs.base[i], x + runs.base[i], slice, stats.of(i), slope);
-      },
-      [&](int64_t i) {
-        RunProducts total;
-        for (int64_t s = 0; s < cut.slices; ++s) {
-          total.grads += parts[i * cut.slices + s].grads;
-          total.products += parts[i * cut.slices + s].products;
-        }
-        sums[i] = total.grads;
-        products[i] = total.products;
-      },
-      [&](int64_t i, Slice slice) {
-        const Scalars<A> at = stats.of(i);
-        const A mean = at.weight * sums[i] / runs.size();
-        const A along = at.weight * products[i] / runs.size();
-        run_gradients<T, activation>(grads + runs.base[i], x + runs.base[i], out + runs.base[i],
-                                     slice, at, mean, along, slope);
-      });
+// A parameter as the runs, or as the rows of segment_norm, take it; the other one tells its size.
+OptionalTensor for_runs(const AxisLayout& layout, const OptionalTensor& parameter,
+                        const OptionalTensor& other) {
+  if (!parameter) return parameter;
+  const bool alike = !other || other->dim() == parameter->dim();
+  return alike && layout.repeats(*parameter) ? *parameter : layout.spread(*parameter);
 }
 
-// A parameter as segment_norm's rows or flat statistics take it.
-OptionalTensor parameter_of(const AxisLayout& layout, const OptionalTensor& parameter) {
-  if (!parameter) return std::nullopt;
-  if (parameter->dim() == 1 && layout.inner_is_channels()) return parameter;
-  return layout.flat_parameter(*parameter);
+Parameter for_rows(const AxisLayout& layout, const OptionalTensor& parameter) {
+  if (!parameter || (parameter->dim() == 1 && layout.inner_is_channels())) return parameter;
+  Parameter spread;
+  spread.tensor = layout.spread(*parameter);
+  spread.per_instance = true;
+  return spread;
 }
 
-at::TensorOptions stats_options_of(const Tensor& x) {
-  return x.options().dtype(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+Batch rows_of(const AxisLayout& layout, const Tensor& x, const Tensor& owners) {
+  const int64_t channels = layout.inner_size();
+  return {x.const_data_ptr(), channels, layout.rows(), channels, owners.const_data_ptr<int64_t>(),
+          layout.instances(), channels};
 }
 
-Runs runs_of(const AxisLayout& layout, const Tensor& bases, const Tensor& pieces) {
-  return {bases.const_data_ptr<int64_t>(), pieces.const_data_ptr<int64_t>(), bases.numel(),
-          pieces.numel(), layout.inner_size()};
+template <class S>
+Statistics<void> pointers(S& shift, S& mean, S& rstd) {
+  return {shift.mutable_data_ptr(), mean.mutable_data_ptr(), rstd.mutable_data_ptr()};
 }
 
-Tensor gradient_of(const AxisLayout& layout, const Tensor& sums, const OptionalTensor& parameter,
+Tensor gradient_of(const AxisLayout& layout, const Tensor& each, const OptionalTensor& parameter,
                    const Tensor& x) {
-  if (!parameter) return at::empty({0}, x.options());
-  if (sums.dim() == 1) return sums;
-  return layout.parameter_gradient(sums, *parameter);
+  return parameter ? layout.gathered(each, *parameter) : at::empty({0}, x.options());
 }
 
 }  // namespace
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> axis_norm(
-    const Tensor& x_, at::IntArrayRef axes, const OptionalTensor& weight_,
-    const OptionalTensor& bias_, double eps, std::string_view activation, double negative_slope) {
-  // Outputs are views made here; were they known as such, autograd would forbid changing them in
-  // place, as nn.ReLU(inplace=True) does.
-  const at::AutoDispatchBelowADInplaceOrView untracked;
+    const Tensor& x_, at::IntArrayRef axes, const OptionalTensor& weight,
+    const OptionalTensor& bias, double eps, std::string_view activation, double negative_slope) {
   const AxisLayout layout(x_, axes);
-  if (x_.numel() == 0) {
-    const Tensor none = layout.empty_stats(stats_options_of(x_));
-    return {at::empty_like(x_), none, none.clone(), none.clone()};
+  const auto options = stats_options(x_);
+  Tensor out = layout.empty(x_.options()), shift = layout.empty_stats(options);
+  Tensor mean = layout.empty_stats(options), rstd = layout.empty_stats(options);
+  if (x_.numel() > 0) {
+    const Tensor x = layout.dense(x_);
+    if (layout.inner_kept()) {
+      normalize(x.scalar_type(), rows_of(layout, x, layout.owners()), Parameter(),
+                for_rows(layout, weight), for_rows(layout, bias), eps,
+                {activation, negative_slope}, out.mutable_data_ptr(), pointers(shift, mean, rstd));
+    } else {
+      const Tensor bases = layout.bases(), pieces = layout.pieces();
+      const auto gains = for_runs(layout, weight, bias);
+      const auto offsets = for_runs(layout, bias, weight);
+      AT_DISPATCH_FLOATING_TYPES_AND2(
+          at::kHalf, at::kBFloat16, x.scalar_type(), "axis_norm", [&] {
+            auto pass = pass_of<scalar_t>(layout, bases, pieces, x, out, gains, offsets,
+                                          negative_slope);
+            pass.stats = pointers(shift, mean, rstd).of<Math<scalar_t>>();
+            pass.eps = eps;
+            run<Forward>(pass, activation);
+          });
+    }
   }
-  const Tensor x = layout.dense(x_);
-  const auto weight = parameter_of(layout, weight_), bias = parameter_of(layout, bias_);
-  if (layout.inner_kept()) {
-    const auto [out, shift, mean, rstd] =
-        segment_norm(layout.flat(x), layout.owners(), layout.instances(), std::nullopt, weight,
-                     bias, layout.inner_size(), eps, activation, negative_slope);
-    return {layout.unflat(out), layout.stats(shift), layout.stats(mean), layout.stats(rstd)};
-  }
-  Tensor out = at::empty_like(x), shift = at::empty({layout.instances(), 1}, stats_options_of(x));
-  Tensor mean = at::empty_like(shift), rstd = at::empty_like(shift);
-  const Tensor bases = layout.bases(), pieces = layout.pieces();
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, x.scalar_type(), "axis_norm", [&] {
-        using A = Math<scalar_t>;
-        with_activation(activation, [&](auto chosen) {
-          forward<scalar_t, decltype(chosen)::value>(
-              runs_of(layout, bases, pieces), x.const_data_ptr<scalar_t>(),
-              out.mutable_data_ptr<scalar_t>(), shift.mutable_data_ptr<A>(),
-              mean.mutable_data_ptr<A>(), rstd.mutable_data_ptr<A>(), weight, bias, eps,
-              negative_slope);
-        });
-      });
-  return {layout.unflat(out), layout.stats(shift), layout.stats(mean), layout.stats(rstd)};
+  return {out, layout.settled(shift), layout.settled(mean), layout.settled(rstd)};
 }
 
 std::tuple<Tensor, Tensor, Tensor> axis_norm_backward(
     const Tensor& grad_, const Tensor& x_, const Tensor& shift_, const Tensor& mean_,
-    const Tensor& rstd_, at::IntArrayRef axes, const OptionalTensor& weight_,
-    const OptionalTensor& bias_, std::string_view activation, double negative_slope) {
-  const at::AutoDispatchBelowADInplaceOrView untracked;
+    const Tensor& rstd_, at::IntArrayRef axes, const OptionalTensor& weight,
+    const OptionalTensor& bias, std::string_view activation, double negative_slope) {
   const AxisLayout layout(x_, axes);
-  if (x_.numel() == 0) {
-    const auto zeros = [&](const OptionalTensor& parameter) {
-      return parameter ? at::zeros_like(*parameter) : at::empty({0}, x_.options());
-    };
-    return {at::empty_like(x_), zeros(weight_), zeros(bias_)};
+  const auto options = stats_options(x_);
+  Tensor out = layout.empty(x_.options());
+  Tensor sums = layout.empty_stats(options), products = layout.empty_stats(options);
+  if (x_.numel() > 0) {
+    const Tensor x = layout.dense(x_), grad = layout.dense(grad_.to(x.scalar_type()));
+    Tensor shift = layout.unsettled(shift_), mean = layout.unsettled(mean_);
+    Tensor rstd = layout.unsettled(rstd_);
+    const Statistics<void> stats = pointers(shift, mean, rstd);
+    if (layout.inner_kept()) {
+      const Tensor owners = layout.owners();
+      const Batch batch = rows_of(layout, x, owners);
+      gradients(x.scalar_type(), batch, grad.const_data_ptr(), batch.stride,
+                stats.of<const void>(), Parameter(), for_rows(layout, weight),
+                for_rows(layout, bias), {activation, negative_slope}, out.mutable_data_ptr(),
+                products.mutable_data_ptr(), sums.mutable_data_ptr());
+    } else {
+      const Tensor bases = layout.bases(), pieces = layout.pieces();
+      const auto gains = for_runs(layout, weight, bias);
+      const auto offsets = for_runs(layout, bias, weight);
+      AT_DISPATCH_FLOATING_TYPES_AND2(
+          at::kHalf, at::kBFloat16, x.scalar_type(), "axis_norm_backward", [&] {
+            using A = Math<scalar_t>;
+            auto pass = pass_of<scalar_t>(layout, bases, pieces, x, out, gains, offsets,
+                                          negative_slope);
+            pass.grads = grad.const_data_ptr<scalar_t>();
+            pass.stats = stats.of<A>();
+            pass.grad_weight = products.mutable_data_ptr<A>();
+            pass.grad_bias = sums.mutable_data_ptr<A>();
+            run<Backward>(pass, activation);
+          });
+    }
+  } else {
+    sums.zero_();
+    products.zero_();
   }
-  const Tensor x = layout.dense(x_), grad = layout.dense(grad_.to(x.scalar_type()));
-  const Tensor shift = layout.flat_stats(shift_), mean = layout.flat_stats(mean_);
-  const Tensor rstd = layout.flat_stats(rstd_);
-  const auto weight = parameter_of(layout, weight_), bias = parameter_of(layout, bias_);
-  if (layout.inner_kept()) {
-    const auto [out, products, sums] = segment_norm_backward(
-        layout.flat(grad), layout.flat(x), layout.owners(), shift, mean, rstd, std::nullopt, weight,
-        bias, layout.inner_size(), activation, negative_slope);
-    return {layout.unflat(out), gradient_of(layout, products, weight_, x),
-            gradient_of(layout, sums, bias_, x)};
-  }
-  Tensor out = at::empty_like(x), sums = at::empty_like(shift), products = at::empty_like(shift);
-  const Tensor bases = layout.bases(), pieces = layout.pieces();
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, x.scalar_type(), "axis_norm_backward", [&] {
-        using A = Math<scalar_t>;
-        const Stats<A> stats{shift.const_data_ptr<A>(), mean.const_data_ptr<A>(),
-                             rstd.const_data_ptr<A>(), address<A>(weight), address<A>(bias)};
-        with_activation(activation, [&](auto chosen) {
-          backward<scalar_t, decltype(chosen)::value>(
-              runs_of(layout, bases, pieces), grad.const_data_ptr<scalar_t>(),
-              x.const_data_ptr<scalar_t>(), out.mutable_data_ptr<scalar_t>(), stats,
-              sums.mutable_data_ptr<A>(), products.mutable_data_ptr<A>(), negative_slope);
-        });
-      });
-  return {layout.unflat(out), gradient_of(layout, products, weight_, x),
-          gradient_of(layout, sums, bias_, x)};
+  return {out, gradient_of(layout, products, weight, x_), gradient_of(layout, sums, bias, x_)};
 }
 
 }  // namespace geonorm

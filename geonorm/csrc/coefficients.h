@@ -3,6 +3,7 @@
 
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
+#include <c10/core/CPUAllocator.h>
 
 #include <optional>
 
@@ -15,15 +16,49 @@ namespace geonorm {
 using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-inline OptionalTensor contiguous(const OptionalTensor& t) {
-  return t ? OptionalTensor(t->contiguous()) : std::nullopt;
-}
+// A weight or bias, contiguous: of each channel, or of each channel of each instance.
+struct Parameter {
+  OptionalTensor tensor;
+  bool per_instance = false;
+
+  Parameter() = default;
+  Parameter(const OptionalTensor& t)
+      : tensor(t ? OptionalTensor(t->contiguous()) : std::nullopt),
+        per_instance(t && t->dim() == 2) {}
+  template <class A>
+  const A* data() const {
+    return tensor ? tensor->const_data_ptr<A>() : nullptr;
+  }
+};
+
+// Shift, mean and rstd, (instances, groups) each.
+template <class A>
+struct Statistics {
+  A *shift, *mean, *rstd;
+  template <class To>
+  Statistics<To> of() const {
+    return {static_cast<To*>(shift), static_cast<To*>(mean), static_cast<To*>(rstd)};
+  }
+};
 
 template <class T>
 struct Matrix {
   const T* data;
   int64_t stride, channels;
   GEONORM_INLINE const T* row(int64_t r) const { return data + r * stride; }
+};
+
+// Rows in memory, channels side by side, and the instance of each.
+struct Batch {
+  const void* rows;
+  int64_t stride, count, channels;
+  const int64_t* index;
+  int64_t instances, groups;
+
+  template <class T>
+  Matrix<T> matrix() const {
+    return {static_cast<const T*>(rows), stride, channels};
+  }
 };
 
 // Of one instance, one value per channel: y = (x − centre) · gain + offset, and for the gradient
@@ -47,29 +82,25 @@ struct Line {
 template <class A>
 class Lines {
  public:
-  Lines(const Tensor& shift_, const Tensor& mean_, const Tensor& rstd, const OptionalTensor& weight_,
-        const OptionalTensor& bias_, int64_t channels, bool with_gradient)
-      : channels_(channels), stride_((with_gradient ? 6 : 3) * channels),
-        width_(channels / shift_.size(1)),
-        memory_(at::empty({shift_.size(0), stride_}, rstd.options())),
-        values_(memory_.template mutable_data_ptr<A>()), rstd_(rstd.contiguous()) {
-    const Tensor shift = shift_.contiguous(), mean = mean_.contiguous();
-    const auto weight = contiguous(weight_), bias = contiguous(bias_);
-    const A *from = shift.const_data_ptr<A>(), *beyond = mean.const_data_ptr<A>();
-    const A *spread = rstd_.template const_data_ptr<A>();
-    const A* gains = weight ? weight->const_data_ptr<A>() : nullptr;
-    const A* offsets = bias ? bias->const_data_ptr<A>() : nullptr;
-    const int64_t groups = shift.size(1);
-    const int64_t gain_step = weight && weight->dim() == 2 ? channels : 0;
-    const int64_t offset_step = bias && bias->dim() == 2 ? channels : 0;
-    at::parallel_for(0, shift.size(0), kGrain / channels + 1, [&](int64_t begin, int64_t end) {
+  Lines(Statistics<const A> stats, const Batch& batch, const Parameter& weight,
+        const Parameter& bias, bool with_gradient)
+      : channels_(batch.channels), stride_((with_gradient ? 6 : 3) * channels_),
+        width_(channels_ / batch.groups), instances_(batch.instances),
+        memory_(c10::GetCPUAllocator()->allocate(instances_ * stride_ * sizeof(A))),
+        values_(static_cast<A*>(memory_.get())), rstd_(stats.rstd) {
+    const int64_t channels = channels_, groups = batch.groups;
+    const A *gains = weight.data<A>(), *offsets = bias.data<A>();
+    const int64_t gain_step = weight.per_instance ? channels : 0;
+    const int64_t offset_step = bias.per_instance ? channels : 0;
+    at::parallel_for(0, instances_, kGrain / channels + 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         A* line = values_ + i * stride_;
         for (int64_t c = 0; c < channels; ++c) {
           const int64_t s = i * groups + (width_ == 1 ? c : c / width_);
-          const A centre = from[s] + beyond[s], moved = centre - from[s];
-          const A excess = -((from[s] - (centre - moved)) + (beyond[s] - moved));
-          const A gain = spread[s] * (gains ? gains[i * gain_step + c] : A(1));
+          const A from = stats.shift[s], beyond = stats.mean[s];
+          const A centre = from + beyond, moved = centre - from;
+          const A excess = -((from - (centre - moved)) + (beyond - moved));
+          const A gain = stats.rstd[s] * (gains ? gains[i * gain_step + c] : A(1));
           line[c] = centre;
           line[channels + c] = gain;
           line[2 * channels + c] = excess * gain + (offsets ? offsets[i * offset_step + c] : A(0));
@@ -88,14 +119,13 @@ class Lines {
   // Turns Σg·(x − centre) of every channel into Σg·x̂, and fills in what the gradient takes off:
   // the means over a channel group of γg and, along x̂, of γg·x̂.
   void settle_gradient(const A* grads, A* products, const double* mass) {
-    const A* spread = rstd_.template const_data_ptr<A>();
     const int64_t groups = channels_ / width_;
-    at::parallel_for(0, memory_.size(0), kGrain / channels_ + 1, [&](int64_t begin, int64_t end) {
+    at::parallel_for(0, instances_, kGrain / channels_ + 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const A rows = mass[i] > 0 ? static_cast<A>(mass[i]) * width_ : A(1);
         for (int64_t g = 0; g < groups; ++g) {
           settle_group(values_ + i * stride_ + g * width_, grads + i * channels_ + g * width_,
-                       products + i * channels_ + g * width_, spread[i * groups + g], rows);
+                       products + i * channels_ + g * width_, rstd_[i * groups + g], rows);
         }
       }
     });
@@ -120,10 +150,10 @@ class Lines {
     }
   }
 
-  int64_t channels_, stride_, width_;
-  Tensor memory_;
+  int64_t channels_, stride_, width_, instances_;
+  at::DataPtr memory_;
   A* values_;
-  Tensor rstd_;
+  const A* rstd_;
 };
 
 }  // namespace geonorm

@@ -1,41 +1,60 @@
-// The Python module geonorm._C: importing it defines the operators of namespace geonorm_cpp.
+// The Python module geonorm._C: importing it gives the operators of namespace geonorm, which Python
+// defines, their CPU kernels; autograd.cpp adds the derivative rules.
 #include <Python.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
+
+#include <atomic>
 
 #include "axis_norm.h"
 #include "segment_norm.h"
 
-TORCH_LIBRARY(geonorm_cpp, m) {
-  m.def(
-      "segment_norm(Tensor rows, Tensor index, SymInt num_instances, Tensor? row_weights, "
-      "Tensor? weight, Tensor? bias, int groups, float eps, str activation, float negative_slope) "
-      "-> (Tensor out, Tensor shift, Tensor mean, Tensor rstd)");
-  m.def(
-      "segment_norm_backward(Tensor grad, Tensor rows, Tensor index, Tensor shift, Tensor mean, "
-      "Tensor rstd, Tensor? row_weights, Tensor? weight, Tensor? bias, int groups, "
-      "str activation, float negative_slope) "
-      "-> (Tensor grad_rows, Tensor grad_weight, Tensor grad_bias)");
-  m.def(
-      "segment_stats(Tensor rows, Tensor index, SymInt num_instances, Tensor? row_weights, "
-      "int groups) -> (Tensor mean, Tensor var)");
-  m.def(
-      "axis_norm(Tensor x, int[] axes, Tensor? weight, Tensor? bias, float eps, str activation, "
-      "float negative_slope) -> (Tensor out, Tensor shift, Tensor mean, Tensor rstd)");
-  m.def(
-      "axis_norm_backward(Tensor grad, Tensor x, Tensor shift, Tensor mean, Tensor rstd, "
-      "int[] axes, Tensor? weight, Tensor? bias, str activation, float negative_slope) "
-      "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)");
+namespace {
+
+std::atomic<bool> forced{false};  // another backend is to run on the CPU too
+
+// A kernel, or, where another backend is forced, the operator of its name that knows which.
+template <auto kernel, class Name>
+struct Choose;
+
+template <class R, class... Args, R (*kernel)(Args...), class Name>
+struct Choose<kernel, Name> {
+  static R run(Args... args) {
+    if (!forced.load(std::memory_order_relaxed)) return kernel(args...);
+    static const auto other =
+        c10::Dispatcher::singleton().findSchemaOrThrow(Name::value(), "").template typed<R(Args...)>();
+    return other.call(args...);
+  }
+};
+
+PyObject* force(PyObject*, PyObject* on) {
+  const int is_on = PyObject_IsTrue(on);
+  if (is_on < 0) return nullptr;
+  forced = is_on;
+  Py_RETURN_NONE;
 }
 
-TORCH_LIBRARY_IMPL(geonorm_cpp, CPU, m) {
-  m.impl("segment_norm", geonorm::segment_norm);
-  m.impl("segment_norm_backward", geonorm::segment_norm_backward);
-  m.impl("segment_stats", geonorm::segment_stats);
-  m.impl("axis_norm", geonorm::axis_norm);
-  m.impl("axis_norm_backward", geonorm::axis_norm_backward);
+PyMethodDef methods[] = {
+    {"force", force, METH_O, "Let the operators of namespace geonorm_forced run in our place."},
+    {nullptr, nullptr, 0, nullptr}};
+
+}  // namespace
+
+#define GEONORM_KERNEL(name)                                            \
+  struct name##_forced {                                                \
+    static const char* value() { return "geonorm_forced::" #name; }     \
+  };                                                                    \
+  m.impl(#name, Choose<&geonorm::name, name##_forced>::run)
+
+TORCH_LIBRARY_IMPL(geonorm, CPU, m) {
+  GEONORM_KERNEL(segment_norm);
+  GEONORM_KERNEL(segment_norm_backward);
+  GEONORM_KERNEL(segment_stats);
+  GEONORM_KERNEL(axis_norm);
+  GEONORM_KERNEL(axis_norm_backward);
 }
 
 PyMODINIT_FUNC PyInit__C() {
-  static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "geonorm._C", nullptr, -1, nullptr};
+  static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "geonorm._C", nullptr, -1, methods};
   return PyModule_Create(&definition);
 }

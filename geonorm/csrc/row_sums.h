@@ -16,8 +16,8 @@
 // range it meets. Either way the order of additions depends on the number of threads alone.
 #pragma once
 
-#include <ATen/Functions.h>
 #include <ATen/Parallel.h>
+#include <c10/core/CPUAllocator.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -68,8 +68,7 @@ class Slots {
   Slots(const Part& part, bool sorted, size_t bytes)
       : low_(part.low), high_(part.high), sorted_(sorted), bytes_((bytes + 63) / 64 * 64),
         slots_(sorted ? 3 : part.high - part.low + 1),
-        memory_(at::empty({int64_t(slots_.size() * bytes_)}, at::kByte)),
-        start_(static_cast<char*>(memory_.data_ptr())) {}
+        memory_(c10::GetCPUAllocator()->allocate(slots_.size() * bytes_)) {}
 
   int64_t find(int64_t instance) const {
     if (!sorted_) return instance - low_;
@@ -82,18 +81,15 @@ class Slots {
   int64_t size() const { return slots_.size(); }
   template <class A>
   A* block(int64_t k) const {
-    return reinterpret_cast<A*>(start_ + k * bytes_);
+    return reinterpret_cast<A*>(static_cast<char*>(memory_.get()) + k * bytes_);
   }
-  int64_t low() const { return low_; }
-  int64_t high() const { return high_; }
 
  private:
   int64_t low_, high_;
   bool sorted_;
   size_t bytes_;
   std::vector<Slot> slots_;
-  at::Tensor memory_;
-  char* start_;
+  at::DataPtr memory_;
 };
 
 GEONORM_CLONES inline void scan(Part& part, const int64_t* index) {
@@ -135,7 +131,8 @@ inline Partition partition(const int64_t* index, int64_t rows, int64_t instances
   for (int64_t t = 0; t < count; ++t) {
     result.parts.push_back({rows * t / count, rows * (t + 1) / count});
   }
-  at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+  constexpr int64_t kScan = 1 << 14;  // rows
+  at::parallel_for(0, count, kScan * count / rows + 1, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) scan(result.parts[t], index);
   });
   int64_t low = 0, high = -1;
@@ -202,7 +199,8 @@ void settle(std::vector<Sums>& sums, int64_t instance, size_t from) {
 
 // Streams every part through the sums that make(part) returns; each instance with rows is emitted.
 template <class Sums, class Make>
-void sum_rows(const Partition& partition, const int64_t* index, int64_t instances, Make make) {
+void sum_rows(const Partition& partition, const int64_t* index, int64_t instances,
+              int64_t channels, Make make) {
   const int64_t count = partition.parts.size();
   std::vector<Sums> sums;
   for (const Part& part : partition.parts) sums.push_back(make(part));
@@ -220,7 +218,8 @@ void sum_rows(const Partition& partition, const int64_t* index, int64_t instance
     }
     return;
   }
-  at::parallel_for(0, instances, 1, [&](int64_t begin, int64_t end) {
+  constexpr int64_t kSettle = 1 << 12;  // sums
+  at::parallel_for(0, instances, kSettle / channels + 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       for (int64_t t = 0; t < count; ++t) {
         if (sums[t].slots.holds(i)) {

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "coefficients.h"
+#include "segment_norm.h"
 
 namespace geonorm {
 
@@ -45,6 +45,10 @@ struct Moment {
 
   GEONORM_INLINE void merge(const Moment& other) {
     if (other.mass == 0) return;
+    if (mass == 0) {
+      *this = other;
+      return;
+    }
     const double apart = other.mean - mean, share = other.mass / (mass + other.mass);
     squares += other.squares + apart * apart * mass * share;
     mean += apart * share;
@@ -82,20 +86,28 @@ struct Lanes {
   }
 };
 
-// Centres every chunk on its own mean before squaring; what that mean is off by is taken out too.
+// Sums a chunk around the mean of what came before it, or of its own beginning where that is less
+// than an eighth of it; this bounds what the centring loses. What the centre is off by is taken out.
 template <class T>
-GEONORM_CLONES Moment run_moment(const T* x, Slice slice) {
+GEONORM_INLINE Moment run_moment(const T* x, Slice slice) {
   using A = Math<T>;
   Moment total;
   slice.over_chunks([&](int64_t offset, int64_t count) GEONORM_LAMBDA {
     const T* values = x + offset;
-    const A first = read<A, 1>(values);
-    Lanes<A> around;
-    over_channels<A, 4>(count, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
-      constexpr int W = decltype(w)::value, U = decltype(u)::value;
-      GEONORM_UNROLL for (int v = 0; v < U; ++v) around.add(v, read<A, W>(values + c + v * W) - first);
-    });
-    const A centre = first + around.total() / count;
+    const double share = 1.0 / count;
+    A centre = total.mean;
+    if (total.mass * 8 < count) {
+      const int64_t lead = std::min(count, std::max<int64_t>(64, count / 8));
+      const A first = read<A, 1>(values);
+      Lanes<A> around;
+      over_channels<A, 4>(lead, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
+        constexpr int W = decltype(w)::value, U = decltype(u)::value;
+        GEONORM_UNROLL for (int v = 0; v < U; ++v) {
+          around.add(v, read<A, W>(values + c + v * W) - first);
+        }
+      });
+      centre = first + around.total() * static_cast<A>(1.0 / lead);
+    }
     Lanes<A> sum, square;
     over_channels<A, 4>(count, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
       constexpr int W = decltype(w)::value, U = decltype(u)::value;
@@ -105,8 +117,8 @@ GEONORM_CLONES Moment run_moment(const T* x, Slice slice) {
         square.add(v, apart * apart);
       }
     });
-    const double off = sum.total(), squares = square.total() - off * off / count;
-    total.merge({double(count), centre + off / count, squares < 0 ? 0 : squares});
+    const double off = sum.total(), squares = square.total() - off * off * share;
+    total.merge({double(count), centre + off * share, squares < 0 ? 0 : squares});
   });
   return total;
 }
@@ -125,8 +137,13 @@ struct Scalars {
   }
 };
 
-template <class T, Activation activation>
-GEONORM_CLONES void normalize_run(const T* x, T* out, Slice slice, Scalars<Math<T>> at,
+template <bool past_cache, int W, class T, class V>
+GEONORM_INLINE void put(T* p, V v) {
+  store<W>(std::bool_constant<past_cache>{}, p, v);
+}
+
+template <bool past_cache, Activation activation, class T>
+GEONORM_INLINE void normalize_run(const T* x, T* out, Slice slice, Scalars<Math<T>> at,
                                   Math<T> slope) {
   using A = Math<T>;
   slice.over_chunks([&](int64_t offset, int64_t count) GEONORM_LAMBDA {
@@ -134,7 +151,8 @@ GEONORM_CLONES void normalize_run(const T* x, T* out, Slice slice, Scalars<Math<
       constexpr int W = decltype(w)::value, U = decltype(u)::value;
       GEONORM_UNROLL for (int v = 0; v < U; ++v) {
         const int64_t k = offset + c + v * W;
-        write<W>(out + k, activate<activation>(at.affine(at.xhat(read<A, W>(x + k))), slope));
+        const auto y = activate<activation>(at.affine(at.xhat(read<A, W>(x + k))), slope);
+        put<past_cache, W>(out + k, y);
       }
     });
   });
@@ -145,8 +163,8 @@ struct RunProducts {
   double grads = 0, products = 0;
 };
 
-template <class T, Activation activation>
-GEONORM_CLONES RunProducts run_products(const T* grads, const T* x, Slice slice,
+template <Activation activation, class T>
+GEONORM_INLINE RunProducts run_products(const T* grads, const T* x, Slice slice,
                                         Scalars<Math<T>> at, Math<T> slope) {
   using A = Math<T>;
   RunProducts total;
@@ -172,8 +190,8 @@ GEONORM_CLONES RunProducts run_products(const T* grads, const T* x, Slice slice,
 }
 
 // grad = (γg − mean(γg) − x̂ · mean(γg·x̂)) · rstd.
-template <class T, Activation activation>
-GEONORM_CLONES void run_gradients(const T* grads, const T* x, T* out, Slice slice,
+template <bool past_cache, Activation activation, class T>
+GEONORM_INLINE void run_gradients(const T* grads, const T* x, T* out, Slice slice,
                                   Scalars<Math<T>> at, Math<T> mean, Math<T> along,
                                   Math<T> slope) {
   using A = Math<T>;
@@ -187,7 +205,7 @@ GEONORM_CLONES void run_gradients(const T* grads, const T* x, T* out, Slice slic
         if constexpr (activation != Activation::none) {
           grad = deactivate<activation>(grad, at.affine(xhat), slope);
         }
-        write<W>(out + k, (grad * at.weight - (mean + xhat * along)) * at.rstd);
+        put<past_cache, W>(out + k, (grad * at.weight - (mean + xhat * along)) * at.rstd);
       }
     });
   });

@@ -7,41 +7,31 @@
 namespace geonorm {
 namespace {
 
-// Fills shift, mean and rstd, or, without a shift, the mean itself and the variance.
 template <class T, class A>
-void moments(const Partition& partition, const Tensor& rows, const Tensor& index,
-             const OptionalTensor& row_weights, Tensor* shift, Tensor& mean, Tensor& spread,
-             double eps) {
-  using M = Math<T>;
-  const MomentsOutput<M> out{shift ? shift->mutable_data_ptr<M>() : nullptr,
-                             mean.mutable_data_ptr<M>(), spread.mutable_data_ptr<M>(),
-                             mean.size(1), eps};
-  const M* weights = row_weights ? row_weights->const_data_ptr<M>() : nullptr;
-  const Matrix<T> x{rows.const_data_ptr<T>(), rows.stride(0), rows.size(1)};
-  sum_rows<Moments<T, A>>(partition, index.const_data_ptr<int64_t>(), mean.size(0),
-                          [&](const Part& part) {
-                            return Moments<T, A>(part, partition.sorted, x, weights, out);
-                          });
+void sum_moments(const Partition& partition, const Batch& batch, const Math<T>* weights,
+                 MomentsOutput<Math<T>> out) {
+  const auto rows = batch.matrix<T>();
+  sum_rows<Moments<T, A>>(
+      partition, batch.index, batch.instances, batch.channels,
+      [&](const Part& part) { return Moments<T, A>(part, partition.sorted, rows, weights, out); });
 }
 
-void statistics(const Partition& partition, const Tensor& rows, const Tensor& index,
-                const OptionalTensor& row_weights, Tensor* shift, Tensor& mean, Tensor& spread,
-                double eps) {
-  const auto weights = contiguous(row_weights);
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, rows.scalar_type(), "segment_norm", [&] {
-        // Weights may differ by any factor, so that only float64 keeps a chunk's digits.
-        if (weights) {
-          moments<scalar_t, double>(partition, rows, index, weights, shift, mean, spread, eps);
-        } else {
-          moments<scalar_t, Math<scalar_t>>(partition, rows, index, weights, shift, mean, spread,
-                                            eps);
-        }
-      });
+// Fills in the statistics of every instance that has rows.
+template <class T>
+void moments(const Partition& partition, const Batch& batch, const Parameter& row_weights,
+             MomentsOutput<Math<T>> out) {
+  const auto* weights = row_weights.data<Math<T>>();
+  // Weights may differ by any factor, so that only float64 keeps a chunk's digits.
+  if (weights) return sum_moments<T, double>(partition, batch, weights, out);
+  sum_moments<T, Math<T>>(partition, batch, weights, out);
+}
+
+Partition partition_of(const Batch& batch) {
+  return partition(batch.index, batch.count, batch.instances, batch.channels);
 }
 
 template <class T, Activation activation>
-GEONORM_CLONES void normalize(Matrix<T> rows, T* out, const int64_t* index,
+GEONORM_CLONES void write_rows(Matrix<T> rows, T* out, const int64_t* index,
                               const Lines<Math<T>>& lines, Math<T> slope, int64_t begin,
                               int64_t end, bool large) {
   using A = Math<T>;
@@ -59,6 +49,30 @@ GEONORM_CLONES void normalize(Matrix<T> rows, T* out, const int64_t* index,
 
 }  // namespace
 
+void normalize(at::ScalarType type, const Batch& batch, const Parameter& row_weights,
+               const Parameter& weight, const Parameter& bias, double eps, Tail tail, void* out,
+               Statistics<void> stats) {
+  const auto parts = partition_of(batch);
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, type, "segment_norm", [&] {
+    using A = Math<scalar_t>;
+    const int64_t size = batch.instances * batch.groups;
+    const Statistics<A> into = stats.of<A>();
+    std::fill_n(into.shift, size, A(0));
+    std::fill_n(into.mean, size, A(0));
+    std::fill_n(into.rstd, size, static_cast<A>(1 / std::sqrt(eps)));
+    moments<scalar_t>(parts, batch, row_weights,
+                      {into.shift, into.mean, into.rstd, batch.groups, eps});
+    const Lines<A> lines(into.of<const A>(), batch, weight, bias, false);
+    with_activation(tail.activation, [&](auto chosen) {
+      over_parts(parts, [&](int64_t begin, int64_t end) {
+        write_rows<scalar_t, decltype(chosen)::value>(
+            batch.matrix<scalar_t>(), static_cast<scalar_t*>(out), batch.index, lines, tail.slope,
+            begin, end, beyond_cache<scalar_t>(batch));
+      });
+    });
+  });
+}
+
 std::tuple<Tensor, Tensor, Tensor, Tensor> segment_norm(
     const Tensor& rows_, const Tensor& index_, int64_t instances, const OptionalTensor& row_weights,
     const OptionalTensor& weight, const OptionalTensor& bias, int64_t groups, double eps,
@@ -66,24 +80,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> segment_norm(
   const Tensor rows = as_rows(rows_), index = index_.contiguous();
   const auto options = stats_options(rows);
   Tensor out = at::empty(rows.sizes(), rows.options());
-  Tensor shift = at::zeros({instances, groups}, options), mean = at::zeros_like(shift);
-  Tensor rstd = at::full({instances, groups}, 1 / std::sqrt(eps), options);
-  if (rows.numel() == 0) return {out, shift, mean, rstd};
-  const auto parts =
-      partition(index.const_data_ptr<int64_t>(), rows.size(0), instances, rows.size(1));
-  statistics(parts, rows, index, row_weights, &shift, mean, rstd, eps);
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, rows.scalar_type(), "segment_norm", [&] {
-        const Lines<Math<scalar_t>> lines(shift, mean, rstd, weight, bias, rows.size(1), false);
-        const Matrix<scalar_t> x{rows.const_data_ptr<scalar_t>(), rows.stride(0), rows.size(1)};
-        with_activation(activation, [&](auto chosen) {
-          over_parts(parts, [&](int64_t begin, int64_t end) {
-            normalize<scalar_t, decltype(chosen)::value>(
-                x, out.mutable_data_ptr<scalar_t>(), index.const_data_ptr<int64_t>(),
-                lines, negative_slope, begin, end, beyond_cache(out));
-          });
-        });
-      });
+  if (rows.numel() == 0) {
+    const Tensor none = at::zeros({instances, groups}, options);
+    return {out, none, none.clone(), at::full({instances, groups}, 1 / std::sqrt(eps), options)};
+  }
+  Tensor shift = at::empty({instances, groups}, options), mean = at::empty_like(shift);
+  Tensor rstd = at::empty_like(shift);
+  normalize(rows.scalar_type(), batch_of(rows, index, instances, groups), row_weights, weight, bias,
+            eps, {activation, negative_slope}, out.mutable_data_ptr(),
+            {shift.mutable_data_ptr(), mean.mutable_data_ptr(), rstd.mutable_data_ptr()});
   return {out, shift, mean, rstd};
 }
 
@@ -92,11 +97,16 @@ std::tuple<Tensor, Tensor> segment_stats(const Tensor& rows_, const Tensor& inde
                                          int64_t groups) {
   const Tensor rows = as_rows(rows_), index = index_.contiguous();
   Tensor mean = at::zeros({instances, groups}, stats_options(rows)), var = at::zeros_like(mean);
-  if (rows.numel() > 0) {
-    const auto parts =
-        partition(index.const_data_ptr<int64_t>(), rows.size(0), instances, rows.size(1));
-    statistics(parts, rows, index, row_weights, nullptr, mean, var, 0);
-  }
+  if (rows.numel() == 0) return {mean, var};
+  const Batch batch = batch_of(rows, index, instances, groups);
+  const auto parts = partition_of(batch);
+  AT_DISPATCH_FLOATING_TYPES_AND2(
+      at::kHalf, at::kBFloat16, rows.scalar_type(), "segment_stats", [&] {
+        using A = Math<scalar_t>;
+        moments<scalar_t>(
+            parts, batch, row_weights,
+            {nullptr, mean.mutable_data_ptr<A>(), var.mutable_data_ptr<A>(), groups, 0});
+      });
   return {mean, var};
 }
 

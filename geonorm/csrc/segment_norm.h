@@ -13,13 +13,18 @@
 
 namespace geonorm {
 
-constexpr size_t kCacheBytes = 1 << 25;  // results beyond this are not found in a cache again
+constexpr size_t kCacheBytes = 1 << 21;  // results beyond this are stored past the cache
 
 // A matrix whose channels lie side by side; rows may be any distance apart.
 inline Tensor as_rows(const Tensor& x) { return x.size(1) > 1 && x.stride(1) != 1 ? x.contiguous() : x; }
 
-inline at::TensorOptions stats_options(const Tensor& rows) {
-  return rows.options().dtype(rows.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+inline at::TensorOptions stats_options(const Tensor& x) {
+  return x.options().dtype(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+}
+
+inline Batch batch_of(const Tensor& rows, const Tensor& index, int64_t instances, int64_t groups) {
+  return {rows.const_data_ptr(), rows.stride(0), rows.size(0), rows.size(1),
+          index.const_data_ptr<int64_t>(), instances, groups};
 }
 
 template <class F>
@@ -64,7 +69,26 @@ GEONORM_INLINE void store(P past_cache, T* p, V v) {
   }
 }
 
-inline bool beyond_cache(const Tensor& out) { return out.nbytes() > kCacheBytes; }
+template <class T>
+bool beyond_cache(const Batch& batch) {
+  return batch.count * batch.channels * sizeof(T) > kCacheBytes;
+}
+
+// What follows the norm.
+struct Tail {
+  std::string_view activation;
+  double slope;
+};
+
+// Normalizes a batch that has rows; out is contiguous, and every statistic is written.
+void normalize(at::ScalarType type, const Batch& batch, const Parameter& row_weights,
+               const Parameter& weight, const Parameter& bias, double eps, Tail tail, void* out,
+               Statistics<void> stats);
+
+// The gradients, of the parameters per instance: (instances, channels).
+void gradients(at::ScalarType type, const Batch& batch, const void* grad, int64_t grad_stride,
+               Statistics<const void> stats, const Parameter& row_weights, const Parameter& weight,
+               const Parameter& bias, Tail tail, void* out, void* grad_weight, void* grad_bias);
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> segment_norm(
     const Tensor& rows, const Tensor& index, int64_t instances, const OptionalTensor& row_weights,

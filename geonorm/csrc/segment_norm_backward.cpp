@@ -31,60 +31,78 @@ GEONORM_CLONES void row_gradients(Matrix<T> grads, Matrix<T> rows, T* out, const
   });
 }
 
-Tensor parameter_gradient(const Tensor& sums, const OptionalTensor& parameter, const Tensor& rows) {
-  if (!parameter) return at::empty({0}, rows.options());
-  return parameter->dim() == 2 ? sums : sums.sum(0);
-}
-
 template <class T, Activation activation>
-void backward(const Tensor& grad, const Tensor& rows, const Tensor& index, Lines<Math<T>>& lines,
-              const OptionalTensor& row_weights, double slope, Tensor& out, Tensor& sums,
-              Tensor& products) {
+void write_gradients(const Batch& batch, Matrix<T> grads, Statistics<const Math<T>> stats,
+                     const Parameter& row_weights, const Parameter& weight, const Parameter& bias,
+                     double slope, T* out, ProductsOutput<Math<T>> into) {
   using A = Math<T>;
-  const int64_t* owner = index.const_data_ptr<int64_t>();
-  const int64_t instances = sums.size(0), channels = rows.size(1);
-  const auto parts = partition(owner, rows.size(0), instances, channels);
-  const Matrix<T> g{grad.const_data_ptr<T>(), grad.stride(0), channels};
-  const Matrix<T> x{rows.const_data_ptr<T>(), rows.stride(0), channels};
-  const A* weights = row_weights ? row_weights->const_data_ptr<A>() : nullptr;
-  const Tensor mass = at::zeros({instances}, rows.options().dtype(at::kDouble));
-  const ProductsOutput<A> into{sums.mutable_data_ptr<A>(), products.mutable_data_ptr<A>(),
-                               mass.mutable_data_ptr<double>()};
   using Sums = Products<T, activation>;
-  sum_rows<Sums>(parts, owner, instances, [&](const Part& part) {
-    return Sums(part, parts.sorted, g, x, lines, weights, slope, into);
-  });
+  const auto parts = partition(batch.index, batch.count, batch.instances, batch.channels);
+  const auto rows = batch.matrix<T>();
+  const A* weights = row_weights.data<A>();
+  Lines<A> lines(stats, batch, weight, bias, true);
+  sum_rows<Sums>(
+      parts, batch.index, batch.instances, batch.channels, [&](const Part& part) {
+        return Sums(part, parts.sorted, grads, rows, lines, weights, slope, into);
+      });
   lines.settle_gradient(into.grads, into.products, into.mass);
   const auto finish = weights ? row_gradients<T, activation, true>
                               : row_gradients<T, activation, false>;
   over_parts(parts, [&](int64_t begin, int64_t end) {
-    finish(g, x, out.mutable_data_ptr<T>(), owner, lines, weights, slope, begin, end,
-           beyond_cache(out));
+    finish(grads, rows, out, batch.index, lines, weights, slope, begin, end,
+           beyond_cache<T>(batch));
   });
+}
+
+// From the gradient of each instance to that of the parameter.
+Tensor parameter_gradient(const Tensor& each, const OptionalTensor& parameter, const Tensor& rows) {
+  if (!parameter) return at::empty({0}, rows.options());
+  if (parameter->dim() == 2) return each;
+  return each.size(0) == 1 ? each.view({each.size(1)}) : each.sum(0);
 }
 
 }  // namespace
 
+void gradients(at::ScalarType type, const Batch& batch, const void* grad, int64_t grad_stride,
+               Statistics<const void> stats, const Parameter& row_weights, const Parameter& weight,
+               const Parameter& bias, Tail tail, void* out, void* grad_weight, void* grad_bias) {
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, type, "segment_norm_backward", [&] {
+    using A = Math<scalar_t>;
+    const int64_t size = batch.instances * batch.channels;
+    std::vector<double> mass(batch.instances);
+    const ProductsOutput<A> into{static_cast<A*>(grad_bias), static_cast<A*>(grad_weight),
+                                 mass.data()};
+    std::fill_n(into.grads, size, A(0));
+    std::fill_n(into.products, size, A(0));
+    const Matrix<scalar_t> grads{static_cast<const scalar_t*>(grad), grad_stride, batch.channels};
+    with_activation(tail.activation, [&](auto chosen) {
+      write_gradients<scalar_t, decltype(chosen)::value>(
+          batch, grads, stats.of<const A>(), row_weights, weight, bias, tail.slope,
+          static_cast<scalar_t*>(out), into);
+    });
+  });
+}
+
 std::tuple<Tensor, Tensor, Tensor> segment_norm_backward(
-    const Tensor& grad_, const Tensor& rows_, const Tensor& index_, const Tensor& shift,
-    const Tensor& mean, const Tensor& rstd, const OptionalTensor& row_weights_,
+    const Tensor& grad_, const Tensor& rows_, const Tensor& index_, const Tensor& shift_,
+    const Tensor& mean_, const Tensor& rstd_, const OptionalTensor& row_weights,
     const OptionalTensor& weight, const OptionalTensor& bias, int64_t groups,
     std::string_view activation, double negative_slope) {
   const Tensor grad = as_rows(grad_.to(rows_.scalar_type())), rows = as_rows(rows_);
-  const Tensor index = index_.contiguous();
-  const auto row_weights = contiguous(row_weights_);
+  const Tensor index = index_.contiguous(), shift = shift_.contiguous();
+  const Tensor mean = mean_.contiguous(), rstd = rstd_.contiguous();
   Tensor out = at::empty(rows.sizes(), rows.options());
-  Tensor sums = at::zeros({shift.size(0), rows.size(1)}, shift.options());
-  Tensor products = at::zeros_like(sums);
+  Tensor sums = at::empty({shift.size(0), rows.size(1)}, shift.options());
+  Tensor products = at::empty_like(sums);
   if (rows.numel() > 0) {
-    AT_DISPATCH_FLOATING_TYPES_AND2(
-        at::kHalf, at::kBFloat16, rows.scalar_type(), "segment_norm_backward", [&] {
-          Lines<Math<scalar_t>> lines(shift, mean, rstd, weight, bias, rows.size(1), true);
-          with_activation(activation, [&](auto chosen) {
-            backward<scalar_t, decltype(chosen)::value>(grad, rows, index, lines, row_weights,
-                                                        negative_slope, out, sums, products);
-          });
-        });
+    gradients(rows.scalar_type(), batch_of(rows, index, shift.size(0), groups),
+              grad.const_data_ptr(), grad.stride(0),
+              {shift.const_data_ptr(), mean.const_data_ptr(), rstd.const_data_ptr()}, row_weights,
+              weight, bias, {activation, negative_slope}, out.mutable_data_ptr(),
+              products.mutable_data_ptr(), sums.mutable_data_ptr());
+  } else {
+    sums.zero_();
+    products.zero_();
   }
   return {out, parameter_gradient(products, weight, rows), parameter_gradient(sums, bias, rows)};
 }

@@ -90,10 +90,13 @@ class AxisInstanceNorm(AffineNorm):
                 f"there is nothing to normalize along {empty[0]}: {tuple(x.shape)} has size 0 "
                 f"there; leave such inputs out"
             )
+        moved = self._order != sorted(self._order)
         out = axis_instance_norm(
-            batch.permute(self._order), axes=self._axes, weight=self.weight, bias=self.bias,
-            eps=self.eps, activation=self.activation, negative_slope=self.negative_slope,
-        ).permute([self._order.index(dim) for dim in range(batch.ndim)])
+            batch.permute(self._order) if moved else batch, axes=self._axes, weight=self.weight,
+            bias=self.bias, eps=self.eps, activation=self.activation,
+            negative_slope=self.negative_slope,
+        )
+        out = out.permute([self._order.index(dim) for dim in range(batch.ndim)]) if moved else out
         return out if x.ndim == len(self.layout) else out.squeeze(instance)
 
     def extra_repr(self) -> str:

@@ -20,11 +20,12 @@ class _State:
 
 
 _state = _State()
+_FORCED = torch.library.Library("geonorm_forced", "FRAGMENT")
 
 
 @cache
 def _missing_cpp() -> str | None:
-    """Load geonorm._C, which defines torch.ops.geonorm_cpp, or say why it cannot be loaded."""
+    """Load geonorm._C, the kernels of torch.ops.geonorm on the CPU, or say why it cannot be."""
     if importlib.util.find_spec("geonorm._C") is None:
         note = Path(__file__).parents[1] / "_C_missing.txt"  # setup.py's reason
         reason = note.read_text(encoding="utf-8").strip() if note.exists() else "it was not built"
@@ -68,6 +69,11 @@ def backends() -> dict[str, str]:
     return {name: missing() or PRESENT for name, missing in _MISSING.items()}
 
 
+def has_cpp() -> bool:
+    """Load the compiled kernels if they are there, and return whether they are."""
+    return _missing_cpp() is None
+
+
 def force_backend(name: str | None) -> None:
     """Run every op on one backend, "reference", "cpp" or "triton"; None chooses by device again.
 
@@ -79,6 +85,8 @@ def force_backend(name: str | None) -> None:
     if name is not None and (reason := _MISSING[name]()) is not None:
         raise ValueError(f"backend {name!r} is missing: {reason}")
     _state.forced = name
+    if has_cpp():
+        importlib.import_module("geonorm._C").force(name not in (None, "cpp"))
 
 
 def validate(on: bool) -> None:
@@ -114,24 +122,27 @@ def define(
 ) -> None:
     """Define operators in geonorm; at every call each asks which backend runs.
 
+    The compiled kernels of geonorm._C take their place on the CPU. Where another backend is forced
+    these call the operators of the same names in geonorm_forced, which ask again.
+
     Args:
         library: a fragment of the namespace geonorm.
-        schemas: one per operator; geonorm._C has the same ones in the namespace geonorm_cpp.
+        schemas: one per operator.
         plain: the reference of each.
         triton: the module, loaded when first needed, with functions of the operators' names.
     """
     for schema, function in zip(schemas, plain, strict=True):
         name = schema.partition("(")[0]
-        library.define(schema)
-        library.impl(name, _kernel(name, function, triton), "CompositeExplicitAutograd")
+        kernel = _kernel(name, function, triton)
+        # Where values are known, sizes are plain integers.
+        for to, text in ((library, schema), (_FORCED, schema.replace("SymInt", "int"))):
+            to.define(text)
+            to.impl(name, kernel, "CompositeExplicitAutograd")
 
 
 def _kernel(name: str, plain: Callable[..., Any], triton: str) -> Callable[..., Any]:
     def run(first: torch.Tensor, *rest: Any) -> Any:
-        backend = backend_for(first.device)
-        if backend == "cpp":
-            return getattr(torch.ops.geonorm_cpp, name).default(first, *rest)
-        if backend == "triton":
+        if backend_for(first.device) == "triton":
             return getattr(importlib.import_module(triton), name)(first, *rest)
         return plain(first, *rest)
 

@@ -38,6 +38,11 @@ def run_suites(
             show(rows)
             append(rows, csv)
             unresolved += not table.resolved
+            if suite == "train":
+                from benchmarks.passes import show_step
+
+                for step in contenders:
+                    show_step(workload.shape, step)
             del contenders
             gc.collect()
     print(f"\nrows appended to {csv}; {unresolved} tables unresolved (A/A outside 0.95 to 1.05)")
@@ -53,6 +58,10 @@ def _workloads(suite: str, scan: Path | None, dtypes: list[str]) -> Iterator[Wor
         from benchmarks import video
 
         return video.workloads(dtypes)
+    if suite == "passes":
+        from benchmarks import passes
+
+        return passes.workloads()
     from benchmarks import train
 
     return train.workloads(scan)

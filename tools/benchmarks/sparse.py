@@ -118,7 +118,7 @@ def stages() -> list[tuple[int, int]]:
     return sorted(found)
 
 
-def _tensor(batch: Tensor, features: Tensor) -> ME.SparseTensor:
+def sparse_tensor(batch: Tensor, features: Tensor) -> ME.SparseTensor:
     """Return a sparse tensor whose rows belong to these instances, in this order."""
     within = torch.empty_like(batch)
     order = batch.argsort(stable=True)
@@ -155,7 +155,7 @@ def _contenders(
         torch.randn(len(batch), channels, generator=generator).to(DEVICE, dtype) for _ in range(2)
     )
     features.requires_grad_()
-    x = _tensor(batch, features)
+    x = sparse_tensor(batch, features)
     ours = SparseInstanceNorm(channels, device=DEVICE)
     fused = SparseInstanceNorm(channels, device=DEVICE, activation="relu")
     batch_norm = nn.BatchNorm1d(channels, device=DEVICE)

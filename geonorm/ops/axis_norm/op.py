@@ -1,8 +1,7 @@
 """axis_norm and its backward as torch operators: schema, fakes, autograd.
 
 The schemas live here. The kernel registered for every device is a Python function that asks
-backends.backend_for: the reference runs here; geonorm._C, when built, defines operators of the same
-names and schemas in the namespace geonorm_cpp, which are called from here.
+backends.backend_for which one runs; geonorm._C, when built, registers its own for the CPU.
 Beyond the schema, a kernel may rely on:
 
 - x is (B, C, …) with at least 3 dimensions, B possibly 0; axes are distinct, ascending, 2 or more,
@@ -15,7 +14,7 @@ Beyond the schema, a kernel may rely on:
 - grad_weight and grad_bias are shaped as weight and bias; empty, shape (0,), where those are None.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from geonorm.ops.axis_norm import reference
 from geonorm.ops.axis_norm.backward import backward
-from geonorm.ops.backends import define
+from geonorm.ops.backends import define, has_cpp
 
 SCHEMAS = (
     "axis_norm(Tensor x, int[] axes, Tensor? weight, Tensor? bias, float eps, str activation, "
@@ -85,17 +84,34 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     x, weight, bias, *stats = ctx.saved_tensors
-    rule: Callable[..., Any] = torch.ops.geonorm.axis_norm_backward
-    if torch.is_grad_enabled():  # create_graph: the plain form, in which statistics depend on x
-        rule, stats = backward, reference.statistics(x, ctx.axes, ctx.eps)
-    grad_x, grad_weight, grad_bias = rule(grad, x, *stats, ctx.axes, weight, bias, *ctx.tail)
-    grad_weight = None if weight is None else grad_weight
-    grad_bias = None if bias is None else grad_bias
-    return grad_x, None, grad_weight, grad_bias, None, None, None
+    if torch.is_grad_enabled():  # create_graph
+        gradients = _backward_twice(grad, x, ctx.axes, weight, bias, ctx.eps, *ctx.tail)
+    else:
+        gradients = torch.ops.geonorm.axis_norm_backward(
+            grad, x, *stats, ctx.axes, weight, bias, *ctx.tail
+        )
+    grad_x, grad_weight, grad_bias = gradients
+    return (grad_x, None, None if weight is None else grad_weight,
+            None if bias is None else grad_bias, None, None, None)
+
+
+def _backward_twice(grad: Tensor, x: Tensor, axes: list[int], weight: Tensor | None,
+                    bias: Tensor | None, eps: float, activation: str, negative_slope: float
+                    ) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients in plain torch, where the statistics too depend on x."""
+    stats = reference.statistics(x, axes, eps)
+    return backward(grad, x, *stats, axes, weight, bias, activation, negative_slope)
 
 
 torch.library.register_fake("geonorm::axis_norm", _fake, lib=_LIBRARY)
 torch.library.register_fake("geonorm::axis_norm_backward", _fake_backward, lib=_LIBRARY)
-torch.library.register_autograd(
-    "geonorm::axis_norm", _backward, setup_context=_keep, lib=_LIBRARY
+_LIBRARY.define(
+    "axis_norm_backward_twice(Tensor grad, Tensor x, int[] axes, Tensor? weight, Tensor? bias, "
+    "float eps, str activation, float negative_slope) "
+    "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)"
 )
+_LIBRARY.impl("axis_norm_backward_twice", _backward_twice, "CompositeImplicitAutograd")
+if not has_cpp():  # csrc/autograd.cpp has the same rule, which costs less there
+    torch.library.register_autograd(
+        "geonorm::axis_norm", _backward, setup_context=_keep, lib=_LIBRARY
+    )

@@ -1,8 +1,7 @@
 """segment_norm, its backward and segment_stats as torch operators: schema, fakes, autograd.
 
 The schemas live here. The kernel registered for every device is a Python function that asks
-backends.backend_for: the reference runs here; geonorm._C, when built, defines operators of the same
-names and schemas in the namespace geonorm_cpp, which are called from here (a few microseconds).
+backends.backend_for which one runs; geonorm._C, when built, registers its own for the CPU.
 Beyond the schema, a kernel may rely on:
 
 - index is int64; row_weights, weight and bias have the statistics' dtype, float32 or, for float64
@@ -14,13 +13,12 @@ Beyond the schema, a kernel may rely on:
 - it must raise IndexError, or skip the row, where index lies outside [0, num_instances).
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from geonorm.ops.backends import define
+from geonorm.ops.backends import define, has_cpp
 from geonorm.ops.segment_norm import reference
 from geonorm.ops.segment_norm.backward import backward
 
@@ -84,17 +82,28 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     rows, index, *stats, row_weights, weight, bias = ctx.saved_tensors
-    rule: Callable[..., Any] = torch.ops.geonorm.segment_norm_backward
-    if torch.is_grad_enabled():  # create_graph: the plain form, statistics depending on the rows
-        groups, rule = ctx.options[0], backward
-        shift, mean, var = reference.statistics(rows, index, len(stats[0]), row_weights, groups)
-        stats = [shift, mean, (var + ctx.eps).rsqrt()]
-    grad_rows, grad_weight, grad_bias = rule(
-        grad, rows, index, *stats, row_weights, weight, bias, *ctx.options
-    )
-    grad_weight = None if weight is None else grad_weight
-    grad_bias = None if bias is None else grad_bias
-    return grad_rows, None, None, None, grad_weight, grad_bias, None, None, None, None
+    parameters, (groups, *tail) = (row_weights, weight, bias), ctx.options
+    if torch.is_grad_enabled():  # create_graph
+        gradients = _backward_twice(
+            grad, rows, index, len(stats[0]), *parameters, groups, ctx.eps, *tail
+        )
+    else:
+        gradients = torch.ops.geonorm.segment_norm_backward(
+            grad, rows, index, *stats, *parameters, groups, *tail
+        )
+    grad_rows, grad_weight, grad_bias = gradients
+    return (grad_rows, None, None, None, None if weight is None else grad_weight,
+            None if bias is None else grad_bias, None, None, None, None)
+
+
+def _backward_twice(grad: Tensor, rows: Tensor, index: Tensor, num_instances: int,
+                    row_weights: Tensor | None, weight: Tensor | None, bias: Tensor | None,
+                    groups: int, eps: float, activation: str, negative_slope: float
+                    ) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients in plain torch, where the statistics too depend on the rows."""
+    shift, mean, var = reference.statistics(rows, index, num_instances, row_weights, groups)
+    return backward(grad, rows, index, shift, mean, (var + eps).rsqrt(), row_weights, weight, bias,
+                    groups, activation, negative_slope)
 
 
 def _keep_stats(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -114,9 +123,16 @@ def _stats_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
 torch.library.register_fake("geonorm::segment_norm", _fake, lib=_LIBRARY)
 torch.library.register_fake("geonorm::segment_norm_backward", _fake_backward, lib=_LIBRARY)
 torch.library.register_fake("geonorm::segment_stats", _fake_stats, lib=_LIBRARY)
-torch.library.register_autograd(
-    "geonorm::segment_norm", _backward, setup_context=_keep, lib=_LIBRARY
+_LIBRARY.define(
+    "segment_norm_backward_twice(Tensor grad, Tensor rows, Tensor index, SymInt num_instances, "
+    "Tensor? row_weights, Tensor? weight, Tensor? bias, int groups, float eps, str activation, "
+    "float negative_slope) -> (Tensor grad_rows, Tensor grad_weight, Tensor grad_bias)"
 )
+_LIBRARY.impl("segment_norm_backward_twice", _backward_twice, "CompositeImplicitAutograd")
+if not has_cpp():  # csrc/autograd.cpp has the same rule, which costs less there
+    torch.library.register_autograd(
+        "geonorm::segment_norm", _backward, setup_context=_keep, lib=_LIBRARY
+    )
 torch.library.register_autograd(
     "geonorm::segment_stats", _stats_backward, setup_context=_keep_stats, lib=_LIBRARY
 )
