@@ -1,6 +1,7 @@
 // How the instances of a dense tensor lie in memory.
 #pragma once
 
+#include <ATen/Dispatch.h>
 #include <ATen/ExpandUtils.h>
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
@@ -124,7 +125,21 @@ class AxisLayout {
     return unsettled(parameter.reshape(parameter_shape(parameter)).expand(stats_sizes_));
   }
   Tensor gathered(const Tensor& stats, const Tensor& parameter) const {
-    return stats.sum_to_size(parameter_shape(parameter)).reshape(parameter.sizes());
+    if (!repeats(parameter)) {
+      return stats.sum_to_size(parameter_shape(parameter)).reshape(parameter.sizes());
+    }
+    Tensor result = at::empty(parameter.sizes(), stats.options());
+    const int64_t period = parameter.numel(), count = stats.numel();
+    AT_DISPATCH_FLOATING_TYPES(stats.scalar_type(), "axis_norm_backward", [&] {
+      const scalar_t* each = stats.const_data_ptr<scalar_t>();
+      scalar_t* into = result.mutable_data_ptr<scalar_t>();
+      for (int64_t p = 0; p < period; ++p) {
+        double sum = 0;
+        for (int64_t i = p; i < count; i += period) sum += each[i];
+        into[p] = sum;
+      }
+    });
+    return result;
   }
   // Whether statistic i belongs to element i of a parameter, counted round and round.
   bool repeats(const Tensor& parameter) const {

@@ -49,7 +49,8 @@ struct Pass {
   A *grad_weight, *grad_bias;
 
   bool past_cache() const {
-    return runs.instances * runs.size() * sizeof(T) > kCacheBytes &&
+    constexpr size_t kOuterCacheBytes = 1 << 24;  // in the inner cache is the instance itself
+    return runs.instances * runs.size() * sizeof(T) > kOuterCacheBytes &&
            runs.length * sizeof(T) % 16 == 0 && reinterpret_cast<uintptr_t>(out) % 16 == 0;
   }
   GEONORM_INLINE Scalars<A> of(int64_t i, int64_t p) const {

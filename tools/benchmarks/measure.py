@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 MIN_ROUNDS = 5
+MOST_SAT_OUT = 8  # a slow contender runs in every eighth round at least
 AGAIN = " again"  # the baseline's second name
 RESOLVED = (0.95, 1.05)
 
@@ -77,19 +78,28 @@ def forward_backward(
 
 
 def measure(contenders: list[Contender], baseline: str, seconds: float) -> Table:
-    """Time contenders in turn until the time is spent; the baseline takes part twice."""
+    """Time contenders in turn until the time is spent; the baseline takes part twice.
+
+    Those much slower than the baseline sit rounds out, so that the others get more of them.
+    """
     twin = next(c for c in contenders if c.name == baseline)
     entries = [*contenders, Contender(baseline + AGAIN, twin.run, twin.units)]
     table = Table(baseline, {entry.name: [] for entry in entries})
+    clock = _cuda_clock() if torch.cuda.is_available() else _cpu_clock
+    first = {}
     for entry in entries:  # the first call allocates and compiles
         entry.run()
         table.peaks[entry.name] = peak_bytes(entry.run)
-    clock = _cuda_clock() if torch.cuda.is_available() else _cpu_clock
+        first[entry.name] = clock(entry.run)
+    turn = {name: min(MOST_SAT_OUT, max(1, int(spent / first[baseline] / 2)))
+            for name, spent in first.items()}  # fmt: skip
     shuffler, start, rounds = random.Random(0), time.perf_counter(), 0
-    while rounds < MIN_ROUNDS or time.perf_counter() - start < seconds:
+    least = MIN_ROUNDS * max(turn.values())
+    while rounds < least or time.perf_counter() - start < seconds:
         shuffler.shuffle(entries)  # what one leaves in the cache must not always meet the same next
         for entry in entries:
-            table.times[entry.name].append(clock(entry.run))
+            if rounds % turn[entry.name] == 0:
+                table.times[entry.name].append(clock(entry.run))
         rounds += 1
     return table
 
