@@ -16,7 +16,7 @@ from geonorm.models import MinkUNet18, r3d_18
 
 BASELINE = "batch"
 CLIPS = (2, 3, 16, 112, 112)
-SCANS, VOXEL_SIZE = 2, 0.1
+SCANS, VOXEL_SIZE = 2, 0.4
 
 
 def workloads(scan: Path | None) -> Iterator[Workload]:
