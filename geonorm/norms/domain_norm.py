@@ -55,7 +55,7 @@ def set_domain(model: nn.Module, domain: Domain | None) -> int:
     """Tell every domain norm of a model where its next inputs come from; return how many there are.
 
     Args:
-        model: holds `DomainBatchNorm`s and `DomainInstanceNorm`s anywhere.
+        model: holds a `DomainBatchNorm` or a `DomainInstanceNorm` or several, anywhere.
         domain: one id, or one for each instance of the batch; None forgets it.
 
     Raises:
