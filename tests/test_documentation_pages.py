@@ -7,10 +7,20 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from documentation.pages import run_page
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = [DOCS / "index.md", *sorted(DOCS.glob("norms/*.md")), *sorted(DOCS.glob("tutorials/*.md"))]
+
+
+@pytest.fixture(autouse=True)
+def outspoken():
+    """Let torch say at every page what it says once in a process, as a reader would see it."""
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    yield
+    torch.set_warn_always(before)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
