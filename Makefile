@@ -20,8 +20,9 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
+# From the beginning each time: a page that is not read again does not warn again.
 docs: $(READY)
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs build/docs
 	@echo "open build/docs/index.html"
 
 lint: $(READY)

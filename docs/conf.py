@@ -1,4 +1,4 @@
-"""How Sphinx builds the documentation site: `make docs`; it needs no network to build or to read."""
+"""How Sphinx builds the documentation site; neither building nor reading it needs a network."""
 
 import re
 from typing import Any
@@ -12,16 +12,18 @@ from sphinx.util import logging
 import geonorm
 
 project = "geonorm"
-author = "the geonorm project"
-copyright = "the geonorm project, MIT licence"
+author = "the geonorm authors"
+copyright = "the geonorm authors, MIT licence"
 version = release = geonorm.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["figures"]
+exclude_patterns = ["figures", "static"]
 html_theme = "furo"
 html_title = f"geonorm {release}"
 html_math_renderer = "mathml"
 html_copy_source = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 pygments_style = "friendly"
 
 myst_enable_extensions = ["dollarmath"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from documentation.pages import run_page
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

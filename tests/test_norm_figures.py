@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import documentation.dependence as drawn
 import draw_norms
 import pytest
 import torch
-from documentation.drawing import WIDTH, draw, size
 
+import documentation.dependence as drawn
 import geonorm
+from documentation.drawing import WIDTH, draw, size
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "figures" / "norms"
 INDEX, DOMAIN = torch.tensor(drawn.SCANS), torch.tensor(drawn.DOMAINS)
@@ -54,7 +54,7 @@ LAWS = {
 def near_rows():
     """Return which rows are voxels of the chosen one's instance that two windows lead to."""
     place = torch.tensor(drawn.PLACE_OF_ROW)
-    mine = INDEX == INDEX[drawn.ROW]
+    mine = INDEX[drawn.ROW] == INDEX
     window = (((place[:, None] - place[None]).abs() <= 1) & mine[:, None] & mine[None]).long()
     return (window @ window)[drawn.ROW] > 0
 

@@ -18,7 +18,7 @@ from geonorm.sparse import features_of
 INSTANCES, CHANNELS, FRAMES, PLACES = 3, 4, 5, (2, 4)
 CLIPS = (INSTANCES, CHANNELS, FRAMES, *PLACES)  # (B, C, T, H, W)
 IMAGES = (INSTANCES, CHANNELS, FRAMES, 8)  # (B, C, H, W), of as many places
-AXES = {5: "Clips: each block has the frames downwards and the places H×W of a frame across.",
+AXES = {5: "Clips: each block has the frames downwards and the places of a frame, H and W, across.",
         4: "Images: each block has H downwards and W across."}  # fmt: skip
 SCANS = [0, 1, 2, 1, 0, 2, 1, 1, 0, 2, 0, 1]  # the instance of each row
 PLACE_OF_ROW = [1, 4, 2, 0, 3, 7, 5, 7, 2, 6, 6, 3]  # on a line, for norms with a window
