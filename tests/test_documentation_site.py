@@ -4,16 +4,20 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib import import_module
+import tomllib
+from importlib import import_module, metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import geonorm
 
 pytest.importorskip("sphinx", reason="pip install 'geonorm[docs]'")
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
 NORMS = sorted(name for name in geonorm.__all__ if name.endswith("Norm"))
 MODULES = ("geonorm", "geonorm.models", "geonorm.datasets")
 
@@ -93,6 +97,26 @@ def test_formulas_of_docstrings_stay_as_they_are(site):
     shown = re.sub(r"<[^>]*>", "", built)
     assert "z / (eps + pool(|z|ⁿ))^(1/n) · weight + bias" in shown
     assert len(re.findall(r'highlight-text notranslate', built)) >= len(NORMS)
+
+
+def test_continuous_integration_builds_it_and_takes_warnings_for_errors():
+    assert "make docs" in (ROOT / ".ci" / "run").read_text().splitlines()
+    assert "--fresh-env --fail-on-warning" in (ROOT / "Makefile").read_text()
+
+
+def test_every_package_that_it_needs_is_pinned():
+    pins = (ROOT / "constraints.txt").read_text().split()
+    pinned = {canonicalize_name(pin.partition("==")[0]) for pin in pins}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    todo, seen = [*extras["optional-dependencies"]["docs"]], set()
+    while todo:
+        needed = Requirement(todo.pop())
+        name = canonicalize_name(needed.name)
+        if name not in seen and (needed.marker is None or needed.marker.evaluate({"extra": ""})):
+            seen.add(name)
+            todo += metadata.requires(name) or []
+    assert {"sphinx", "docutils", "furo"} <= seen
+    assert seen <= pinned
 
 
 BROKEN = {
