@@ -204,6 +204,9 @@ BAD = {
                                "which sum to 1.1"),
     "styles of two sizes": (lambda: mix_styles([statistics(1, 2), statistics(1, 3)], [0.5, 0.5]),
                             ValueError, r"shapes \(2, 6\), \(3, 6\)"),
+    "styles of two widths": (
+        lambda: interpolate(statistics(1), StyleStatistics(*torch.ones(2, 3, 1)), 0.5),
+        ValueError, r"same channels.*shapes \(3, 6\), \(3, 1\)"),
 }
 
 

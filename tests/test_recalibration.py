@@ -56,6 +56,19 @@ def test_recalibration_leaves_modes_and_unreached_norms_as_they_were():
     assert torch.equal(model.unused[0].weight, weight)
 
 
+def test_parameters_are_not_fitted_where_that_changes_the_output_more():
+    old = nn.BatchNorm2d(1)  # in evaluation, and as it is new, the identity
+    model = nn.Sequential(old).eval()
+    x = InstanceNorm(1)(torch.randn(2, 1, 8, 8)).detach()
+    x[1] += 10  # an offset that the fit spreads over both, while the output is of the first alone
+    report = convert(model, data=[x], forward=lambda net, x: net(x)[:1])
+    assert report.kept_change < 1e-3
+    assert report.fitted_change > 1
+    assert [row.affine for row in report.rows] == ["kept"]
+    assert (model[0].weight.item(), model[0].bias.item()) == (1, 0)
+    assert not old._forward_hooks
+
+
 def test_recalibration_is_least_squares():
     model, data = trained()
     first = nn.Sequential(*copy.deepcopy(model)[:2])

@@ -33,9 +33,9 @@ class InstanceBatchNorm(nn.Module):
             or one position per channel in training.
         TypeError: on call, for another kind of input, or one that is not floating point.
 
-    State dicts of IBN-Net's `IBN` load, and those of a plain batch norm, whose channels go to the two
-    parts; running statistics of the first are dropped with a warning. In the backbones this is the first norm of each residual
-    block under the name "ibn-a".
+    State dicts of IBN-Net's `IBN` load, and those of a plain batch norm, whose channels go to the
+    two parts; running statistics of the first are dropped with a warning. In the backbones this is
+    the first norm of each residual block under the name "ibn-a".
 
     From IBN-Net (Pan et al., 2018), IBN-a.
 
