@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`. Both set up whatever is missing first.
+# `make demo`, `make test` and `make docs` set up whatever is missing first.
 #   PYTHON=python3.12     the interpreter to build .venv with (3.11 to 3.13)
 #   TORCH_INDEX=URL       another index for torch and torchvision (CPU-only wheels, a mirror)
 #   MINKOWSKI=--cpu       options of tools/install_minkowski.py, which by itself builds for the GPU
@@ -12,13 +12,18 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test setup lint clean
+.PHONY: demo test docs setup lint clean
 
 demo: $(READY)
 	$(BIN)/python tools/demo.py
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# From the beginning each time: a page that is not read again does not warn again.
+docs: $(READY)
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs build/docs
+	@echo "open build/docs/index.html"
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -36,7 +41,7 @@ $(READY): setup.py pyproject.toml constraints.txt tools/system_packages.sh \
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) pip setuptools wheel ninja
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
-	$(PIP) --no-build-isolation --editable '.[train,test]'
+	$(PIP) --no-build-isolation --editable '.[train,test,docs]'
 	$(BIN)/python tools/install_minkowski.py $(MINKOWSKI)
 	touch $(READY)
 

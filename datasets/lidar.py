@@ -46,8 +46,10 @@ class LidarSensor:
         max_range: farther returns are lost, metres.
         range_noise: standard deviation of the measured distance in metres.
         dropout: share of the returns lost at random, in [0, 1).
-        intensity_gain, intensity_offset, gain_drift, offset_drift, intensity_noise, response,
-            falloff: see the formula; ``falloff`` in metres.
+        intensity_gain, gain_drift: see the formula.
+        intensity_offset, offset_drift: likewise.
+        intensity_noise, response: likewise.
+        falloff: likewise, in metres.
 
     Raises:
         ValueError: a value outside its range.

@@ -53,8 +53,9 @@ def load_checkpoint(
     The state dict may be bare, wrapped (`state_dict`, `model`), and its keys prefixed (`module.`,
     or `model.` as by Lightning, whose other keys are dropped). Every convolution and linear layer
     must fit exactly. Scale and shift of a norm are per channel in batch, instance, group and layer
-    norm alike and are carried over between them; running statistics exist in batch norm alone and
-    are required there. Nothing of the model changes unless everything fits.
+    norm alike and are carried over between them, also to the parts of an instance-batch norm and to
+    every domain of a domain norm; running statistics exist in batch norm alone and are required
+    there. Nothing of the model changes unless everything fits.
 
     Args:
         model: where the weights go. If it has a method `candidates(shapes)` yielding named models
@@ -84,7 +85,7 @@ def load_checkpoint(
     state, dropped = _strip_prefixes(_unwrap(checkpoint, source), own)
     _check_tensors(state, source)
     held = _held(own, state, heads)
-    match = _match(model, own, {**state, **held})
+    match = _match(model, own, {**_adapted(model, state), **held})
     if match.missing or match.unexpected or match.misshapen:
         raise ValueError(_misfit(model, state, match, source))
     model.load_state_dict({**own, **match.chosen}, strict=True)
@@ -102,6 +103,15 @@ class _Match:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     misshapen: list[str] = field(default_factory=list)
+
+
+def _adapted(model: nn.Module, state: State) -> dict[str, torch.Tensor]:
+    """Return a state dict in which norms of several parts find those of plain norms."""
+    adapted = dict(state)
+    for name, module in model.named_modules():
+        if hasattr(module, "adapt_state"):
+            module.adapt_state(adapted, f"{name}." if name else "")
+    return adapted
 
 
 def _held(own: State, state: State, heads: Iterable[str]) -> dict[str, torch.Tensor]:

@@ -53,6 +53,12 @@ def test_a_content_is_its_own_style_and_another_is_not(kind):
     assert relative_error(values(norm(x, refill(x, features * 2))), features) > 0.1
 
 
+def test_a_content_is_its_own_style_at_any_eps():
+    x, _, _ = example("5-D")
+    assert relative_error(AdaptiveInstanceNorm(CHANNELS, eps=3.0)(x, x), x) < FLOAT32
+    assert relative_error(AdaptiveInstanceNorm(CHANNELS, eps=3.0)(x, style_statistics(x)), x) > 1e-2
+
+
 def test_a_style_of_one_instance_serves_the_whole_batch():
     x, _, _ = example("4-D")
     one = statistics(7, 1)
@@ -198,6 +204,9 @@ BAD = {
                                "which sum to 1.1"),
     "styles of two sizes": (lambda: mix_styles([statistics(1, 2), statistics(1, 3)], [0.5, 0.5]),
                             ValueError, r"shapes \(2, 6\), \(3, 6\)"),
+    "styles of two widths": (
+        lambda: interpolate(statistics(1), StyleStatistics(*torch.ones(2, 3, 1)), 0.5),
+        ValueError, r"same channels.*shapes \(3, 6\), \(3, 1\)"),
 }
 
 

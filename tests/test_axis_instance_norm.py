@@ -78,6 +78,14 @@ def test_the_memory_format_stays(unbatched):
     assert nn.InstanceNorm3d(3)(x).stride() != x.stride()  # the control
 
 
+@pytest.mark.parametrize("shape", [(3, 4, 6, 5), (3, 1, 6, 5), (1, 4, 6, 1)])
+def test_one_clip_without_its_batch_axis_keeps_every_other(shape):
+    x = clip(*shape)
+    norm = SpatioTemporalInstanceNorm(shape[0], axes="HW")
+    assert norm(x).shape == shape
+    assert torch.equal(norm(x), norm(x[None])[0])
+
+
 def test_a_spectrogram_loses_what_is_constant_along_the_axis():
     spectrogram = clip(2, 1, 16, 50).abs() + 0.1
     microphone, loudness = clip(16, 1).exp(), clip(1, 50, seed=1).exp()

@@ -173,6 +173,12 @@ def test_where(where, names):
     assert [n for n, m in model.named_modules() if isinstance(m, InstanceNorm)] == names
 
 
+def test_the_name_of_a_stage_is_not_the_beginning_of_anothers():
+    stages = ("layer1", "layer10")
+    model = nn.ModuleDict({name: nn.Sequential(nn.BatchNorm2d(3)) for name in stages})
+    assert [row.name for row in convert(model, where="layer1").rows] == ["layer1.0"]
+
+
 @pytest.mark.parametrize(("to", "kind"), [
     ("batch", "BatchNorm"), ("instance-batch", "InstanceBatchNorm"), ("group", "SparseGroupNorm"),
     ("layer", "PointLayerNorm"), ("divisive", "DivisiveNorm"), ("none", "Identity"),

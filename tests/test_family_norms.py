@@ -86,7 +86,8 @@ def test_batch_norm_of_rows_moves_its_running_statistics_as_torchs_does():
 
 
 def test_conversion_to_sync_batch_norm_takes_both_kinds_and_shares_their_tensors():
-    model = nn.Sequential(BatchNorm(6), nn.Sequential(nn.BatchNorm2d(6)), ME.MinkowskiBatchNorm(6))
+    model = nn.Sequential(BatchNorm(6, eps=1e-3, momentum=0.02), nn.Sequential(nn.BatchNorm2d(6)),
+                          ME.MinkowskiBatchNorm(6))  # fmt: skip
     weight = randomize(model)[0].weight
     state = {key: value.clone() for key, value in model.state_dict().items()}
     converted = SyncBatchNorm.convert_sync_batchnorm(model.eval())
@@ -95,6 +96,7 @@ def test_conversion_to_sync_batch_norm_takes_both_kinds_and_shares_their_tensors
     assert isinstance(converted[2].bn, SyncBatchNorm)
     assert converted[0].weight is weight
     assert not converted[0].training
+    assert (converted[0].eps, converted[0].momentum) == (1e-3, 0.02)
     for key, value in converted.state_dict().items():
         assert torch.equal(value, state[key])
     x = sparse("SparseTensor")

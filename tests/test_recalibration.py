@@ -9,7 +9,7 @@ from minkunet_cases import batch, scan
 from test_convert import randomized, small
 from torch import nn
 
-from geonorm import InstanceNorm, convert
+from geonorm import InstanceNorm, PointLayerNorm, convert
 from geonorm.models import MinkUNet14A
 
 
@@ -56,13 +56,27 @@ def test_recalibration_leaves_modes_and_unreached_norms_as_they_were():
     assert torch.equal(model.unused[0].weight, weight)
 
 
-def test_recalibration_is_least_squares():
+def test_parameters_are_not_fitted_where_that_changes_the_output_more():
+    old = nn.BatchNorm2d(1)  # in evaluation, and as it is new, the identity
+    model = nn.Sequential(old).eval()
+    x = InstanceNorm(1)(torch.randn(2, 1, 8, 8)).detach()
+    x[1] += 10  # an offset that the fit spreads over both, while the output is of the first alone
+    report = convert(model, data=[x], forward=lambda net, x: net(x)[:1])
+    assert report.kept_change < 1e-3
+    assert report.fitted_change > 1
+    assert [row.affine for row in report.rows] == ["kept"]
+    assert (model[0].weight.item(), model[0].bias.item()) == (1, 0)
+    assert not old._forward_hooks
+
+
+@pytest.mark.parametrize(("to", "kind"), [("instance", InstanceNorm), ("layer", PointLayerNorm)])
+def test_recalibration_is_least_squares(to, kind):
     model, data = trained()
     first = nn.Sequential(*copy.deepcopy(model)[:2])
     old = copy.deepcopy(first)
-    report = convert(first, data=data)
+    report = convert(first, to, data=data)
     z, t = [], []
-    plain = InstanceNorm(8, affine=False)
+    plain = kind(8, affine=False)
     with torch.no_grad():
         for x in data:
             z.append(plain(old[0](x).double()).movedim(1, -1).reshape(-1, 8))
@@ -75,6 +89,17 @@ def test_recalibration_is_least_squares():
         assert float(weight[channel]) == pytest.approx(float(solution[0]), rel=1e-4)
         assert float(bias[channel]) == pytest.approx(float(solution[1]), rel=1e-4)
     assert report.rows[0].change == pytest.approx(report.fitted_change, rel=1e-3)
+
+
+def test_recalibration_where_the_channels_come_last():
+    model, x = nn.Sequential(nn.LayerNorm(4)), torch.randn(2, 9, 4) + torch.arange(4.0)
+    target = model(x).detach()
+    report = convert(model, layout="BLC", data=[x])
+    z = (x - x.mean(1, keepdim=True)) / x.var(1, keepdim=True, correction=0).sqrt()
+    expected = (z * target).mean((0, 1))  # z has mean 0 and variance 1
+    assert torch.allclose(model[0].weight, expected, atol=1e-4)
+    assert torch.allclose(model[0].bias, target.mean((0, 1)), atol=1e-4)
+    assert [row.affine for row in report.rows] == ["fitted"]
 
 
 def test_recalibration_of_a_sparse_model():

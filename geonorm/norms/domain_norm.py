@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from geonorm.instances import check_channels, is_dense, normalize
 from geonorm.norms.batch_norm import BatchNorm
-from geonorm.norms.loading import adapt, unwrap
+from geonorm.norms.loading import RUNNING, adapt, unwrap
 from geonorm.ops.backends import checks_values
 from geonorm.sparse import layout_of, with_features
 
@@ -55,7 +55,7 @@ def set_domain(model: nn.Module, domain: Domain | None) -> int:
     """Tell every domain norm of a model where its next inputs come from; return how many there are.
 
     Args:
-        model: holds `DomainBatchNorm`s and `DomainInstanceNorm`s anywhere.
+        model: holds a `DomainBatchNorm` or a `DomainInstanceNorm` or several, anywhere.
         domain: one id, or one for each instance of the batch; None forgets it.
 
     Raises:
@@ -145,12 +145,17 @@ class DomainInstanceNorm(_DomainNorm):
         """Show what the constructor was given."""
         return f"{self.num_features}, num_domains={self.num_domains}, eps={self.eps}"
 
+    def adapt_state(self, state: dict[str, Any], prefix: str) -> None:
+        """Rewrite one weight and one bias as those of every domain."""
+        unwrap(state, prefix)
+        for name in ("weight", "bias"):
+            value = state.get(prefix + name)
+            if value is not None and value.numel() == self.num_features:
+                state[prefix + name] = value.expand(self.num_domains, -1)
+
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         adapt(state_dict, prefix)
-        for name in ("weight", "bias"):
-            value = state_dict.get(prefix + name)
-            if value is not None and value.numel() == self.num_features:
-                state_dict[prefix + name] = value.expand(self.num_domains, -1)
+        self.adapt_state(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
@@ -233,11 +238,14 @@ class DomainBatchNorm(_DomainNorm):
         """Show what the constructor was given."""
         return f"{self.num_features}, num_domains={self.num_domains}"
 
+    def adapt_state(self, state: dict[str, Any], prefix: str) -> None:
+        """Rewrite the entries of a norm without domains as those of every domain."""
+        unwrap(state, prefix)
+        for name in ("weight", "bias", *RUNNING):
+            value = state.pop(prefix + name, None)
+            for number in range(self.num_domains if value is not None else 0):
+                state[f"{prefix}norms.{number}.{name}"] = value
+
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
-        unwrap(state_dict, prefix)
-        own = [key for key in state_dict if "." not in key.removeprefix(prefix)]
-        for key in own:
-            value = state_dict.pop(key)
-            for number in range(self.num_domains):
-                state_dict[f"{prefix}norms.{number}.{key.removeprefix(prefix)}"] = value
+        self.adapt_state(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest)

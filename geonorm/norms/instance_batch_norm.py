@@ -8,6 +8,7 @@ from torch import nn
 from geonorm.instances import check_channels, is_dense, laid_out_as
 from geonorm.norms.batch_norm import BatchNorm
 from geonorm.norms.instance_norm import InstanceNorm
+from geonorm.norms.loading import RUNNING, unwrap
 from geonorm.sparse import features_of, with_features
 
 
@@ -32,8 +33,9 @@ class InstanceBatchNorm(nn.Module):
             or one position per channel in training.
         TypeError: on call, for another kind of input, or one that is not floating point.
 
-    State dicts of IBN-Net's `IBN` load. In the backbones this is the first norm of each residual
-    block under the name "ibn-a".
+    State dicts of IBN-Net's `IBN` load, and those of a plain batch norm, whose channels go to the
+    two parts; running statistics of the first are dropped with a warning. In the backbones this is
+    the first norm of each residual block under the name "ibn-a".
 
     From IBN-Net (Pan et al., 2018), IBN-a.
 
@@ -88,8 +90,22 @@ class InstanceBatchNorm(nn.Module):
         """Show what the constructor was given."""
         return f"{self.num_features}, ratio={self.ratio}"
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+    def adapt_state(self, state: dict[str, Any], prefix: str) -> None:
+        """Rewrite the entries of IBN-Net's norm, or of a norm without parts, as those of both."""
         for theirs, ours in (("IN.", "instance."), ("BN.", "batch.")):
-            for key in [key for key in state_dict if key.startswith(prefix + theirs)]:
-                state_dict[prefix + ours + key.removeprefix(prefix + theirs)] = state_dict.pop(key)
+            for key in [key for key in state if key.startswith(prefix + theirs)]:
+                state[prefix + ours + key.removeprefix(prefix + theirs)] = state.pop(key)
+        unwrap(state, prefix)
+        split = 0 if self.instance is None else self.instance.num_features
+        for name in ("weight", "bias", *RUNNING):
+            value = state.pop(prefix + name, None)
+            if value is None:
+                continue
+            if self.instance is not None:
+                state[f"{prefix}instance.{name}"] = value[:split] if value.ndim else value
+            if self.batch is not None:
+                state[f"{prefix}batch.{name}"] = value[split:] if value.ndim else value
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        self.adapt_state(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest)
