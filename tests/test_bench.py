@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,14 @@ def test_figures_are_drawn_from_the_rows(rows_file, tmp_path):
     done = bench("--plot", tmp_path, "--csv", rows_file)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["bench_video.png"]
+    text = rows_file.with_suffix(".md").read_text()
+    for row in read(rows_file):
+        if row["contender"] == "ours":  # in a line of its table stand its time and its ratio
+            (line,) = [
+                line for line in text.partition(f", {row['work']}\n")[2].splitlines()
+                if line.startswith(f"| {row['shape']}") and f"| {row['layout']} |" in line
+            ][:1]
+            assert f"| {float(row['p50_ms']):.3g} | {float(row['to_baseline']):.2f} |" in line
 
 
 def test_nothing_to_draw(tmp_path):
@@ -86,6 +95,15 @@ def test_contenders_run_in_turn_and_the_baseline_twice():
     rounds = calls[-3 * len(table.times["a"]):]
     assert all(sorted(rounds[k : k + 3]) == ["a", "a", "b"] for k in range(0, len(rounds), 3))
     assert set(table.times) == {"a", "b", "a again"}
+
+
+def test_what_is_much_slower_sits_rounds_out_but_not_too_many():
+    quick, slow = (
+        Contender(name, lambda s=s: time.sleep(s)) for name, s in (("a", 0.002), ("b", 0.1))
+    )
+    table = measure([quick, slow], "a", 0)
+    assert len(table.times["b"]) == 5
+    assert len(table.times["a"]) == 40
 
 
 def test_a_baseline_that_differs_from_itself_is_unresolved():

@@ -3,7 +3,7 @@
 
   python tools/bench.py                         every suite; some minutes each
   python tools/bench.py --suite sparse --only 100,000   the shapes whose name has that text
-  python tools/bench.py --plot docs/figures     draw the CSV
+  python tools/bench.py --plot docs/figures     draw the CSV, write its tables
 
 All contenders of a shape run in turn, round after round, so that what else the machine does hits
 them alike; the baseline runs twice under two names (A/A), and a shape where these two differ by
@@ -41,15 +41,16 @@ def bench(
         seconds: time for each table; more gives sharper percentiles.
         threads: of torch; its default otherwise.
         csv: where rows are appended.
-        plot: measure nothing, draw the CSV into this folder.
+        plot: measure nothing, draw the CSV into this folder and write its tables beside it.
     """
     from benchmarks.environment import pin_allocator
 
     pin_allocator()
     if plot is not None:
         from benchmarks.plot import draw
+        from benchmarks.tables import write
 
-        for path in draw(csv, plot):
+        for path in (*draw(csv, plot), write(csv, csv.with_suffix(".md"))):
             print(f"wrote {path}")
         return 0
     from benchmarks.run import run_suites

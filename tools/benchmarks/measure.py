@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 MIN_ROUNDS = 5
+SHORT = 5.0  # milliseconds that are not worth sitting out
 MOST_SAT_OUT = 8  # a slow contender runs in every eighth round at least
 AGAIN = " again"  # the baseline's second name
 RESOLVED = (0.95, 1.05)
@@ -91,8 +92,7 @@ def measure(contenders: list[Contender], baseline: str, seconds: float) -> Table
         entry.run()
         table.peaks[entry.name] = peak_bytes(entry.run)
         first[entry.name] = clock(entry.run)
-    turn = {name: min(MOST_SAT_OUT, max(1, int(spent / first[baseline] / 2)))
-            for name, spent in first.items()}  # fmt: skip
+    turn = {name: _turn(spent, first[baseline]) for name, spent in first.items()}
     shuffler, start, rounds = random.Random(0), time.perf_counter(), 0
     least = MIN_ROUNDS * max(turn.values())
     while rounds < least or time.perf_counter() - start < seconds:
@@ -102,6 +102,11 @@ def measure(contenders: list[Contender], baseline: str, seconds: float) -> Table
                 table.times[entry.name].append(clock(entry.run))
         rounds += 1
     return table
+
+
+def _turn(spent: float, baseline: float) -> int:
+    """Return in which rounds, every how many, a contender of that many milliseconds runs."""
+    return 1 if spent < SHORT else min(MOST_SAT_OUT, max(1, int(spent / baseline / 2)))
 
 
 def _cpu_clock(run: Callable[[], object]) -> float:

@@ -1,0 +1,97 @@
+"""Tables of the documentation from the CSV, by nothing but its rows."""
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+from benchmarks.plot import Rows, newest
+
+HEAD = """# Benchmarks
+
+Written from [benchmarks.csv](benchmarks.csv) by `tools/bench.py --plot`; what they mean is in
+[performance.md](performance.md). Times are medians in milliseconds; a ratio below 1 is faster than
+batch norm in the same run. «/ copy» is the time over that of `clone()`; by the bytes that have to
+move it is 1.5 at best forward and 4 forward and backward, unless a cache holds a part of them. Rows
+with * are unresolved: in them batch norm, measured twice, differs from itself by more than 5%.
+"""
+# heading of a column -> the contender whose time stands over that of ours, by suite
+OTHERS = {
+    "sparse": {"MinkowskiEngine's": "MinkowskiInstanceNorm",
+               "batch norm each": "F.batch_norm per instance", "reference": "our reference"},
+    "video": {"InstanceNorm3d": "InstanceNorm3d", "GroupNorm(C, C)": "GroupNorm(C, C)",
+              "reference": "our reference"},
+}  # fmt: skip
+
+
+def write(path: Path, to: Path) -> Path:
+    """Write the tables of every suite from the newest rows of the CSV; return the file."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = newest([*csv.DictReader(file)])
+    groups: dict[tuple[str, ...], Rows] = defaultdict(list)
+    for row in rows:
+        groups[row["suite"], row["device"], row["dtype"], row["work"]].append(row)
+    sections = {"sparse": _norms, "video": _norms, "passes": _each, "train": _each}
+    text = HEAD
+    for (suite, device, dtype, work), chosen in groups.items():
+        if suite in sections:
+            state = f"torch {chosen[-1]['torch']}, commit {chosen[-1]['commit']}"
+            threads = f", {chosen[-1]['threads']} threads" if chosen[-1]["threads"] else ""
+            text += f"\n## {suite}, {dtype}, {work}\n\n{device}{threads}, {state}.\n\n"
+            text += sections[suite](chosen)
+    for device in dict.fromkeys(row["device"] for row in rows if row["suite"] == "accuracy"):
+        chosen = [r for r in rows if r["suite"] == "accuracy" and r["device"] == device]
+        text += f"\n## Relative error to float64, {device}\n\n{_errors(chosen)}"
+    to.write_text(text, encoding="utf-8")
+    return to
+
+
+def _table(head: list[str], lines: list[list[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _by_shape(rows: Rows) -> dict[tuple[str, str], dict[str, dict[str, str]]]:
+    shapes: dict[tuple[str, str], dict[str, dict[str, str]]] = defaultdict(dict)
+    for row in rows:
+        shapes[row["shape"], row["layout"]][row["contender"]] = row
+    return shapes
+
+
+def _norms(rows: Rows) -> str:
+    others, baseline = OTHERS[rows[0]["suite"]], rows[0]["baseline"]
+    lines = []
+    for (shape, layout), each in _by_shape(rows).items():
+        time = {name: float(row["p50_ms"]) for name, row in each.items()}
+        ours, base, copied = time["ours"], time[baseline], time["clone()"]
+        fused = time["ours, fused ReLU"] / time[f"{baseline} + ReLU"]
+        mark = "" if each["ours"]["resolved"] == "yes" else " *"
+        lines.append([
+            shape + mark, layout, f"{base:.3g}", f"{ours:.3g}", f"{ours / base:.2f}",
+            f"{ours / copied:.1f}", f"{fused:.2f}",
+            *(f"{time[name] / ours:.1f}" if name in time else "" for name in others.values()),
+        ])  # fmt: skip
+    return _table(
+        ["shape", "order", baseline, "ours", "ours / it", "/ copy", "with ReLU",
+         *(f"{name} / ours" for name in others)], lines,
+    )  # fmt: skip
+
+
+def _each(rows: Rows) -> str:
+    lines = [
+        [f"{r['shape']}{'' if r['resolved'] == 'yes' else ' *'}", r["layout"], r["contender"],
+         r["p50_ms"], r["to_baseline"], r["of_copy"]]
+        for r in rows
+    ]  # fmt: skip
+    return _table(
+        ["shape", "order", "what", "ms", f"/ {rows[0]['baseline']}", "bytes per time, of copy's"],
+        lines,
+    )
+
+
+def _errors(rows: Rows) -> str:
+    names = [*dict.fromkeys(row["contender"] for row in rows)]
+    found: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        found[row["dtype"], row["shape"], row["work"]][row["contender"]] = row["error"]
+    lines = [[*key, *(each.get(name, "") for name in names)] for key, each in found.items()]
+    return _table(["dtype", "", "work", *names], lines)
