@@ -139,7 +139,7 @@ else
 fi
 
 size=()
-[ $device = cuda ] || size=(--steps 6 --points 1500 --frames 8 --size 32)
+[ $device = cuda ] || size=(--steps 6 --points 1500)
 step steps "$run" tools/gpu/steps.py --device $device "${size[@]}" --csv "$results/steps.csv"
 
 # As many scans as train_seg's configuration asks for, and one of a size to measure.

@@ -42,7 +42,6 @@ def check_device(device: str) -> None:
     """
     if device == "cpu":
         return
-    import MinkowskiEngine as ME
     import torch
 
     if not torch.cuda.is_available():
@@ -50,6 +49,8 @@ def check_device(device: str) -> None:
             f"--device {device} needs a GPU; torch {torch.__version__} sees none (nvidia-smi tells "
             "whether the driver does). Use --device cpu"
         )
+    import MinkowskiEngine as ME
+
     if not ME.is_cuda_available():
         raise ValueError(
             f"--device {device} needs a MinkowskiEngine that is built for CUDA; this one is built "
@@ -65,7 +66,7 @@ def measured(plain: bool, data: Path | None, video: Path | None, norm: str, devi
     if plain:
         from gpu.samples import clips, street
 
-        scans, video_clips = [street(seed, 4000) for seed in (7, 8)], clips(0, 3, 8, 48)[0]
+        scans, video_clips = [street(seed, 2000) for seed in (7, 8)], clips(0, 3, 8, 48)[0]
     else:
         scans, video_clips = scans_of(data), clips_of(video)
     return [point_rows(scans, norm, device), video_rows(video_clips, norm, device)]
