@@ -91,7 +91,6 @@ for wheel in "$carried"/*.whl; do
         "${pip[@]}" --quiet --no-warn-script-location "$wheel"
 done
 
-# It compiles beside geonorm and the tests of the kernels, which do without it.
 minkowski() {
     if [ $device = cpu ] || [ "${MINKOWSKI:-}" = built ]; then
         if can_import MinkowskiEngine; then
@@ -108,8 +107,9 @@ minkowski() {
     echo '#include <cblas.h>' | c++ -E -x c++ - >/dev/null 2>&1 || options+=(--blas torch)
     step minkowski "$run" tools/install_minkowski.py "${options[@]}"
 }
+# It compiles beside geonorm and the tests of the kernels, which do without it.
 minkowski &
-building=$!
+beside=($!)
 
 step geonorm env MAX_JOBS="${JOBS:-$(nproc)}" "${pip[@]}" --no-build-isolation --no-cache-dir . &&
     "$run" -P -c 'import geonorm; print(*geonorm.backends().items(), sep="\n")' |
@@ -123,9 +123,14 @@ tests() {
     can_import pytest || { skip "$name" "pytest is not installed"; return; }
     step "$name" "$run" -P -m pytest -m cuda -q -rs "${options[@]}" "$@"
 }
-mapfile -t files < <(grep -lE 'on_cuda|triton_device' tests/test_*.py | grep -v test_cuda_models)
-tests kernels "${files[@]}"
-wait $building || failures=$((failures + 1))
+tests segment_kernels tests/test_segment_norm_triton.py & # hundreds of kernels to compile each
+beside+=($!)
+tests axis_kernels tests/test_axis_norm_triton.py &
+beside+=($!)
+tests operators tests/test_cuda_ops.py tests/test_triton_cuda.py
+for process in "${beside[@]}"; do
+    wait "$process" || failures=$((failures + 1))
+done
 tests models tests/test_cuda_models.py
 
 if can_import jsonargparse; then
@@ -139,7 +144,7 @@ else
 fi
 
 size=()
-[ $device = cuda ] || size=(--steps 6 --points 1500)
+[ $device = cuda ] || size=(--steps 3 --points 1500)
 step steps "$run" tools/gpu/steps.py --device $device "${size[@]}" --csv "$results/steps.csv"
 
 # As many scans as train_seg's configuration asks for, and one of a size to measure.
