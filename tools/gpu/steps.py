@@ -150,7 +150,7 @@ def main() -> int:
     name = "cpu"
     if arguments.device.startswith("cuda"):
         name = torch.cuda.get_device_name(arguments.device)
-    failed = 0
+    judged, failed, ways = arguments.steps >= JUDGED_FROM, 0, 0
     with arguments.csv.open("w", newline="") as file:
         writer = None
         for row in runs(arguments):
@@ -160,8 +160,11 @@ def main() -> int:
                 writer.writeheader()
             writer.writerow(row)
             file.flush()
-            failed += arguments.steps >= JUDGED_FROM and not row["learned"]
+            failed += judged and not row["learned"]
+            ways += 1
             print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+    verdict = f"{failed} did not learn" if judged else "too few steps to judge by"
+    print(f"{ways} ways to train, {arguments.steps} steps each: {verdict}")
     return 1 if failed else 0
 
 
