@@ -11,6 +11,7 @@ share_cores()
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from cuda_cases import cuda_marks  # noqa: E402
 
 from geonorm.ops.backends import backends, force_backend  # noqa: E402
 
@@ -61,7 +62,7 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=cuda_marks)])
 def triton_device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """Run a test on the Triton kernels, interpreted on the CPU and compiled on a GPU."""
     if backends()["triton"] != "available":

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor, nn
 
 CUDA = torch.device("cuda")
+# A machine's torch and compilers warn of much that is no fault of ours, and torch, once, of the
+# synchronization debug mode itself.
+cuda_marks = [pytest.mark.cuda, pytest.mark.filterwarnings("default")]
 # Collected everywhere, asked for by `pytest -m cuda`, skipped where there is no device.
 on_cuda = [
-    pytest.mark.cuda,
+    *cuda_marks,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
 ]
 

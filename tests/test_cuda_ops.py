@@ -107,7 +107,8 @@ def test_segment_stats_and_their_gradient():
         assert relative_error(a.cpu(), e) <= FLOAT64
     device_rows, device_index = to(CUDA, rows.requires_grad_(), index)
     assert torch.autograd.gradcheck(
-        lambda x: stats(x, device_index, 3, None, 6), device_rows.detach().requires_grad_()
+        lambda x: stats(x, device_index, 3, None, 6), device_rows.detach().requires_grad_(),
+        nondet_tol=1e-12,  # atomics add up in any order
     )
 
 
@@ -205,6 +206,7 @@ def test_values_are_checked_on_request_and_not_otherwise():
 def test_a_layer_compiles_whole(name):
     module, x, run = layer(name, CUDA)
     expected = run(module, x)
+    torch.compiler.reset()
     compiled = torch.compile(lambda value: run(module, value), fullgraph=True)
     assert relative_error(compiled(x), expected) <= FLOAT32
 

@@ -5,17 +5,18 @@ import torch
 from axis_norm_cases import axis_norm
 from axis_norm_cases import parameters as axis_parameters
 from conftest import relative_error
+from cuda_cases import no_synchronization, on_cuda
 from segment_norm_cases import FLOAT32, batch, exact_results, parameters, results, segment_norm
 
 import geonorm
 
-pytestmark = pytest.mark.cuda
+pytestmark = on_cuda
 
 
 @pytest.fixture(autouse=True)
 def chosen():
-    if geonorm.backends()["triton"] != "available" or not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device and Triton")
+    if geonorm.backends()["triton"] != "available":
+        pytest.skip(geonorm.backends()["triton"])
     assert geonorm.ops.backends.backend_for(torch.device("cuda")) == "triton"
 
 
@@ -54,13 +55,10 @@ STEPS = [segment_step, axis_step]
 def test_nothing_synchronizes(make):
     step, _ = make()
     step()  # compiles
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_synchronization():
         step()
         with pytest.raises(RuntimeError, match="synchroniz"):  # the control
             torch.ones(1, device="cuda").item()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("make", STEPS)

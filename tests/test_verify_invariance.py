@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import MinkowskiEngine as ME
 import numpy as np
 import pytest
+import torch
 from invariance.points import thinned
 from invariance.table import Row, uncontrolled
+from verify_invariance import check_device
 
 from geonorm.datasets.scan import Scan
 
@@ -51,6 +54,42 @@ def test_batch_norm_in_our_place_fails(scan_file: Path) -> None:
         assert f"BREACH {level}, one scan x7: ours must stay" in done.stderr
     for row in ("video layer, gain, offset, one clip", "r3d_18, gain 4, one clip"):
         assert f"BREACH {row}: THW must stay" in done.stderr
+
+
+def test_plain_scans_and_clips_need_neither_open3d_nor_pyav(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("open3d", "av"):
+        (tmp_path / f"{name}.py").write_text(f"raise ModuleNotFoundError('no {name}')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = verify("--plain", "true", "--json", tmp_path / "rows.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("on cpu\n")
+    assert len(json.loads((tmp_path / "rows.json").read_text())) == 40
+
+
+def test_plain_scans_and_files_exclude_each_other(scan_file: Path) -> None:
+    done = verify("--plain", "true", "--data", scan_file)
+    assert done.returncode == 1
+    assert done.stderr.startswith("verify_invariance: --plain draws scans and clips; it takes no")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_named() -> None:
+    check_device("cpu")
+    with pytest.raises(ValueError, match=r"--device cuda needs a GPU; torch .* sees none"):
+        check_device("cuda")
+    done = verify("--device", "cuda")
+    assert done.returncode == 1
+    assert done.stderr.startswith("verify_invariance: --device cuda needs a GPU")
+    assert "Use --device cpu" in done.stderr
+
+
+@pytest.mark.skipif(ME.is_cuda_available(), reason="this MinkowskiEngine is built for CUDA")
+def test_an_engine_built_for_the_cpu_alone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ValueError, match=r"needs a MinkowskiEngine that is built for CUDA.*--cuda"):
+        check_device("cuda")
 
 
 def test_a_row_fails_where_a_control_stays_or_ours_moves() -> None:

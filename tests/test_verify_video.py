@@ -6,7 +6,7 @@ import pytest
 import torch
 from invariance import video
 from invariance.table import Row, uncontrolled
-from invariance.video import clips_of, layer_rows, network_rows, video_rows
+from invariance.video import clips_of, layer_rows, network_rows
 from torch import Tensor, nn
 from video_files import encode, noisy_film
 
@@ -78,4 +78,4 @@ def test_a_file_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert not torch.equal(clips[0], clips[1])
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(ValueError, match="not one of 1 videos can be opened"):
-        video_rows(tmp_path / "text.mp4")
+        clips_of(tmp_path / "text.mp4")

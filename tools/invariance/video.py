@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.backends import cudnn
 
 from geonorm import SpatioTemporalInstanceNorm
-from geonorm.datasets import ClipDataset, ClipTransform, SyntheticActions, VideoSet
-from geonorm.datasets.video_transforms import KINETICS_STD
 from geonorm.models import r3d_18
 from invariance.table import Row, change, seeded
 
@@ -50,7 +49,13 @@ def clips_of(video: Path | None) -> Tensor:
     Shape:
         (3, 3, LENGTH, CROP, CROP), pixels over their standard deviation. The mean is left in: a
         gain of the light is a gain of these.
+
+    Raises:
+        ValueError: the file cannot be decoded.
     """
+    from geonorm.datasets import ClipDataset, ClipTransform, SyntheticActions, VideoSet
+    from geonorm.datasets.video_transforms import KINETICS_STD
+
     if video is None:
         videos, views = SyntheticActions("val", num_videos=3), 1
     else:
@@ -102,13 +107,22 @@ def layer_runs(norm: str) -> dict[str, Run]:
     }
 
 
-def layer_rows(clips: Tensor, norm: str) -> Iterator[Row]:
+def placed(runs: dict[str, Run], device: torch.device | str) -> dict[str, Run]:
+    """Return the same norms or networks on a device, each taking and giving tensors of the CPU."""
+    def on_device(run: Run) -> Run:
+        moved = run.to(device) if isinstance(run, nn.Module) else run
+        return lambda x: moved(x.to(device)).cpu()
+
+    return {name: on_device(run) for name, run in runs.items()}
+
+
+def layer_rows(clips: Tensor, norm: str, device: torch.device | str = "cpu") -> Iterator[Row]:
     """The layers on clips lifted to CHANNELS channels, with a little noise everywhere."""
     lift = torch.randn(CHANNELS, 3, generator=seeded(1))
     x = torch.einsum("dc,bcthw->bdthw", lift, clips)
     x = x + 0.1 * torch.randn(x.shape, generator=seeded(2))
     frames, height, width = x.shape[2:]
-    runs = layer_runs(norm)
+    runs = placed(layer_runs(norm), device)
     before = {name: run(x) for name, run in runs.items()}
 
     def row(pattern: str, changed: Tensor, stays: tuple[str, ...], moves: tuple[str, ...],
@@ -153,7 +167,7 @@ def network_runs(norm: str) -> dict[str, Run]:
     return runs
 
 
-def network_rows(clips: Tensor, norm: str) -> Iterator[Row]:
+def network_rows(clips: Tensor, norm: str, device: torch.device | str = "cpu") -> Iterator[Row]:
     """Logits of r3d_18 under one clip's light.
 
     A gain a > 0 passes a convolution without bias, zeros around it included, and the norm after it
@@ -161,7 +175,7 @@ def network_rows(clips: Tensor, norm: str) -> Iterator[Row]:
     a seam that no norm can know of. The rows of an offset show how far the logits move for it, and
     that with edges repeated in place of zeros they stay.
     """
-    runs = network_runs(norm)
+    runs = placed(network_runs(norm), device)
     before = {name: run(clips) for name, run in runs.items()}
     default, precise, edges = list(runs)[:3]
 
@@ -176,16 +190,15 @@ def network_rows(clips: Tensor, norm: str) -> Iterator[Row]:
         yield row(f"offset {offset:g}, one clip", last_changed(clips, 1.0, offset), (edges,))
 
 
-def video_rows(video: Path | None, norm: str = "instance") -> list[Row]:
-    """Measure every level on built-in videos or on a file.
+def video_rows(clips: Tensor, norm: str = "instance",
+               device: torch.device | str = "cpu") -> list[Row]:
+    """Measure every level on some clips.
 
     Args:
-        video: a file that PyAV decodes; built-in videos by default.
+        clips: clips that differ, (B, 3, T, H, W).
         norm: "instance", or "batch" to see the tool fail with batch norm in the place of ours.
-
-    Raises:
-        ValueError: the file cannot be decoded.
+        device: where the norms and networks run.
     """
-    clips = clips_of(video)
-    with torch.no_grad():
-        return [*layer_rows(clips, norm), *network_rows(clips, norm)]
+    # TF32, which holds ten bits of a product, would move the logits under any gain.
+    with torch.no_grad(), cudnn.flags(enabled=True, allow_tf32=False):
+        return [*layer_rows(clips, norm, device), *network_rows(clips, norm, device)]
