@@ -133,7 +133,7 @@ def per_channel(
         raise ValueError(f"{name} is on {value.device}, the features on {rows.device}; move one")
     if value.dtype not in (rows.dtype, dtype):
         raise TypeError(f"{name} must be {dtype} for {rows.dtype} features; got {value.dtype}")
-    return value.to(dtype).contiguous()
+    return value if value.dtype == dtype and value.is_contiguous() else value.to(dtype).contiguous()
 
 
 def statistics_dtype(rows: Tensor) -> torch.dtype:

@@ -157,7 +157,16 @@ def axis_instance_norm(
         raise TypeError(f"x must be floating point; got {x.dtype}. Convert it first: x.float()")
     if x.ndim < 3:
         raise ValueError(f"x must be (B, C, …) with 3 or more dimensions; got {tuple(x.shape)}")
-    dims = _dims(x, axes)
+    return normalize_axes(
+        x, _dims(x, axes), weight, bias, eps, activation, negative_slope
+    )
+
+
+def normalize_axes(
+    x: Tensor, dims: list[int], weight: Tensor | None, bias: Tensor | None, eps: float,
+    activation: Activation, negative_slope: float,
+) -> Tensor:
+    """Do what `axis_instance_norm` does over ascending dimensions that are known to be right."""
     weight = checks.per_channel("weight", weight, x, x.shape[0])
     bias = checks.per_channel("bias", bias, x, x.shape[0])
     _check_tail(eps, activation)

@@ -84,7 +84,12 @@ class AxisLayout {
     std::reverse(steps.begin(), steps.end());
     return lattice(steps);
   }
-  Tensor bases() const { return offsets(true); }
+  // None where all outer axes are kept: the instances then lie side by side.
+  Tensor bases() const {
+    const bool dense = std::all_of(order_.begin(), order_.begin() + outer_,
+                                   [&](int64_t d) { return kept(d); });
+    return dense ? Tensor() : offsets(true);
+  }
   Tensor pieces() const { return offsets(false); }
 
   // Whether the inner axes are the channels alone, so that a parameter (C,) fits every row.

@@ -58,7 +58,7 @@ struct Pass {
             bias ? bias[p] : A(0)};
   }
   GEONORM_INLINE void finish(int64_t i, const Moment& total) const {
-    stats.shift[i] = read<A, 1>(x + runs.base[i] + runs.piece[0]);
+    stats.shift[i] = read<A, 1>(x + runs.at(i) + runs.piece[0]);
     stats.mean[i] = total.mean - stats.shift[i];
     stats.rstd[i] = 1 / std::sqrt(total.squares * share + eps);
   }
@@ -73,11 +73,11 @@ template <bool large, Activation activation, class T>
 struct Forward : Pass<T> {
   using Sum = Moment;
   GEONORM_INLINE Sum sum(int64_t i, int64_t, Slice slice) const {
-    return run_moment(this->x + this->runs.base[i], slice);
+    return run_moment(this->x + this->runs.at(i), slice);
   }
   static void merge(Sum& total, const Sum& other) { total.merge(other); }
   GEONORM_INLINE void write(int64_t i, int64_t p, Slice slice) const {
-    const int64_t base = this->runs.base[i];
+    const int64_t base = this->runs.at(i);
     normalize_run<large, activation>(this->x + base, this->out + base, slice, this->of(i, p),
                                      this->slope);
   }
@@ -87,7 +87,7 @@ template <bool large, Activation activation, class T>
 struct Backward : Pass<T> {
   using Sum = RunProducts;
   GEONORM_INLINE Sum sum(int64_t i, int64_t p, Slice slice) const {
-    const int64_t base = this->runs.base[i];
+    const int64_t base = this->runs.at(i);
     return run_products<activation>(this->grads + base, this->x + base, slice, this->of(i, p),
                                     this->slope);
   }
@@ -96,7 +96,7 @@ struct Backward : Pass<T> {
     total.products += other.products;
   }
   GEONORM_INLINE void write(int64_t i, int64_t p, Slice slice) const {
-    const int64_t base = this->runs.base[i];
+    const int64_t base = this->runs.at(i);
     const auto at = this->of(i, p);
     const auto gain = static_cast<Math<T>>(at.weight * this->share);
     run_gradients<large, activation>(this->grads + base, this->x + base, this->out + base, slice,
@@ -164,8 +164,9 @@ Pass<T> pass_of(const AxisLayout& layout, const Tensor& bases, const Tensor& pie
                 const Tensor& x, Tensor& out, const OptionalTensor& weight,
                 const OptionalTensor& bias, double slope) {
   using A = Math<T>;
-  const Runs runs{bases.const_data_ptr<int64_t>(), pieces.const_data_ptr<int64_t>(),
-                  bases.numel(), pieces.numel(), layout.inner_size()};
+  const Runs runs{bases.defined() ? bases.const_data_ptr<int64_t>() : nullptr,
+                  pieces.const_data_ptr<int64_t>(), layout.instances(), pieces.numel(),
+                  layout.inner_size()};
   return {.runs = runs, .cut = Cut(runs), .grads = nullptr, .x = x.const_data_ptr<T>(),
           .out = out.mutable_data_ptr<T>(), .stats = {},
           .weight = weight ? weight->const_data_ptr<A>() : nullptr,

@@ -131,7 +131,7 @@ inline Partition partition(const int64_t* index, int64_t rows, int64_t instances
   for (int64_t t = 0; t < count; ++t) {
     result.parts.push_back({rows * t / count, rows * (t + 1) / count});
   }
-  constexpr int64_t kScan = 1 << 14;  // rows
+  constexpr int64_t kScan = 1 << 17;  // rows that are scanned sooner than a thread wakes up
   at::parallel_for(0, count, kScan * count / rows + 1, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) scan(result.parts[t], index);
   });

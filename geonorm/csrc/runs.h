@@ -1,6 +1,6 @@
 // Instances whose values lie in runs: normalization along the fastest axis of memory.
 //
-// Instance i is the union of the runs of `length` values from base[i] + piece[p] on, for every p.
+// Instance i is the union of the runs of `length` values from at(i) + piece[p] on, for every p.
 #pragma once
 
 #include <algorithm>
@@ -11,8 +11,9 @@
 namespace geonorm {
 
 struct Runs {
-  const int64_t *base, *piece;
+  const int64_t *base, *piece;  // without bases, instances of one run lie side by side
   int64_t instances, pieces, length;
+  GEONORM_INLINE int64_t at(int64_t i) const { return base ? base[i] : i * length; }
   int64_t size() const { return pieces * length; }
 };
 

@@ -4,7 +4,7 @@
 import torch
 from torch import Tensor
 
-from geonorm.functional import Activation, axis_instance_norm
+from geonorm.functional import Activation, normalize_axes
 from geonorm.norms.affine import AffineNorm
 
 
@@ -67,7 +67,9 @@ class AxisInstanceNorm(AffineNorm):
         self.activation, self.negative_slope = activation, negative_slope
         kept = [letter for letter in layout if letter not in "BC"]
         self._order = [layout.index(letter) for letter in ["B", "C", *kept]]
-        self._axes = [2 + kept.index(letter) for letter in axes]
+        self._back = [self._order.index(dim) for dim in range(len(layout))]
+        self._moved = self._order != sorted(self._order)
+        self._axes = sorted(2 + kept.index(letter) for letter in axes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x normalized, in its own shape, dtype and memory format."""
@@ -76,28 +78,31 @@ class AxisInstanceNorm(AffineNorm):
                 f"{type(self).__name__} takes {self.layout} or, for one instance, "
                 f"{self.layout.replace('B', '')}; got {x.ndim} dimensions, {tuple(x.shape)}"
             )
-        instance = self.layout.index("B")
+        if not x.is_floating_point():
+            raise TypeError(f"x must be floating point; got {x.dtype}. Convert it first: x.float()")
+        instance = self._order[0]
         batch = x if x.ndim == len(self.layout) else x.unsqueeze(instance)
-        channels = batch.shape[self._order[1]]
-        if channels != self.num_features:
+        batch = batch.permute(self._order) if self._moved else batch
+        if batch.shape[1] != self.num_features:
             raise ValueError(
-                f"expected {self.num_features} channels in {self.layout}; got {channels} in "
-                f"{tuple(x.shape)}. Did you mean {type(self).__name__}({channels})?"
+                f"expected {self.num_features} channels in {self.layout}; got {batch.shape[1]} in "
+                f"{tuple(x.shape)}. Did you mean {type(self).__name__}({batch.shape[1]})?"
             )
-        empty = [letter for letter in self.axes if batch.shape[self.layout.index(letter)] == 0]
+        if x.numel() == 0:
+            self._check_axes(batch, x)
+        out = normalize_axes(batch, self._axes, self.weight, self.bias, self.eps, self.activation,
+                             self.negative_slope)
+        out = out.permute(self._back) if self._moved else out
+        return out if x.ndim == len(self.layout) else out.squeeze(instance)
+
+    def _check_axes(self, batch: Tensor, x: Tensor) -> None:
+        """Refuse an axis without elements."""
+        empty = [self.layout[self._order[dim]] for dim in self._axes if batch.shape[dim] == 0]
         if empty:
             raise ValueError(
                 f"there is nothing to normalize along {empty[0]}: {tuple(x.shape)} has size 0 "
                 f"there; leave such inputs out"
             )
-        moved = self._order != sorted(self._order)
-        out = axis_instance_norm(
-            batch.permute(self._order) if moved else batch, axes=self._axes, weight=self.weight,
-            bias=self.bias, eps=self.eps, activation=self.activation,
-            negative_slope=self.negative_slope,
-        )
-        out = out.permute([self._order.index(dim) for dim in range(batch.ndim)]) if moved else out
-        return out if x.ndim == len(self.layout) else out.squeeze(instance)
 
     def extra_repr(self) -> str:
         """Show what the constructor was given."""
