@@ -62,7 +62,7 @@ def test_ours_keeps_no_further_tensor(rows_file):
 def test_figures_are_drawn_from_the_rows(rows_file, tmp_path):
     done = bench("--plot", tmp_path, "--csv", rows_file)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["bench_video.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["bench_video_float32.png"]
     text = rows_file.with_suffix(".md").read_text()
     for row in read(rows_file):
         if row["contender"] == "ours":  # in a line of its table stand its time and its ratio

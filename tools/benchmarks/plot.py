@@ -25,7 +25,7 @@ Rows = list[dict[str, str]]
 
 
 def draw(path: Path, folder: Path) -> list[Path]:
-    """Draw a figure per suite and device from its newest rows; return the files.
+    """Draw a figure per suite, dtype and device from their newest rows; return the files.
 
     Raises:
         ValueError: the CSV does not exist or holds no row that can be drawn.
@@ -34,18 +34,19 @@ def draw(path: Path, folder: Path) -> list[Path]:
         raise ValueError(f"there is no {path} to draw; run a suite of tools/bench.py first")
     with path.open(newline="", encoding="utf-8") as file:
         rows = newest([*csv.DictReader(file)])
-    groups: dict[tuple[str, str], Rows] = defaultdict(list)
+    groups: dict[tuple[str, str, str], Rows] = defaultdict(list)
     for row in rows:
         if row["suite"] in ("sparse", "video", "train") and row["work"] != "forward":
-            groups[row["suite"], row["device"]].append(row)
+            groups[row["suite"], row["dtype"], row["device"]].append(row)
     if not groups:
         raise ValueError(f"{path} holds no row of the suites sparse, video or train")
     folder.mkdir(parents=True, exist_ok=True)
-    devices = sorted({device for _, device in groups})
+    devices = sorted({device for *_, device in groups})
     written = []
-    for (suite, device), chosen in groups.items():
+    for (suite, dtype, device), chosen in groups.items():
         number = "" if len(devices) == 1 else f"_{devices.index(device)}"
-        written.append(_figure(suite, device, chosen, folder / f"bench_{suite}{number}.png"))
+        file = folder / f"bench_{suite}_{dtype}{number}.png"
+        written.append(_figure(f"{suite}, {dtype}", device, chosen, file))
     return written
 
 
@@ -55,7 +56,7 @@ def newest(rows: Rows) -> Rows:
     return [*{tuple(row[key] for key in keys): row for row in rows}.values()]
 
 
-def _figure(suite: str, device: str, rows: Rows, path: Path) -> Path:
+def _figure(title: str, device: str, rows: Rows, path: Path) -> Path:
     """Draw each contender's median over the baseline's, a line per shape."""
     labels = [*dict.fromkeys(_label(row) for row in rows)]
     figure, axes = plt.subplots(figsize=(10, 1.6 + 0.2 * len(labels)), layout="constrained")
@@ -72,11 +73,11 @@ def _figure(suite: str, device: str, rows: Rows, path: Path) -> Path:
     axes.axvline(1, color="tab:green", linewidth=1)
     axes.set_xscale("log")
     axes.set_yticks(range(len(labels)), labels, fontsize=7)
-    axes.invert_yaxis()
     axes.grid(axis="both", alpha=0.3)
     axes.set_xlabel(f"median time / {rows[0]['baseline']} (left is faster)")
-    axes.set_title(f"{suite}, {rows[0]['work']}: {device}; * unresolved", fontsize=9)
-    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=4)
+    axes.set_title(f"{title}, {rows[0]['work']}: {device}; * unresolved", fontsize=9)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    figure.legend(fontsize=7, loc="outside lower center", ncols=4)
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path
@@ -84,4 +85,4 @@ def _figure(suite: str, device: str, rows: Rows, path: Path) -> Path:
 
 def _label(row: dict[str, str]) -> str:
     mark = "" if row["resolved"] == "yes" else " *"
-    return f"{row['shape']}, {row['layout']}, {row['dtype']}{mark}"
+    return f"{row['shape']}, {row['layout']}{mark}"
