@@ -82,6 +82,28 @@ def test_a_large_instance_keeps_its_digits(backend, interleaved):
     compare(results(segment_norm, *arguments), exact_results(*arguments), FLOAT32)
 
 
+# Many that stay in a thread's cache from sums to output; larger ones, cut between instances; one
+# that goes on in the next thread's part; one large, then many small, with empty ones among them.
+@pytest.mark.parametrize("sizes", [
+    (300,) * 150, (30_000, 7, 29_000), (60_000,), (9000, *(5, 0) * 90),
+], ids=["many", "large", "one", "mixed"])  # fmt: skip
+@pytest.mark.parametrize(("groups", "weighted"), [(9, False), (3, True)])
+def test_sorted_instances_however_they_are_cut(backend, poisoned, sizes, groups, weighted):
+    rows, index = batch(sizes, channels=9, mean=10.0, interleaved=False)
+    weights = torch.arange(len(rows)).remainder(3).add(1.0) if weighted else None
+    arguments = (rows, index, len(sizes), *parameters((len(sizes), 9)), upstream_of(rows))
+    options = {"groups": groups, "activation": "leaky_relu", "slope": 0.2}
+    found = results(segment_norm, *arguments, row_weights=weights, **options)
+    exact = exact_results(*arguments, row_weights=weights, **options)
+    compare(found, exact, FLOAT32)
+    two = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        compare(results(segment_norm, *arguments, row_weights=weights, **options), exact, FLOAT32)
+    finally:
+        torch.set_num_threads(two)
+
+
 @pytest.mark.parametrize("mean", [0.0, 1e4])
 def test_instances_of_two_rows_are_no_worse_than_torchs(backend, mean):
     sizes = (2,) * 200

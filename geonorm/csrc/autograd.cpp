@@ -28,7 +28,9 @@ Tensor or_none(const OptionalTensor& t) { return t.value_or(Tensor()); }
 OptionalTensor given(const Tensor& t) { return t.defined() ? OptionalTensor(t) : std::nullopt; }
 
 // The gradient of a parameter, none where there is no parameter.
-Tensor of(const Tensor& parameter, const Tensor& grad) { return parameter.defined() ? grad : Tensor(); }
+Tensor of(const Tensor& parameter, const Tensor& grad) {
+  return parameter.defined() ? grad : Tensor();
+}
 
 variable_list kept(AutogradContext* ctx, const Outputs& outputs, variable_list saved) {
   const auto& [out, shift, mean, rstd] = outputs;

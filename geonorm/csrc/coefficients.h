@@ -84,30 +84,33 @@ class Lines {
  public:
   Lines(Statistics<const A> stats, const Batch& batch, const Parameter& weight,
         const Parameter& bias, bool with_gradient)
-      : channels_(batch.channels), stride_((with_gradient ? 6 : 3) * channels_),
+      : stats_(stats), gains_(weight.data<A>()), offsets_(bias.data<A>()),
+        channels_(batch.channels), stride_((with_gradient ? 6 : 3) * channels_),
         width_(channels_ / batch.groups), instances_(batch.instances),
+        gain_step_(weight.per_instance ? channels_ : 0),
+        offset_step_(bias.per_instance ? channels_ : 0),
         memory_(c10::GetCPUAllocator()->allocate(instances_ * stride_ * sizeof(A))),
-        values_(static_cast<A*>(memory_.get())), rstd_(stats.rstd) {
-    const int64_t channels = channels_, groups = batch.groups;
-    const A *gains = weight.data<A>(), *offsets = bias.data<A>();
-    const int64_t gain_step = weight.per_instance ? channels : 0;
-    const int64_t offset_step = bias.per_instance ? channels : 0;
-    at::parallel_for(0, instances_, kGrain / channels + 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        A* line = values_ + i * stride_;
-        for (int64_t c = 0; c < channels; ++c) {
-          const int64_t s = i * groups + (width_ == 1 ? c : c / width_);
-          const A from = stats.shift[s], beyond = stats.mean[s];
-          const A centre = from + beyond, moved = centre - from;
-          const A excess = -((from - (centre - moved)) + (beyond - moved));
-          const A gain = stats.rstd[s] * (gains ? gains[i * gain_step + c] : A(1));
-          line[c] = centre;
-          line[channels + c] = gain;
-          line[2 * channels + c] = excess * gain + (offsets ? offsets[i * offset_step + c] : A(0));
-          if (with_gradient) line[5 * channels + c] = excess;
-        }
-      }
+        values_(static_cast<A*>(memory_.get())) {}
+
+  void fill() {
+    at::parallel_for(0, instances_, kGrain / channels_ + 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) fill(i);
     });
+  }
+  void fill(int64_t i) {
+    A* line = values_ + i * stride_;
+    const int64_t groups = channels_ / width_;
+    for (int64_t c = 0; c < channels_; ++c) {
+      const int64_t s = i * groups + (width_ == 1 ? c : c / width_);
+      const A from = stats_.shift[s], beyond = stats_.mean[s];
+      const A centre = from + beyond, moved = centre - from;
+      const A excess = -((from - (centre - moved)) + (beyond - moved));
+      const A gain = stats_.rstd[s] * (gains_ ? gains_[i * gain_step_ + c] : A(1));
+      line[c] = centre;
+      line[channels_ + c] = gain;
+      line[2 * channels_ + c] = excess * gain + (offsets_ ? offsets_[i * offset_step_ + c] : A(0));
+      if (stride_ > 3 * channels_) line[5 * channels_ + c] = excess;
+    }
   }
 
   GEONORM_INLINE Line<A> of(int64_t instance) const {
@@ -119,16 +122,17 @@ class Lines {
   // Turns Σg·(x − centre) of every channel into Σg·x̂, and fills in what the gradient takes off:
   // the means over a channel group of γg and, along x̂, of γg·x̂.
   void settle_gradient(const A* grads, A* products, const double* mass) {
-    const int64_t groups = channels_ / width_;
     at::parallel_for(0, instances_, kGrain / channels_ + 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const A rows = mass[i] > 0 ? static_cast<A>(mass[i]) * width_ : A(1);
-        for (int64_t g = 0; g < groups; ++g) {
-          settle_group(values_ + i * stride_ + g * width_, grads + i * channels_ + g * width_,
-                       products + i * channels_ + g * width_, rstd_[i * groups + g], rows);
-        }
-      }
+      for (int64_t i = begin; i < end; ++i) settle_gradient(i, grads, products, mass);
     });
+  }
+  void settle_gradient(int64_t i, const A* grads, A* products, const double* mass) {
+    const int64_t groups = channels_ / width_;
+    const A rows = mass[i] > 0 ? static_cast<A>(mass[i]) * width_ : A(1);
+    for (int64_t g = 0; g < groups; ++g) {
+      settle_group(values_ + i * stride_ + g * width_, grads + i * channels_ + g * width_,
+                   products + i * channels_ + g * width_, stats_.rstd[i * groups + g], rows);
+    }
   }
 
  private:
@@ -150,10 +154,11 @@ class Lines {
     }
   }
 
-  int64_t channels_, stride_, width_, instances_;
+  Statistics<const A> stats_;
+  const A *gains_, *offsets_;
+  int64_t channels_, stride_, width_, instances_, gain_step_, offset_step_;
   at::DataPtr memory_;
   A* values_;
-  const A* rstd_;
 };
 
 }  // namespace geonorm

@@ -21,8 +21,9 @@ template <class R, class... Args, R (*kernel)(Args...), class Name>
 struct Choose<kernel, Name> {
   static R run(Args... args) {
     if (!forced.load(std::memory_order_relaxed)) return kernel(args...);
-    static const auto other =
-        c10::Dispatcher::singleton().findSchemaOrThrow(Name::value(), "").template typed<R(Args...)>();
+    static const auto other = c10::Dispatcher::singleton()
+                                  .findSchemaOrThrow(Name::value(), "")
+                                  .template typed<R(Args...)>();
     return other.call(args...);
   }
 };

@@ -54,6 +54,7 @@ struct Part {
 struct Partition {
   std::vector<Part> parts;
   bool sorted = true;
+  bool whole = false;  // no instance goes on from one part into the next
 };
 
 struct Slot {
@@ -122,6 +123,25 @@ inline void join(Partition& partition, int64_t rows) {
   }
 }
 
+// Moves the cuts between sorted parts to where an instance begins, if they need not move far.
+inline void align(Partition& partition, const int64_t* index, int64_t rows) {
+  auto& parts = partition.parts;
+  const int64_t far = rows / (16 * int64_t(parts.size()));
+  std::vector<int64_t> cuts;
+  for (size_t t = 1; t < parts.size(); ++t) {
+    const int64_t cut = parts[t].begin;
+    const int64_t moved = std::lower_bound(index, index + rows, index[cut]) - index;
+    if (cut - moved > far) return;
+    cuts.push_back(moved);
+  }
+  for (size_t t = 1; t < parts.size(); ++t) {
+    parts[t - 1].end = parts[t].begin = cuts[t - 1];
+    parts[t - 1].high = index[parts[t - 1].end - 1];
+    parts[t].low = index[parts[t].begin];
+  }
+  partition.whole = true;
+}
+
 // Cuts the rows into parts, at most one per thread; raises IndexError for an index out of range.
 inline Partition partition(const int64_t* index, int64_t rows, int64_t instances, int64_t channels) {
   constexpr int64_t kWorthAThread = 1 << 15;  // elements
@@ -143,7 +163,11 @@ inline Partition partition(const int64_t* index, int64_t rows, int64_t instances
   }
   TORCH_CHECK_INDEX(low >= 0 && high < instances, "index must lie in [0, ", instances,
                     "), the number of instances; got values from ", low, " to ", high);
-  if (!result.sorted) join(result, rows);
+  if (!result.sorted) {
+    join(result, rows);
+  } else {
+    align(result, index, rows);
+  }
   return result;
 }
 
@@ -226,6 +250,27 @@ void sum_rows(const Partition& partition, const int64_t* index, int64_t instance
           settle(sums, i, t);
           break;
         }
+      }
+    }
+  });
+}
+
+// Where parts are whole: sums up one instance after the other and calls done(instance, begin, end)
+// while its rows are in the cache.
+template <class Sums, class Make, class Done>
+void sum_instances(const Partition& partition, const int64_t* index, Make make, Done done) {
+  at::parallel_for(0, partition.parts.size(), 1, [&](int64_t first, int64_t last) {
+    for (int64_t t = first; t < last; ++t) {
+      Part part = partition.parts[t];
+      Sums sums = make(part);
+      for (const int64_t stop = part.end; part.begin < stop; part.begin = part.end) {
+        const int64_t instance = index[part.begin];
+        part.end = std::upper_bound(index + part.begin, index + stop, instance) - index;
+        stream(sums, part, index);
+        const int64_t k = sums.slots.find(instance);
+        sums.emit(k);
+        sums.slots[k].instance = -1;
+        done(instance, part.begin, part.end);
       }
     }
   });

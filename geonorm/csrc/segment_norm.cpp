@@ -7,23 +7,28 @@
 namespace geonorm {
 namespace {
 
-template <class T, class A>
+// Takes the statistics of every instance that has rows. With `done`, one instance after the other.
+template <class T, class A, class Done>
 void sum_moments(const Partition& partition, const Batch& batch, const Math<T>* weights,
-                 MomentsOutput<Math<T>> out) {
+                 MomentsOutput<Math<T>> out, Done done) {
   const auto rows = batch.matrix<T>();
-  sum_rows<Moments<T, A>>(
-      partition, batch.index, batch.instances, batch.channels,
-      [&](const Part& part) { return Moments<T, A>(part, partition.sorted, rows, weights, out); });
+  const auto make = [&](const Part& part) {
+    return Moments<T, A>(part, partition.sorted, rows, weights, out);
+  };
+  if constexpr (std::is_null_pointer_v<Done>) {
+    sum_rows<Moments<T, A>>(partition, batch.index, batch.instances, batch.channels, make);
+  } else {
+    sum_instances<Moments<T, A>>(partition, batch.index, make, done);
+  }
 }
 
-// Fills in the statistics of every instance that has rows.
-template <class T>
+template <class T, class Done = std::nullptr_t>
 void moments(const Partition& partition, const Batch& batch, const Parameter& row_weights,
-             MomentsOutput<Math<T>> out) {
+             MomentsOutput<Math<T>> out, Done done = nullptr) {
   const auto* weights = row_weights.data<Math<T>>();
   // Weights may differ by any factor, so that only float64 keeps a chunk's digits.
-  if (weights) return sum_moments<T, double>(partition, batch, weights, out);
-  sum_moments<T, Math<T>>(partition, batch, weights, out);
+  if (weights) return sum_moments<T, double>(partition, batch, weights, out, done);
+  sum_moments<T, Math<T>>(partition, batch, weights, out, done);
 }
 
 Partition partition_of(const Batch& batch) {
@@ -60,15 +65,25 @@ void normalize(at::ScalarType type, const Batch& batch, const Parameter& row_wei
     std::fill_n(into.shift, size, A(0));
     std::fill_n(into.mean, size, A(0));
     std::fill_n(into.rstd, size, static_cast<A>(1 / std::sqrt(eps)));
-    moments<scalar_t>(parts, batch, row_weights,
-                      {into.shift, into.mean, into.rstd, batch.groups, eps});
-    const Lines<A> lines(into.of<const A>(), batch, weight, bias, false);
+    const MomentsOutput<A> found{into.shift, into.mean, into.rstd, batch.groups, eps};
+    Lines<A> lines(into.of<const A>(), batch, weight, bias, false);
     with_activation(tail.activation, [&](auto chosen) {
-      over_parts(parts, [&](int64_t begin, int64_t end) {
+      const auto write = [&](int64_t begin, int64_t end) {
         write_rows<scalar_t, decltype(chosen)::value>(
             batch.matrix<scalar_t>(), static_cast<scalar_t*>(out), batch.index, lines, tail.slope,
             begin, end, beyond_cache<scalar_t>(batch));
-      });
+      };
+      if (one_by_one<scalar_t>(parts, batch, 1)) {
+        moments<scalar_t>(parts, batch, row_weights, found,
+                          [&](int64_t instance, int64_t begin, int64_t end) {
+                            lines.fill(instance);
+                            write(begin, end);
+                          });
+        return;
+      }
+      moments<scalar_t>(parts, batch, row_weights, found);
+      lines.fill();
+      over_parts(parts, write);
     });
   });
 }

@@ -74,6 +74,16 @@ bool beyond_cache(const Batch& batch) {
   return batch.count * batch.channels * sizeof(T) > kCacheBytes;
 }
 
+// Whether instances are summed and written one after the other: in `tensors` of them, one of the
+// usual size is still in the cache then.
+template <class T>
+bool one_by_one(const Partition& partition, const Batch& batch, int64_t tensors) {
+  constexpr int64_t kOwnCacheBytes = 1 << 19;
+  const int64_t present = partition.parts.back().high - partition.parts.front().low + 1;
+  const int64_t bytes = batch.count * batch.channels * sizeof(T);
+  return partition.whole && tensors * bytes / present <= kOwnCacheBytes;
+}
+
 // What follows the norm.
 struct Tail {
   std::string_view activation;

@@ -41,17 +41,26 @@ void write_gradients(const Batch& batch, Matrix<T> grads, Statistics<const Math<
   const auto rows = batch.matrix<T>();
   const A* weights = row_weights.data<A>();
   Lines<A> lines(stats, batch, weight, bias, true);
-  sum_rows<Sums>(
-      parts, batch.index, batch.instances, batch.channels, [&](const Part& part) {
-        return Sums(part, parts.sorted, grads, rows, lines, weights, slope, into);
-      });
-  lines.settle_gradient(into.grads, into.products, into.mass);
+  lines.fill();
+  const auto make = [&](const Part& part) {
+    return Sums(part, parts.sorted, grads, rows, lines, weights, slope, into);
+  };
   const auto finish = weights ? row_gradients<T, activation, true>
                               : row_gradients<T, activation, false>;
-  over_parts(parts, [&](int64_t begin, int64_t end) {
+  const auto write = [&](int64_t begin, int64_t end) {
     finish(grads, rows, out, batch.index, lines, weights, slope, begin, end,
            beyond_cache<T>(batch));
-  });
+  };
+  if (one_by_one<T>(parts, batch, 2)) {
+    sum_instances<Sums>(parts, batch.index, make, [&](int64_t i, int64_t begin, int64_t end) {
+      lines.settle_gradient(i, into.grads, into.products, into.mass);
+      write(begin, end);
+    });
+    return;
+  }
+  sum_rows<Sums>(parts, batch.index, batch.instances, batch.channels, make);
+  lines.settle_gradient(into.grads, into.products, into.mass);
+  over_parts(parts, write);
 }
 
 // From the gradient of each instance to that of the parameter.
