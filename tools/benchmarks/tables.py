@@ -66,7 +66,8 @@ def _norms(rows: Rows) -> str:
         fused = time["ours, fused ReLU"] / time[f"{baseline} + ReLU"]
         mark = "" if each["ours"]["resolved"] == "yes" else " *"
         lines.append([
-            shape + mark, layout, f"{base:.3g}", f"{ours:.3g}", f"{ours / base:.2f}",
+            shape + mark, layout, f"{base:.3g}", f"{ours:.3g}",
+            f"{float(each['ours']['to_baseline']):.2f}",
             f"{ours / copied:.1f}", f"{fused:.2f}",
             *(f"{time[name] / ours:.1f}" if name in time else "" for name in others.values()),
         ])  # fmt: skip
