@@ -20,6 +20,12 @@ def features(value: Tensor) -> None:
         raise ValueError(f"features must be (N, C) with C ≥ 1; got shape {tuple(value.shape)}")
 
 
+def floating(x: Tensor) -> None:
+    """Refuse a dense tensor that is not floating point."""
+    if not x.is_floating_point():
+        raise TypeError(f"x must be floating point; got {x.dtype}. Convert it first: x.float()")
+
+
 def batch_index(index: Tensor, rows: Tensor) -> Tensor:
     """Return the instance of every row as int64."""
     _check_vector("batch_index", index, rows)

@@ -153,8 +153,7 @@ def axis_instance_norm(
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a tensor (B, C, …); got {type(x).__name__}")
-    if not x.is_floating_point():
-        raise TypeError(f"x must be floating point; got {x.dtype}. Convert it first: x.float()")
+    checks.floating(x)
     if x.ndim < 3:
         raise ValueError(f"x must be (B, C, …) with 3 or more dimensions; got {tuple(x.shape)}")
     return normalize_axes(

@@ -198,8 +198,7 @@ Batch rows_of(const AxisLayout& layout, const Tensor& x, const Tensor& owners) {
           layout.instances(), channels};
 }
 
-template <class S>
-Statistics<void> pointers(S& shift, S& mean, S& rstd) {
+Statistics<void> pointers(Tensor& shift, Tensor& mean, Tensor& rstd) {
   return {shift.mutable_data_ptr(), mean.mutable_data_ptr(), rstd.mutable_data_ptr()};
 }
 

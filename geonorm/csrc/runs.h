@@ -138,11 +138,6 @@ struct Scalars {
   }
 };
 
-template <bool past_cache, int W, class T, class V>
-GEONORM_INLINE void put(T* p, V v) {
-  store<W>(std::bool_constant<past_cache>{}, p, v);
-}
-
 template <bool past_cache, Activation activation, class T>
 GEONORM_INLINE void normalize_run(const T* x, T* out, Slice slice, Scalars<Math<T>> at,
                                   Math<T> slope) {
@@ -153,7 +148,7 @@ GEONORM_INLINE void normalize_run(const T* x, T* out, Slice slice, Scalars<Math<
       GEONORM_UNROLL for (int v = 0; v < U; ++v) {
         const int64_t k = offset + c + v * W;
         const auto y = activate<activation>(at.affine(at.xhat(read<A, W>(x + k))), slope);
-        put<past_cache, W>(out + k, y);
+        store<W>(std::bool_constant<past_cache>{}, out + k, y);
       }
     });
   });
@@ -206,7 +201,8 @@ GEONORM_INLINE void run_gradients(const T* grads, const T* x, T* out, Slice slic
         if constexpr (activation != Activation::none) {
           grad = deactivate<activation>(grad, at.affine(xhat), slope);
         }
-        put<past_cache, W>(out + k, (grad * at.weight - (mean + xhat * along)) * at.rstd);
+        const auto result = (grad * at.weight - (mean + xhat * along)) * at.rstd;
+        store<W>(std::bool_constant<past_cache>{}, out + k, result);
       }
     });
   });

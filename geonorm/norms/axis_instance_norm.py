@@ -4,6 +4,7 @@
 import torch
 from torch import Tensor
 
+from geonorm import checks
 from geonorm.functional import Activation, normalize_axes
 from geonorm.norms.affine import AffineNorm
 
@@ -78,8 +79,7 @@ class AxisInstanceNorm(AffineNorm):
                 f"{type(self).__name__} takes {self.layout} or, for one instance, "
                 f"{self.layout.replace('B', '')}; got {x.ndim} dimensions, {tuple(x.shape)}"
             )
-        if not x.is_floating_point():
-            raise TypeError(f"x must be floating point; got {x.dtype}. Convert it first: x.float()")
+        checks.floating(x)
         instance = self._order[0]
         batch = x if x.ndim == len(self.layout) else x.unsqueeze(instance)
         batch = batch.permute(self._order) if self._moved else batch

@@ -140,6 +140,26 @@ def define(
             to.impl(name, kernel, "CompositeExplicitAutograd")
 
 
+def define_derivative(
+    library: torch.library.Library, name: str, keep: Callable[..., Any],
+    backward: Callable[..., Any], twice_schema: str, twice: Callable[..., Any],
+) -> None:
+    """Define the derivative of an operator, and of that derivative by plain torch.
+
+    Args:
+        library: a fragment of the namespace geonorm.
+        name: of the operator.
+        keep, backward: the rule, used where csrc/autograd.cpp, whose same rule costs less, is not.
+        twice_schema, twice: the operator of a backward that is differentiated again.
+    """
+    library.define(twice_schema)
+    library.impl(twice_schema.partition("(")[0], twice, "CompositeImplicitAutograd")
+    if not has_cpp():
+        torch.library.register_autograd(
+            f"geonorm::{name}", backward, setup_context=keep, lib=library
+        )
+
+
 def _kernel(name: str, plain: Callable[..., Any], triton: str) -> Callable[..., Any]:
     def run(first: torch.Tensor, *rest: Any) -> Any:
         if backend_for(first.device) == "triton":

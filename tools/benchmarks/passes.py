@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.measure import Contender
+from benchmarks.measure import Contender, forward
 from benchmarks.sparse import sparse_tensor
 from benchmarks.workload import DEVICE, Workload, copy
 from geonorm import SparseInstanceNorm
@@ -40,25 +40,21 @@ def _passes(batch: torch.Tensor, channels: int) -> list[Contender]:
     parameters = (None, weight, bias, channels)
     _, *stats = ops.segment_norm(features, index, instances, *parameters, 1e-5, "none", 0.0)
 
-    def plain(run):
-        def without_graph():
-            with torch.no_grad():
-                return run()
-
-        return without_graph
-
     return [
         copy(features),
-        Contender("statistics", plain(
-            lambda: ops.segment_stats(features, index, instances, None, channels)), 1.0),
-        Contender("forward, operator", plain(
-            lambda: ops.segment_norm(features, index, instances, *parameters, 1e-5, "none", 0.0)
+        Contender("statistics", forward(
+            lambda rows: ops.segment_stats(rows, index, instances, None, channels), features
+        ), 1.0),
+        Contender("forward, operator", forward(
+            lambda rows: ops.segment_norm(rows, index, instances, *parameters, 1e-5, "none", 0.0),
+            features,
         ), 3.0),
-        Contender("forward, module", plain(lambda: norm(x)), 3.0),
-        Contender(BASELINE, plain(lambda: other(features)), 3.0),
-        Contender("backward, operator", plain(
-            lambda: ops.segment_norm_backward(
-                grad, features, index, *stats, *parameters, "none", 0.0)), 5.0),
+        Contender("forward, module", forward(norm, x), 3.0),
+        Contender(BASELINE, forward(other, features), 3.0),
+        Contender("backward, operator", forward(
+            lambda rows: ops.segment_norm_backward(
+                grad, rows, index, *stats, *parameters, "none", 0.0), features
+        ), 5.0),
     ]  # fmt: skip
 
 

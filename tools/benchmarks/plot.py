@@ -32,8 +32,7 @@ def draw(path: Path, folder: Path) -> list[Path]:
     """
     if not path.is_file():
         raise ValueError(f"there is no {path} to draw; run a suite of tools/bench.py first")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = newest([*csv.DictReader(file)])
+    rows = read_newest(path)
     groups: dict[tuple[str, str, str], Rows] = defaultdict(list)
     for row in rows:
         if row["suite"] in ("sparse", "video", "train") and row["work"] != "forward":
@@ -48,6 +47,12 @@ def draw(path: Path, folder: Path) -> list[Path]:
         file = folder / f"bench_{suite}_{dtype}{number}.png"
         written.append(_figure(f"{suite}, {dtype}", device, chosen, file))
     return written
+
+
+def read_newest(path: Path) -> Rows:
+    """Return the newest rows of a CSV."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return newest([*csv.DictReader(file)])
 
 
 def newest(rows: Rows) -> Rows:

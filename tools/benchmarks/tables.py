@@ -1,10 +1,9 @@
 """Tables of the documentation from the CSV, by nothing but its rows."""
 
-import csv
 from collections import defaultdict
 from pathlib import Path
 
-from benchmarks.plot import Rows, newest
+from benchmarks.plot import Rows, read_newest
 
 HEAD = """# Benchmarks
 
@@ -25,8 +24,7 @@ OTHERS = {
 
 def write(path: Path, to: Path) -> Path:
     """Write the tables of every suite from the newest rows of the CSV; return the file."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = newest([*csv.DictReader(file)])
+    rows = read_newest(path)
     groups: dict[tuple[str, ...], Rows] = defaultdict(list)
     for row in rows:
         groups[row["suite"], row["device"], row["dtype"], row["work"]].append(row)

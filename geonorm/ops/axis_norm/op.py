@@ -22,7 +22,7 @@ from torch import Tensor
 
 from geonorm.ops.axis_norm import reference
 from geonorm.ops.axis_norm.backward import backward
-from geonorm.ops.backends import define, has_cpp
+from geonorm.ops.backends import define, define_derivative
 
 SCHEMAS = (
     "axis_norm(Tensor x, int[] axes, Tensor? weight, Tensor? bias, float eps, str activation, "
@@ -105,13 +105,10 @@ def _backward_twice(grad: Tensor, x: Tensor, axes: list[int], weight: Tensor | N
 
 torch.library.register_fake("geonorm::axis_norm", _fake, lib=_LIBRARY)
 torch.library.register_fake("geonorm::axis_norm_backward", _fake_backward, lib=_LIBRARY)
-_LIBRARY.define(
+define_derivative(
+    _LIBRARY, "axis_norm", _keep, _backward,
     "axis_norm_backward_twice(Tensor grad, Tensor x, int[] axes, Tensor? weight, Tensor? bias, "
     "float eps, str activation, float negative_slope) "
-    "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)"
+    "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)",
+    _backward_twice,
 )
-_LIBRARY.impl("axis_norm_backward_twice", _backward_twice, "CompositeImplicitAutograd")
-if not has_cpp():  # csrc/autograd.cpp has the same rule, which costs less there
-    torch.library.register_autograd(
-        "geonorm::axis_norm", _backward, setup_context=_keep, lib=_LIBRARY
-    )

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geonorm.ops.backends import define, has_cpp
+from geonorm.ops.backends import define, define_derivative
 from geonorm.ops.segment_norm import reference
 from geonorm.ops.segment_norm.backward import backward
 
@@ -123,16 +123,13 @@ def _stats_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
 torch.library.register_fake("geonorm::segment_norm", _fake, lib=_LIBRARY)
 torch.library.register_fake("geonorm::segment_norm_backward", _fake_backward, lib=_LIBRARY)
 torch.library.register_fake("geonorm::segment_stats", _fake_stats, lib=_LIBRARY)
-_LIBRARY.define(
+define_derivative(
+    _LIBRARY, "segment_norm", _keep, _backward,
     "segment_norm_backward_twice(Tensor grad, Tensor rows, Tensor index, SymInt num_instances, "
     "Tensor? row_weights, Tensor? weight, Tensor? bias, int groups, float eps, str activation, "
-    "float negative_slope) -> (Tensor grad_rows, Tensor grad_weight, Tensor grad_bias)"
+    "float negative_slope) -> (Tensor grad_rows, Tensor grad_weight, Tensor grad_bias)",
+    _backward_twice,
 )
-_LIBRARY.impl("segment_norm_backward_twice", _backward_twice, "CompositeImplicitAutograd")
-if not has_cpp():  # csrc/autograd.cpp has the same rule, which costs less there
-    torch.library.register_autograd(
-        "geonorm::segment_norm", _backward, setup_context=_keep, lib=_LIBRARY
-    )
 torch.library.register_autograd(
     "geonorm::segment_stats", _stats_backward, setup_context=_keep_stats, lib=_LIBRARY
 )
