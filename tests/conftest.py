@@ -46,14 +46,24 @@ def data_root() -> Path:
     pytest.skip(f"no real recordings; tried {', '.join(map(str, tried))} (set GEONORM_DATA)")
 
 
-@pytest.fixture(params=["reference", "cpp"])
+@pytest.fixture(params=["reference", "cpp avx512", "cpp avx2", "cpp any"])
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run a test on each backend of the CPU, skipping where it is missing."""
-    if backends()[request.param] != "available":
-        pytest.skip(backends()[request.param])
-    force_backend(request.param)
-    yield request.param
+    """Run a test on each backend of the CPU and its instruction sets, skipping what is missing."""
+    name, _, instructions = request.param.partition(" ")
+    if backends()[name] != "available":
+        pytest.skip(backends()[name])
+    if instructions:
+        kernels = importlib.import_module("geonorm._C")
+        best = kernels.instruction_set()
+        try:
+            kernels.instruction_set(instructions)
+        except ValueError as error:
+            pytest.skip(str(error))
+    force_backend(name)
+    yield name
     force_backend(None)
+    if instructions:
+        kernels.instruction_set(best)
 
 
 @pytest.fixture(autouse=True)

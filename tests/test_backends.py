@@ -1,5 +1,6 @@
 """Backends: what is present is said, what is missing is explained, and nothing falls back."""
 
+import importlib
 import os
 import re
 import subprocess
@@ -74,6 +75,16 @@ def test_a_missing_backend_cannot_be_forced():
         with pytest.raises(ValueError, match=f"'{name}' is missing: "):
             geonorm.force_backend(name)
     assert module.backend_for(torch.device("cpu")) in ("cpp", "reference")
+
+
+def test_an_instruction_set_that_is_not_there():
+    if geonorm.backends()["cpp"] != "available":
+        pytest.skip(geonorm.backends()["cpp"])
+    kernels = importlib.import_module("geonorm._C")
+    best = kernels.instruction_set()
+    with pytest.raises(ValueError, match=f"this machine has no avx1024, its best is {best}"):
+        kernels.instruction_set("avx1024")
+    assert kernels.instruction_set() == best
 
 
 def test_an_extension_built_for_another_torch_is_explained():

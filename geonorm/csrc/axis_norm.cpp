@@ -53,18 +53,19 @@ struct Pass {
     return runs.instances * runs.size() * sizeof(T) > kOuterCacheBytes &&
            runs.length * sizeof(T) % 16 == 0 && reinterpret_cast<uintptr_t>(out) % 16 == 0;
   }
-  GEONORM_INLINE Scalars<A> of(int64_t i, int64_t p) const {
-    return {stats.shift[i], stats.mean[i], stats.rstd[i], weight ? weight[p] : A(1),
-            bias ? bias[p] : A(0)};
+  GEONORM_INLINE RunLine<A> of(int64_t i, int64_t p) const {
+    const A gain = stats.rstd[i] * (weight ? weight[p] : A(1));
+    return {stats.shift[i], gain, (bias ? bias[p] : A(0)) - stats.mean[i] * gain};
   }
   GEONORM_INLINE void finish(int64_t i, const Moment& total) const {
-    stats.shift[i] = read<A, 1>(x + runs.at(i) + runs.piece[0]);
+    const double var = total.squares * share;
+    stats.shift[i] = near_mean(total.mean, var);
     stats.mean[i] = total.mean - stats.shift[i];
-    stats.rstd[i] = 1 / std::sqrt(total.squares * share + eps);
+    stats.rstd[i] = 1 / std::sqrt(var + eps);
   }
   GEONORM_INLINE void finish(int64_t i, const RunProducts& total) const {
     grad_bias[i] = total.grads;
-    grad_weight[i] = total.products;
+    grad_weight[i] = (total.products - stats.mean[i] * total.grads) * stats.rstd[i];
   }
 };
 
@@ -72,13 +73,15 @@ struct Pass {
 template <bool large, Activation activation, class T>
 struct Forward : Pass<T> {
   using Sum = Moment;
+  template <int B>
   GEONORM_INLINE Sum sum(int64_t i, int64_t, Slice slice) const {
-    return run_moment(this->x + this->runs.at(i), slice);
+    return run_moment<B>(this->x + this->runs.at(i), slice);
   }
   static void merge(Sum& total, const Sum& other) { total.merge(other); }
+  template <int B>
   GEONORM_INLINE void write(int64_t i, int64_t p, Slice slice) const {
     const int64_t base = this->runs.at(i);
-    normalize_run<large, activation>(this->x + base, this->out + base, slice, this->of(i, p),
+    normalize_run<B, large, activation>(this->x + base, this->out + base, slice, this->of(i, p),
                                      this->slope);
   }
 };
@@ -86,44 +89,37 @@ struct Forward : Pass<T> {
 template <bool large, Activation activation, class T>
 struct Backward : Pass<T> {
   using Sum = RunProducts;
+  template <int B>
   GEONORM_INLINE Sum sum(int64_t i, int64_t p, Slice slice) const {
     const int64_t base = this->runs.at(i);
-    return run_products<activation>(this->grads + base, this->x + base, slice, this->of(i, p),
+    return run_products<B, activation>(this->grads + base, this->x + base, slice, this->of(i, p),
                                     this->slope);
   }
   static void merge(Sum& total, const Sum& other) {
     total.grads += other.grads;
     total.products += other.products;
   }
+  template <int B>
   GEONORM_INLINE void write(int64_t i, int64_t p, Slice slice) const {
     const int64_t base = this->runs.at(i);
-    const auto at = this->of(i, p);
-    const auto gain = static_cast<Math<T>>(at.weight * this->share);
-    run_gradients<large, activation>(this->grads + base, this->x + base, this->out + base, slice,
-                                     at, gain * this->grad_bias[i], gain * this->grad_weight[i], this->slope);
+    auto at = this->of(i, p);
+    at.along = this->grad_weight[i] * this->share * this->stats.rstd[i];
+    at.level = this->grad_bias[i] * this->share - this->stats.mean[i] * at.along;
+    run_gradients<B, large, activation>(this->grads + base, this->x + base, this->out + base, slice,
+                                     at, this->slope);
   }
 };
 
 // An instance at a time, which is still in the cache when it is written.
-template <class Work>
-GEONORM_CLONES void whole(const Work& work, int64_t begin, int64_t end) {
+template <int B, class Work>
+GEONORM_INLINE void whole(const Work& work, int64_t begin, int64_t end) {
   const Slice slice = work.cut.slice(work.runs, 0);
   int64_t p = begin % work.period;
   for (int64_t i = begin; i < end; ++i) {
-    work.finish(i, work.sum(i, p, slice));
-    work.write(i, p, slice);
+    work.finish(i, work.template sum<B>(i, p, slice));
+    work.template write<B>(i, p, slice);
     if (++p == work.period) p = 0;
   }
-}
-
-template <class Work>
-GEONORM_CLONES void sum_slice(const Work& work, int64_t i, int64_t s, typename Work::Sum& sum) {
-  sum = work.sum(i, i % work.period, work.cut.slice(work.runs, s));
-}
-
-template <class Work>
-GEONORM_CLONES void write_slice(const Work& work, int64_t i, int64_t s) {
-  work.write(i, i % work.period, work.cut.slice(work.runs, s));
 }
 
 template <class Work>
@@ -131,7 +127,7 @@ void over_runs(const Work& work) {
   const Cut& cut = work.cut;
   if (cut.slices == 1) {
     at::parallel_for(0, work.runs.instances, cut.grain, [&](int64_t begin, int64_t end) {
-      whole(work, begin, end);
+      vectorized([&](auto bytes) GEONORM_LAMBDA { whole<bytes>(work, begin, end); });
       fence();
     });
     return;
@@ -139,12 +135,20 @@ void over_runs(const Work& work) {
   std::vector<typename Work::Sum> sums(cut.slices);
   for (int64_t i = 0; i < work.runs.instances; ++i) {
     at::parallel_for(0, cut.slices, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t s = begin; s < end; ++s) sum_slice(work, i, s, sums[s]);
+      vectorized([&](auto bytes) GEONORM_LAMBDA {
+        for (int64_t s = begin; s < end; ++s) {
+          sums[s] = work.template sum<bytes>(i, i % work.period, cut.slice(work.runs, s));
+        }
+      });
     });
     for (int64_t s = 1; s < cut.slices; ++s) Work::merge(sums[0], sums[s]);
     work.finish(i, sums[0]);
     at::parallel_for(0, cut.slices, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t s = begin; s < end; ++s) write_slice(work, i, s);
+      vectorized([&](auto bytes) GEONORM_LAMBDA {
+        for (int64_t s = begin; s < end; ++s) {
+          work.template write<bytes>(i, i % work.period, cut.slice(work.runs, s));
+        }
+      });
       fence();
     });
   }

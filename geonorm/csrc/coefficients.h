@@ -9,8 +9,6 @@
 
 #include "simd.h"
 
-#define GEONORM_LAMBDA __attribute__((always_inline))
-
 namespace geonorm {
 
 using at::Tensor;
@@ -31,7 +29,14 @@ struct Parameter {
   }
 };
 
-// Shift, mean and rstd, (instances, groups) each.
+// A number near the mean, with so few digits that most values less it are exact. What the mean has
+// beyond it is at most a 64th of the deviation.
+GEONORM_INLINE double near_mean(double mean, double var) {
+  const double large = std::sqrt(var * 0x1.2p95);
+  return (mean + large) - large;
+}
+
+// Shift, the mean of what exceeds it, and rstd, (instances, groups) each.
 template <class A>
 struct Statistics {
   A *shift, *mean, *rstd;
@@ -62,10 +67,11 @@ struct Batch {
 };
 
 // Of one instance, one value per channel: y = (x − centre) · gain + offset, and for the gradient
-// grad_x = g · gain − share · ((x − centre) · along + level).
+// grad_x = (g · inner − share · ((x − centre) · along + level)) · outer. Without an inner factor the
+// gradient of an instance of one row is exactly zero.
 template <class A>
 struct Line {
-  const A *centre, *gain, *offset, *along, *level;
+  const A *centre, *gain, *offset, *along, *level, *inner, *outer;
 
   template <int W, class T>
   GEONORM_INLINE Vec<A, W> centred(const T* x, int64_t c) const {
@@ -75,18 +81,24 @@ struct Line {
   GEONORM_INLINE Vec<A, W> affine(Vec<A, W> centred, int64_t c) const {
     return centred * read<A, W>(gain + c) + read<A, W>(offset + c);
   }
+  template <int W>
+  GEONORM_INLINE Vec<A, W> gradient(Vec<A, W> grad, Vec<A, W> centred, A share, int64_t c) const {
+    const auto lost = centred * read<A, W>(along + c) + read<A, W>(level + c);
+    if (inner != nullptr) grad *= read<A, W>(inner + c);
+    return (grad - lost * share) * read<A, W>(outer + c);
+  }
 };
 
-// The lines of all instances. The centre is the number nearest to the mean; what it lacks of the
-// mean goes into the offset, so that nothing is lost where the mean is large.
+// The lines of all instances. The centre is the shift; what it lacks of the mean goes into the
+// offset, so that nothing is lost where the mean is large.
 template <class A>
 class Lines {
  public:
   Lines(Statistics<const A> stats, const Batch& batch, const Parameter& weight,
         const Parameter& bias, bool with_gradient)
       : stats_(stats), gains_(weight.data<A>()), offsets_(bias.data<A>()),
-        channels_(batch.channels), stride_((with_gradient ? 6 : 3) * channels_),
-        width_(channels_ / batch.groups), instances_(batch.instances),
+        channels_(batch.channels), width_(channels_ / batch.groups),
+        stride_((!with_gradient ? 3 : width_ == 1 ? 6 : 8) * channels_), instances_(batch.instances),
         gain_step_(weight.per_instance ? channels_ : 0),
         offset_step_(bias.per_instance ? channels_ : 0),
         memory_(c10::GetCPUAllocator()->allocate(instances_ * stride_ * sizeof(A))),
@@ -102,25 +114,29 @@ class Lines {
     const int64_t groups = channels_ / width_;
     for (int64_t c = 0; c < channels_; ++c) {
       const int64_t s = i * groups + (width_ == 1 ? c : c / width_);
-      const A from = stats_.shift[s], beyond = stats_.mean[s];
-      const A centre = from + beyond, moved = centre - from;
-      const A excess = -((from - (centre - moved)) + (beyond - moved));
-      const A gain = stats_.rstd[s] * (gains_ ? gains_[i * gain_step_ + c] : A(1));
-      line[c] = centre;
+      const A excess = -stats_.mean[s];
+      const A weight = gains_ ? gains_[i * gain_step_ + c] : A(1), gain = stats_.rstd[s] * weight;
+      line[c] = stats_.shift[s];
       line[channels_ + c] = gain;
       line[2 * channels_ + c] = excess * gain + (offsets_ ? offsets_[i * offset_step_ + c] : A(0));
       if (stride_ > 3 * channels_) line[5 * channels_ + c] = excess;
+      if (stride_ > 6 * channels_) {
+        line[6 * channels_ + c] = weight;
+        line[7 * channels_ + c] = stats_.rstd[s];
+      }
     }
   }
 
   GEONORM_INLINE Line<A> of(int64_t instance) const {
     const A* line = values_ + instance * stride_;
+    const bool one = width_ == 1;
     return {line, line + channels_, line + 2 * channels_, line + 3 * channels_,
-            line + 4 * channels_};
+            line + 4 * channels_, one ? nullptr : line + 6 * channels_,
+            line + (one ? 1 : 7) * channels_};
   }
 
   // Turns Σg·(x − centre) of every channel into Σg·x̂, and fills in what the gradient takes off:
-  // the means over a channel group of γg and, along x̂, of γg·x̂.
+  // the mean of g and, along x̂, of g·x̂, or over a group of channels those of γg.
   void settle_gradient(const A* grads, A* products, const double* mass) {
     at::parallel_for(0, instances_, kGrain / channels_ + 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) settle_gradient(i, grads, products, mass);
@@ -141,10 +157,10 @@ class Lines {
   void settle_group(A* line, const A* grads, A* products, A rstd, A rows) const {
     A level = 0, along = 0;
     for (int64_t c = 0; c < width_; ++c) {
-      const A gain = line[channels_ + c];
+      const A weight = width_ == 1 ? A(1) : line[6 * channels_ + c];
       products[c] = (products[c] + line[5 * channels_ + c] * grads[c]) * rstd;
-      level += grads[c] * gain;
-      along += products[c] * gain;
+      level += grads[c] * weight;
+      along += products[c] * weight;
     }
     level /= rows;
     along = along / rows * rstd;
@@ -156,7 +172,7 @@ class Lines {
 
   Statistics<const A> stats_;
   const A *gains_, *offsets_;
-  int64_t channels_, stride_, width_, instances_, gain_step_, offset_step_;
+  int64_t channels_, width_, stride_, instances_, gain_step_, offset_step_;
   at::DataPtr memory_;
   A* values_;
 };

@@ -4,7 +4,9 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <atomic>
+#include <string_view>
 
 #include "axis_norm.h"
 #include "segment_norm.h"
@@ -35,7 +37,26 @@ PyObject* force(PyObject*, PyObject* on) {
   Py_RETURN_NONE;
 }
 
+// Without a name, says which instruction set is in use; with one, uses it.
+PyObject* instruction_set(PyObject*, PyObject* args) {
+  using geonorm::Machine;
+  constexpr const char* names[] = {"any", "avx2", "avx512"};
+  const char* name = nullptr;
+  if (!PyArg_ParseTuple(args, "|s", &name)) return nullptr;
+  const int best = static_cast<int>(geonorm::best_machine());
+  if (name != nullptr) {
+    const auto found = std::find(names, names + best + 1, std::string_view(name));
+    if (found == names + best + 1) {
+      return PyErr_Format(PyExc_ValueError, "this machine has no %s, its best is %s", name,
+                          names[best]);
+    }
+    geonorm::machine() = static_cast<Machine>(found - names);
+  }
+  return PyUnicode_FromString(names[static_cast<int>(geonorm::machine())]);
+}
+
 PyMethodDef methods[] = {
+    {"instruction_set", instruction_set, METH_VARARGS, "The instruction set, or to use another."},
     {"force", force, METH_O, "Let the operators of namespace geonorm_forced run in our place."},
     {nullptr, nullptr, 0, nullptr}};
 

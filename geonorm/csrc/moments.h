@@ -33,7 +33,7 @@ GEONORM_INLINE void merge_moments(double& total_mean, double& total_squares, dou
 }
 
 template <class A>
-GEONORM_CLONES void end_chunk(A* centre, A* sum, A* square, double* mean, double* squares,
+GEONORM_INLINE void end_chunk(A* centre, A* sum, A* square, double* mean, double* squares,
                               double done, double mass, int64_t channels) {
   for (int64_t c = 0; c < channels; ++c) {
     const double offset = sum[c] / mass;
@@ -44,10 +44,10 @@ GEONORM_CLONES void end_chunk(A* centre, A* sum, A* square, double* mean, double
   }
 }
 
-template <class T, class M>
-GEONORM_CLONES void write_moments(const T* first, const double* mean, const double* squares,
-                                  double mass, int64_t width, MomentsOutput<M> out) {
-  for (int64_t g = 0; g < out.groups; ++g, first += width, mean += width, squares += width) {
+template <class M>
+GEONORM_INLINE void write_moments(const double* mean, const double* squares, double mass,
+                                  int64_t width, MomentsOutput<M> out) {
+  for (int64_t g = 0; g < out.groups; ++g, mean += width, squares += width) {
     double middle = mean[0], square = squares[0];
     if (width > 1) {
       for (int64_t c = 1; c < width; ++c) middle += mean[c];
@@ -60,7 +60,7 @@ GEONORM_CLONES void write_moments(const T* first, const double* mean, const doub
     }
     const double var = square / (mass * width);
     if (out.shift != nullptr) {
-      out.shift[g] = read<M, 1>(first);
+      out.shift[g] = near_mean(middle, var);
       out.mean[g] = middle - out.shift[g];
       out.spread[g] = 1 / std::sqrt(var + out.eps);
     } else {
@@ -88,12 +88,13 @@ struct Moments {
 
   void enter(int64_t) {}
 
+  template <int B>
   GEONORM_INLINE void add(int64_t k, int64_t, int64_t row, int64_t count) {
     Slot& slot = slots[k];
     if (weights == nullptr) {
       if (slot.first < 0) begin(k, row);
       by_blocks(rows.channels, row, count, [&](int64_t from, int64_t block) GEONORM_LAMBDA {
-        accumulate(running(k), from, block, A(1));
+        accumulate<B>(running(k), from, block, A(1));
       });
       slot.pending += count;
       return;
@@ -102,7 +103,7 @@ struct Moments {
       const double weight = weights[r];
       if (weight <= 0) continue;
       if (slot.first < 0) begin(k, r);
-      accumulate(running(k), r, 1, weight);
+      accumulate<B>(running(k), r, 1, weight);
       slot.pending += 1;
       slot.pending_mass += weight;
     }
@@ -126,10 +127,11 @@ struct Moments {
     }
   }
 
+  template <int B>
   GEONORM_INLINE void accumulate(A* centre, int64_t row, int64_t count, A weight) const {
     const int64_t channels = rows.channels;
     A *sum = centre + channels, *square = sum + channels;
-    over_channels<A, 4>(channels, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
+    over_channels<B, A, kAbreast<B>>(channels, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
       constexpr int W = decltype(w)::value, U = decltype(u)::value;
       using V = Vec<A, W>;
       V middle[U], sums[U], squares[U];
@@ -161,8 +163,10 @@ struct Moments {
     A* centre = running(k);
     const int64_t channels = rows.channels;
     const double mass = weights ? slot.pending_mass : slot.pending;
-    end_chunk(centre, centre + channels, centre + 2 * channels, totals(k), totals(k) + channels,
-              slot.mass, mass, channels);
+    vectorized([&](auto) GEONORM_LAMBDA {
+      end_chunk(centre, centre + channels, centre + 2 * channels, totals(k), totals(k) + channels,
+                slot.mass, mass, channels);
+    });
     slot.done += slot.pending;
     slot.mass += mass;
     slot.pending = 0;
@@ -196,8 +200,10 @@ struct Moments {
     if (at.shift != nullptr) at.shift += offset;
     at.mean += offset;
     at.spread += offset;
-    write_moments(rows.row(slot.first), totals(k), totals(k) + rows.channels, slot.mass,
-                  rows.channels / out.groups, at);
+    vectorized([&](auto) GEONORM_LAMBDA {
+      write_moments(totals(k), totals(k) + rows.channels, slot.mass, rows.channels / out.groups,
+                    at);
+    });
   }
 };
 

@@ -15,11 +15,13 @@ struct ProductsOutput {
 };
 
 template <class A>
-GEONORM_CLONES void add_to_totals(A* running, double* totals, int64_t count) {
-  for (int64_t c = 0; c < count; ++c) {
-    totals[c] += running[c];
-    running[c] = 0;
-  }
+void add_to_totals(A* running, double* totals, int64_t count) {
+  vectorized([=](auto) GEONORM_LAMBDA {
+    for (int64_t c = 0; c < count; ++c) {
+      totals[c] += running[c];
+      running[c] = 0;
+    }
+  });
 }
 
 // Sums of sum_rows (row_sums.h).
@@ -47,10 +49,11 @@ struct Products {
     std::fill_n(running(k), 2 * rows.channels, A(0));
   }
 
+  template <int B>
   GEONORM_INLINE void add(int64_t k, int64_t instance, int64_t row, int64_t count) {
     Slot& slot = slots[k];
     by_blocks(rows.channels, row, count, [&](int64_t from, int64_t block) GEONORM_LAMBDA {
-      accumulate(running(k), lines.of(instance), from, block);
+      accumulate<B>(running(k), lines.of(instance), from, block);
     });
     slot.pending += count;
     for (int64_t r = row; weights != nullptr && r < row + count; ++r) slot.mass += weights[r];
@@ -60,10 +63,11 @@ struct Products {
     if (slots[k].pending >= kRows) flush(k);
   }
 
+  template <int B>
   GEONORM_INLINE void accumulate(A* sum, Line<A> at, int64_t row, int64_t count) const {
     const int64_t channels = rows.channels;
     A* product = sum + channels;
-    over_channels<A, 4>(channels, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
+    over_channels<B, A, kAbreast<B>>(channels, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
       constexpr int W = decltype(w)::value, U = decltype(u)::value;
       using V = Vec<A, W>;
       V sums[U], products[U];

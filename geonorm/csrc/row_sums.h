@@ -5,7 +5,8 @@
 //
 //   Sums(part)               with a member `slots`, made for that part
 //   enter(k)                 slot k begins an instance
-//   add(k, instance, row, count)  takes `count` rows of one instance in, from `row` on
+//   add<B>(k, instance, row, count)  takes `count` rows of one instance in, from `row` on, by vectors
+//                                    of B bytes
 //   rest(k)                  a tile of rows has ended, slot k may put its running sums away
 //   merge(k, other, j)       takes slot j of another part's sums in
 //   emit(k)                  writes the results of slot k out
@@ -93,7 +94,7 @@ class Slots {
   at::DataPtr memory_;
 };
 
-GEONORM_CLONES inline void scan(Part& part, const int64_t* index) {
+GEONORM_INLINE void scan(Part& part, const int64_t* index) {
   int64_t low = index[part.begin], high = low, falls = 0;
   for (int64_t row = part.begin + 1; row < part.end; ++row) {
     low = std::min(low, index[row]);
@@ -153,7 +154,7 @@ inline Partition partition(const int64_t* index, int64_t rows, int64_t instances
   }
   constexpr int64_t kScan = 1 << 17;  // rows that are scanned sooner than a thread wakes up
   at::parallel_for(0, count, kScan * count / rows + 1, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) scan(result.parts[t], index);
+    for (int64_t t = begin; t < end; ++t) vectorized([&](auto) GEONORM_LAMBDA { scan(result.parts[t], index); });
   });
   int64_t low = 0, high = -1;
   for (const Part& part : result.parts) {
@@ -178,32 +179,37 @@ GEONORM_SELDOM void change(Sums& sums, int64_t k, int64_t instance) {
   sums.enter(k);
 }
 
-template <class Sums>
+template <int B, class Sums>
 GEONORM_INLINE void take(Sums& sums, int64_t instance, int64_t row, int64_t count) {
   const int64_t k = sums.slots.find(instance);
   if (sums.slots[k].instance != instance) change(sums, k, instance);
-  sums.add(k, instance, row, count);
+  sums.template add<B>(k, instance, row, count);
 }
 
-template <class Sums>
-GEONORM_CLONES void stream(Sums& sums, const Part& part, const int64_t* index) {
+template <int B, class Sums>
+GEONORM_INLINE void stream_by(Sums& sums, const Part& part, const int64_t* index) {
   for (int64_t row = part.begin; row < part.end; row += kTile) {
     const int64_t* owner = index + row;
     const int64_t count = std::min(kTile, part.end - row);
     int64_t differ = 0;
     for (int64_t k = 1; k < count; ++k) differ |= owner[k] ^ owner[0];
     if (differ == 0) {
-      take(sums, owner[0], row, count);
+      take<B>(sums, owner[0], row, count);
       sums.rest(sums.slots.find(owner[0]));
       continue;
     }
-    for (int64_t k = 0; k < count; ++k) take(sums, owner[k], row + k, 1);
+    for (int64_t k = 0; k < count; ++k) take<B>(sums, owner[k], row + k, 1);
     if (sums.slots.size() < count) {
       for (int64_t k = 0; k < sums.slots.size(); ++k) sums.rest(k);
     } else {
       for (int64_t k = 0; k < count; ++k) sums.rest(sums.slots.find(owner[k]));
     }
   }
+}
+
+template <class Sums>
+void stream(Sums& sums, const Part& part, const int64_t* index) {
+  vectorized([&](auto bytes) GEONORM_LAMBDA { stream_by<bytes>(sums, part, index); });
 }
 
 // Merges the parts' slots of an instance into the first part that has one, and writes it out.

@@ -57,23 +57,28 @@ struct Moment {
   }
 };
 
-// A sum in four vectors and, for what does not fill one, a single value.
-template <class A>
+// A sum in some vectors and, for what does not fill one, half of one and a single value.
+template <int B, class A>
 struct Lanes {
-  static constexpr int W = kLanes<A>;
-  Vec<A, W> wide[4] = {};
+  static constexpr int U = kAbreast<B>, W = B / sizeof(A);
+  Vec<A, W> wide[U] = {};
+  Vec<A, W / 2> half = {};
   A rest = 0;
 
   template <class V>
   GEONORM_INLINE void add(int v, V x) {
     if constexpr (std::is_arithmetic_v<V>) {
       rest += x;
+    } else if constexpr (sizeof(V) == sizeof(half)) {
+      half += x;
     } else {
       wide[v] += x;
     }
   }
   GEONORM_INLINE A total() const {
-    return fold<W>((wide[0] + wide[1]) + (wide[2] + wide[3])) + rest;
+    Vec<A, W> sum = wide[0];
+    GEONORM_UNROLL for (int v = 1; v < U; ++v) sum += wide[v];
+    return fold<W>(sum) + fold<W / 2>(half) + rest;
   }
   template <int N>
   static GEONORM_INLINE A fold(Vec<A, N> v) {
@@ -89,7 +94,7 @@ struct Lanes {
 
 // Sums a chunk around the mean of what came before it, or of its own beginning where that is less
 // than an eighth of it; this bounds what the centring loses. What the centre is off by is taken out.
-template <class T>
+template <int B, class T>
 GEONORM_INLINE Moment run_moment(const T* x, Slice slice) {
   using A = Math<T>;
   Moment total;
@@ -100,8 +105,8 @@ GEONORM_INLINE Moment run_moment(const T* x, Slice slice) {
     if (total.mass * 8 < count) {
       const int64_t lead = std::min(count, std::max<int64_t>(64, count / 8));
       const A first = read<A, 1>(values);
-      Lanes<A> around;
-      over_channels<A, 4>(lead, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
+      Lanes<B, A> around;
+      over_channels<B, A, kAbreast<B>>(lead, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
         constexpr int W = decltype(w)::value, U = decltype(u)::value;
         GEONORM_UNROLL for (int v = 0; v < U; ++v) {
           around.add(v, read<A, W>(values + c + v * W) - first);
@@ -109,8 +114,8 @@ GEONORM_INLINE Moment run_moment(const T* x, Slice slice) {
       });
       centre = first + around.total() * static_cast<A>(1.0 / lead);
     }
-    Lanes<A> sum, square;
-    over_channels<A, 4>(count, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
+    Lanes<B, A> sum, square;
+    over_channels<B, A, kAbreast<B>>(count, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
       constexpr int W = decltype(w)::value, U = decltype(u)::value;
       GEONORM_UNROLL for (int v = 0; v < U; ++v) {
         const auto apart = read<A, W>(values + c + v * W) - centre;
@@ -124,59 +129,61 @@ GEONORM_INLINE Moment run_moment(const T* x, Slice slice) {
   return total;
 }
 
-// The statistics and parameters of one instance.
+// Of one instance: y = (x − centre) · gain + offset, and for the gradient
+// grad_x = (g − ((x − centre) · along + level)) · gain.
 template <class A>
-struct Scalars {
-  A shift, mean, rstd, weight, bias;
-  template <class V>
-  GEONORM_INLINE V xhat(V x) const {
-    return ((x - shift) - mean) * rstd;
+struct RunLine {
+  A centre, gain, offset, along = 0, level = 0;
+
+  template <int W, class T>
+  GEONORM_INLINE Vec<A, W> centred(const T* x) const {
+    return read<A, W>(x) - centre;
   }
   template <class V>
-  GEONORM_INLINE V affine(V xhat) const {
-    return xhat * weight + bias;
+  GEONORM_INLINE V affine(V centred) const {
+    return centred * gain + offset;
   }
 };
 
-template <bool past_cache, Activation activation, class T>
-GEONORM_INLINE void normalize_run(const T* x, T* out, Slice slice, Scalars<Math<T>> at,
+template <int B, bool past_cache, Activation activation, class T>
+GEONORM_INLINE void normalize_run(const T* x, T* out, Slice slice, RunLine<Math<T>> at,
                                   Math<T> slope) {
   using A = Math<T>;
   slice.over_chunks([&](int64_t offset, int64_t count) GEONORM_LAMBDA {
-    over_channels<A, 4>(count, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
+    over_channels<B, A, kAbreast<B>>(count, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
       constexpr int W = decltype(w)::value, U = decltype(u)::value;
       GEONORM_UNROLL for (int v = 0; v < U; ++v) {
         const int64_t k = offset + c + v * W;
-        const auto y = activate<activation>(at.affine(at.xhat(read<A, W>(x + k))), slope);
-        store<W>(std::bool_constant<past_cache>{}, out + k, y);
+        const auto y = at.affine(at.template centred<W>(x + k));
+        store<W>(std::bool_constant<past_cache>{}, out + k, activate<activation>(y, slope));
       }
     });
   });
 }
 
-// Σg and Σg·x̂, g the gradient before the activation.
+// Σg and Σg·(x − centre), g the gradient before the activation.
 struct RunProducts {
   double grads = 0, products = 0;
 };
 
-template <Activation activation, class T>
+template <int B, Activation activation, class T>
 GEONORM_INLINE RunProducts run_products(const T* grads, const T* x, Slice slice,
-                                        Scalars<Math<T>> at, Math<T> slope) {
+                                        RunLine<Math<T>> at, Math<T> slope) {
   using A = Math<T>;
   RunProducts total;
   slice.over_chunks([&](int64_t offset, int64_t count) GEONORM_LAMBDA {
-    Lanes<A> sum, product;
-    over_channels<A, 4>(count, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
+    Lanes<B, A> sum, product;
+    over_channels<B, A, kAbreast<B>>(count, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
       constexpr int W = decltype(w)::value, U = decltype(u)::value;
       GEONORM_UNROLL for (int v = 0; v < U; ++v) {
         const int64_t k = offset + c + v * W;
-        const auto xhat = at.xhat(read<A, W>(x + k));
+        const auto centred = at.template centred<W>(x + k);
         auto grad = read<A, W>(grads + k);
         if constexpr (activation != Activation::none) {
-          grad = deactivate<activation>(grad, at.affine(xhat), slope);
+          grad = deactivate<activation>(grad, at.affine(centred), slope);
         }
         sum.add(v, grad);
-        product.add(v, grad * xhat);
+        product.add(v, grad * centred);
       }
     });
     total.grads += sum.total();
@@ -185,24 +192,22 @@ GEONORM_INLINE RunProducts run_products(const T* grads, const T* x, Slice slice,
   return total;
 }
 
-// grad = (γg − mean(γg) − x̂ · mean(γg·x̂)) · rstd.
-template <bool past_cache, Activation activation, class T>
+template <int B, bool past_cache, Activation activation, class T>
 GEONORM_INLINE void run_gradients(const T* grads, const T* x, T* out, Slice slice,
-                                  Scalars<Math<T>> at, Math<T> mean, Math<T> along,
-                                  Math<T> slope) {
+                                  RunLine<Math<T>> at, Math<T> slope) {
   using A = Math<T>;
   slice.over_chunks([&](int64_t offset, int64_t count) GEONORM_LAMBDA {
-    over_channels<A, 2>(count, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
+    over_channels<B, A, kAbreast<B>>(count, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
       constexpr int W = decltype(w)::value, U = decltype(u)::value;
       GEONORM_UNROLL for (int v = 0; v < U; ++v) {
         const int64_t k = offset + c + v * W;
-        const auto xhat = at.xhat(read<A, W>(x + k));
+        const auto centred = at.template centred<W>(x + k);
         auto grad = read<A, W>(grads + k);
         if constexpr (activation != Activation::none) {
-          grad = deactivate<activation>(grad, at.affine(xhat), slope);
+          grad = deactivate<activation>(grad, at.affine(centred), slope);
         }
-        const auto result = (grad * at.weight - (mean + xhat * along)) * at.rstd;
-        store<W>(std::bool_constant<past_cache>{}, out + k, result);
+        const auto lost = centred * at.along + at.level;
+        store<W>(std::bool_constant<past_cache>{}, out + k, (grad - lost) * at.gain);
       }
     });
   });

@@ -35,16 +35,16 @@ Partition partition_of(const Batch& batch) {
   return partition(batch.index, batch.count, batch.instances, batch.channels);
 }
 
-template <class T, Activation activation>
-GEONORM_CLONES void write_rows(Matrix<T> rows, T* out, const int64_t* index,
-                              const Lines<Math<T>>& lines, Math<T> slope, int64_t begin,
-                              int64_t end, bool large) {
+template <int B, Activation activation, class T>
+GEONORM_INLINE void write_rows(Matrix<T> rows, T* out, const int64_t* index,
+                               const Lines<Math<T>>& lines, Math<T> slope, int64_t begin,
+                               int64_t end, bool large) {
   using A = Math<T>;
   over_rows<T>(begin, end, rows.channels, large, [&](auto past_cache, int64_t row) GEONORM_LAMBDA {
     const auto at = lines.of(index[row]);
     const T* x = rows.row(row);
     T* y = out + row * rows.channels;
-    over_channels<A, 1>(rows.channels, [&](auto w, auto, int64_t c) GEONORM_LAMBDA {
+    over_channels<B, A, 1>(rows.channels, [&](auto w, auto, int64_t c) GEONORM_LAMBDA {
       constexpr int W = decltype(w)::value;
       const auto result = at.template affine<W>(at.template centred<W>(x + c, c), c);
       store<W>(past_cache, y + c, activate<activation>(result, slope));
@@ -69,9 +69,11 @@ void normalize(at::ScalarType type, const Batch& batch, const Parameter& row_wei
     Lines<A> lines(into.of<const A>(), batch, weight, bias, false);
     with_activation(tail.activation, [&](auto chosen) {
       const auto write = [&](int64_t begin, int64_t end) {
-        write_rows<scalar_t, decltype(chosen)::value>(
-            batch.matrix<scalar_t>(), static_cast<scalar_t*>(out), batch.index, lines, tail.slope,
-            begin, end, beyond_cache<scalar_t>(batch));
+        vectorized([&](auto bytes) GEONORM_LAMBDA {
+          write_rows<bytes, chosen>(batch.matrix<scalar_t>(), static_cast<scalar_t*>(out),
+                                    batch.index, lines, static_cast<A>(tail.slope), begin, end,
+                                    beyond_cache<scalar_t>(batch));
+        });
       };
       if (one_by_one<scalar_t>(parts, batch, 1)) {
         moments<scalar_t>(parts, batch, row_weights, found,

@@ -7,8 +7,8 @@
 namespace geonorm {
 namespace {
 
-template <class T, Activation activation, bool weighted>
-GEONORM_CLONES void row_gradients(Matrix<T> grads, Matrix<T> rows, T* out, const int64_t* index,
+template <int B, Activation activation, bool weighted, class T>
+GEONORM_INLINE void row_gradients(Matrix<T> grads, Matrix<T> rows, T* out, const int64_t* index,
                                   const Lines<Math<T>>& lines, const Math<T>* weights,
                                   Math<T> slope, int64_t begin, int64_t end, bool large) {
   using A = Math<T>;
@@ -17,16 +17,14 @@ GEONORM_CLONES void row_gradients(Matrix<T> grads, Matrix<T> rows, T* out, const
     const A share = weighted ? weights[row] : A(1);
     const T *x = rows.row(row), *g = grads.row(row);
     T* y = out + row * rows.channels;
-    over_channels<A, 1>(rows.channels, [&](auto w, auto, int64_t c) GEONORM_LAMBDA {
+    over_channels<B, A, 1>(rows.channels, [&](auto w, auto, int64_t c) GEONORM_LAMBDA {
       constexpr int W = decltype(w)::value;
       const auto centred = at.template centred<W>(x + c, c);
       auto grad = read<A, W>(g + c);
       if constexpr (activation != Activation::none) {
         grad = deactivate<activation>(grad, at.template affine<W>(centred, c), slope);
       }
-      auto lost = centred * read<A, W>(at.along + c) + read<A, W>(at.level + c);
-      if constexpr (weighted) lost *= share;
-      store<W>(past_cache, y + c, grad * read<A, W>(at.gain + c) - lost);
+      store<W>(past_cache, y + c, at.template gradient<W>(grad, centred, share, c));
     });
   });
 }
@@ -45,11 +43,14 @@ void write_gradients(const Batch& batch, Matrix<T> grads, Statistics<const Math<
   const auto make = [&](const Part& part) {
     return Sums(part, parts.sorted, grads, rows, lines, weights, slope, into);
   };
-  const auto finish = weights ? row_gradients<T, activation, true>
-                              : row_gradients<T, activation, false>;
   const auto write = [&](int64_t begin, int64_t end) {
-    finish(grads, rows, out, batch.index, lines, weights, slope, begin, end,
-           beyond_cache<T>(batch));
+    vectorized([&](auto bytes) GEONORM_LAMBDA {
+      const auto finish = [&](auto weighted) GEONORM_LAMBDA {
+        row_gradients<bytes, activation, weighted>(grads, rows, out, batch.index, lines, weights,
+                                                   A(slope), begin, end, beyond_cache<T>(batch));
+      };
+      weights ? finish(std::true_type{}) : finish(std::false_type{});
+    });
   };
   if (one_by_one<T>(parts, batch, 2)) {
     sum_instances<Sums>(parts, batch.index, make, [&](int64_t i, int64_t begin, int64_t end) {

@@ -11,21 +11,64 @@
 #include <emmintrin.h>
 #endif
 
-// A cloned function is compiled per instruction set and chosen when the library is loaded. What it
-// calls is compiled with it only if inlined, hence GEONORM_INLINE. Without contraction to FMA (see
-// setup.py) every clone gives the same bits.
-#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__)
-#define GEONORM_CLONES __attribute__((target_clones("avx2", "default")))
-#else
-#define GEONORM_CLONES
-#endif
 #define GEONORM_INLINE inline __attribute__((always_inline))
+#define GEONORM_LAMBDA __attribute__((always_inline))
 // Seldom called from a loop that needs its registers for itself.
 #define GEONORM_SELDOM __attribute__((noinline))
 // Before a short loop over vectors, which stay in registers only if it is unrolled.
-#define GEONORM_UNROLL _Pragma("GCC unroll 8")
+#define GEONORM_UNROLL _Pragma("GCC unroll 16")
 
 namespace geonorm {
+
+// The instruction sets that kernels are compiled for.
+enum class Machine { any, avx2, avx512 };
+
+inline Machine best_machine() {
+#ifdef __x86_64__
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return Machine::any;
+  const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return wide ? Machine::avx512 : Machine::avx2;
+#else
+  return Machine::any;
+#endif
+}
+
+// The one in use, which tests change to a lesser one.
+inline Machine& machine() {
+  static Machine chosen = best_machine();
+  return chosen;
+}
+
+template <int N>
+using Number = std::integral_constant<int, N>;
+
+#ifdef __x86_64__
+template <class F>
+__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma"))) void on_avx512(const F& f) {
+  f(Number<64>{});
+}
+template <class F>
+__attribute__((target("avx2,fma"))) void on_avx2(const F& f) {
+  f(Number<32>{});
+}
+#endif
+
+// Calls f(bytes of a vector), a GEONORM_LAMBDA, compiled for this machine; what f calls is compiled
+// with it only if inlined, hence GEONORM_INLINE. The last bits depend on the machine: the compiler
+// makes an FMA of a product and a sum where there is one (see setup.py).
+template <class F>
+void vectorized(const F& f) {
+#ifdef __x86_64__
+  if (machine() == Machine::avx512) return on_avx512(f);
+  if (machine() == Machine::avx2) return on_avx2(f);
+#endif
+  f(Number<16>{});
+}
+
+// How many vectors of B bytes, and as many of each sum, stay in registers.
+template <int B>
+constexpr int kAbreast = B > 32 ? 2 : 4;
 
 template <class A, int W>
 struct VectorOf {
@@ -38,11 +81,9 @@ struct VectorOf<A, 1> {
 template <class A, int W>
 using Vec = typename VectorOf<A, W>::type;
 
-// The type in which a storage type is calculated, and the number of those in a vector.
+// The type in which a storage type is calculated.
 template <class T>
 using Math = std::conditional_t<std::is_same_v<T, double>, double, float>;
-template <class A>
-constexpr int kLanes = 32 / sizeof(A);
 
 template <class To, class From>
 GEONORM_INLINE To convert(From from) {
@@ -138,9 +179,10 @@ template <int W, class T>
 GEONORM_INLINE void write_past_cache(T* p, Vec<Math<T>, W> v) {
 #ifdef __SSE2__
   if constexpr (W > 1) {
-    alignas(32) T values[W];
+    alignas(64) T values[W];
     write<W>(values, v);
-    for (size_t k = 0; k < sizeof(values) / sizeof(__m128i); ++k) {
+    constexpr size_t kParts = W * sizeof(T) / sizeof(__m128i);
+    for (size_t k = 0; k < kParts; ++k) {
       _mm_stream_si128(reinterpret_cast<__m128i*>(p) + k,
                        reinterpret_cast<const __m128i*>(values)[k]);
     }
@@ -163,16 +205,18 @@ GEONORM_INLINE void prefetch(const T* p) {
   }
 }
 
-template <int N>
-using Number = std::integral_constant<int, N>;
-
-// Calls f(W, U, c) for U vectors of W channels from c on, then single vectors, then single channels.
-template <class A, int U, class F>
+// Calls f(W, U, c) for U vectors of B bytes, W channels each, from c on, then for single ones, then
+// for half of one, then for single channels.
+template <int B, class A, int U, class F>
 GEONORM_INLINE void over_channels(int64_t channels, F f) {
-  constexpr int W = kLanes<A>;
+  constexpr int W = B / sizeof(A);
   int64_t c = 0;
   for (; c + U * W <= channels; c += U * W) f(Number<W>{}, Number<U>{}, c);
-  for (; c + W <= channels; c += W) f(Number<W>{}, Number<1>{}, c);
+  for (; U > 1 && c + W <= channels; c += W) f(Number<W>{}, Number<1>{}, c);
+  if (c + W / 2 <= channels) {
+    f(Number<W / 2>{}, Number<1>{}, c);
+    c += W / 2;
+  }
   for (; c < channels; ++c) f(Number<1>{}, Number<1>{}, c);
 }
 

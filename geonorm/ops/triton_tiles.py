@@ -1,7 +1,7 @@
 """What the Triton kernels share: block sizes, launching, and the arithmetic of one tile of values.
 
-Kernels are compiled without contraction to FMA, as the C++ ones are: an instance of one row must
-leave exactly zero. TRITON_INTERPRET=1, set before triton is imported, runs them on the CPU.
+Kernels are compiled without contraction to FMA: an instance of one row must leave exactly zero.
+TRITON_INTERPRET=1, set before triton is imported, runs them on the CPU.
 """
 
 from collections.abc import Sequence

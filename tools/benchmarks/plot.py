@@ -1,6 +1,7 @@
 """Figures of the README from the CSV, by nothing but its rows."""
 
 import csv
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -40,11 +41,10 @@ def draw(path: Path, folder: Path) -> list[Path]:
     if not groups:
         raise ValueError(f"{path} holds no row of the suites sparse, video or train")
     folder.mkdir(parents=True, exist_ok=True)
-    devices = sorted({device for *_, device in groups})
     written = []
     for (suite, dtype, device), chosen in groups.items():
-        number = "" if len(devices) == 1 else f"_{devices.index(device)}"
-        file = folder / f"bench_{suite}_{dtype}{number}.png"
+        name = re.sub(r"\W+", "_", f"bench_{suite}_{dtype}_{device}").strip("_").lower()
+        file = folder / f"{name}.png"
         written.append(_figure(f"{suite}, {dtype}", device, chosen, file))
     return written
 

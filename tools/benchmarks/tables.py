@@ -16,7 +16,8 @@ with * are unresolved: in them batch norm, measured twice, differs from itself b
 # heading of a column -> the contender whose time stands over that of ours, by suite
 OTHERS = {
     "sparse": {"MinkowskiEngine's": "MinkowskiInstanceNorm",
-               "batch norm each": "F.batch_norm per instance", "reference": "our reference"},
+               "batch norm each": "F.batch_norm per instance",
+               "rows sorted": "ours, rows sorted", "reference": "our reference"},
     "video": {"InstanceNorm3d": "InstanceNorm3d", "GroupNorm(C, C)": "GroupNorm(C, C)",
               "reference": "our reference"},
 }  # fmt: skip
@@ -67,7 +68,7 @@ def _norms(rows: Rows) -> str:
             shape + mark, layout, f"{base:.3g}", f"{ours:.3g}",
             f"{float(each['ours']['to_baseline']):.2f}",
             f"{ours / copied:.1f}", f"{fused:.2f}",
-            *(f"{time[name] / ours:.1f}" if name in time else "" for name in others.values()),
+            *(f"{time[name] / ours:.3g}" if name in time else "" for name in others.values()),
         ])  # fmt: skip
     return _table(
         ["shape", "order", baseline, "ours", "ours / it", "/ copy", "with ReLU",

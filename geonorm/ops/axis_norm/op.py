@@ -10,7 +10,8 @@ Beyond the schema, a kernel may rely on:
   float64; they are contiguous.
 - out and grad_x are laid out as at::empty_like(x) would be, each statistic as at::empty_like of x
   narrowed to its first element along every axis; so dense strides and channels_last formats stay.
-- shift is that first element; mean is the mean of x − shift; x̂ = ((x − shift) − mean) · rstd.
+- shift is any number among the instance's values, such as that first element or one near their
+  mean; mean is the mean of x − shift; x̂ = ((x − shift) − mean) · rstd.
 - grad_weight and grad_bias are shaped as weight and bias; empty, shape (0,), where those are None.
 """
 

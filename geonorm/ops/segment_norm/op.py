@@ -7,8 +7,8 @@ Beyond the schema, a kernel may rely on:
 - index is int64; row_weights, weight and bias have the statistics' dtype, float32 or, for float64
   rows, float64; rows, index and grad may have any strides; every output is contiguous.
 - groups divides C; group g holds channels g·C/groups to (g+1)·C/groups − 1.
-- shift is, per group, the first channel of the instance's first row of positive weight, 0 where
-  there is no such row; mean is the weighted mean of x − shift, 0 where there is no row.
+- shift is, per group, any number among the instance's values, such as its first row's first channel
+  or one near their mean; mean is the weighted mean of x − shift; both are 0 where no row counts.
 - grad_weight and grad_bias are empty, shape (0,), where weight and bias are None.
 - it must raise IndexError, or skip the row, where index lies outside [0, num_instances).
 """
