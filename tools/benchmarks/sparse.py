@@ -172,10 +172,8 @@ def _contenders(
         each = EachBatchNorm(batch, channels)
         entries.append(timed(EACH, work, each, features, features, upstream))
     else:
-        order = batch.argsort(stable=True)
-        rows = features.detach()[order].requires_grad_()
-        ordered = sparse_tensor(batch[order], rows)
-        entries.append(timed("ours, rows sorted", work, ours, ordered, rows, upstream[order]))
+        ordered = sparse_tensor(batch.sort().values, features)
+        entries.append(timed("ours, rows sorted", work, ours, ordered, features, upstream))
     if dtype == torch.float32:
         theirs = ME.MinkowskiInstanceNorm(channels).to(DEVICE)
         entries.append(timed("MinkowskiInstanceNorm", work, theirs, x, features, upstream))
