@@ -13,6 +13,8 @@ from matplotlib import pyplot as plt
 STYLES = {
     "ours": ("tab:blue", "o"),
     "ours, fused ReLU": ("tab:cyan", "o"),
+    "ours, rows sorted": ("tab:blue", "1"),
+    "ours, one instance": ("tab:blue", "2"),
     "our reference": ("tab:gray", "v"),
     "torch.compile": ("tab:olive", "v"),
     "MinkowskiInstanceNorm": ("tab:red", "s"),

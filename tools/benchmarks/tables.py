@@ -11,13 +11,15 @@ Written from [benchmarks.csv](benchmarks.csv) by `tools/bench.py --plot`; what t
 [performance.md](performance.md). Times are medians in milliseconds; a ratio below 1 is faster than
 batch norm in the same run. «/ copy» is the time over that of `clone()`; by the bytes that have to
 move it is 1.5 at best forward and 4 forward and backward, unless a cache holds a part of them. Rows
-with * are unresolved: in them batch norm, measured twice, differs from itself by more than 5%.
+with * are unresolved: in them batch norm, measured twice, differs from itself by more than 5%. The
+machine measured last comes first; another one keeps its rows of an earlier commit.
 """
 # heading of a column -> the contender whose time stands over that of ours, by suite
 OTHERS = {
     "sparse": {"MinkowskiEngine's": "MinkowskiInstanceNorm",
                "batch norm each": "F.batch_norm per instance",
-               "rows sorted": "ours, rows sorted", "reference": "our reference"},
+               "rows sorted": "ours, rows sorted", "one instance": "ours, one instance",
+               "reference": "our reference"},
     "video": {"InstanceNorm3d": "InstanceNorm3d", "GroupNorm(C, C)": "GroupNorm(C, C)",
               "reference": "our reference"},
 }  # fmt: skip
@@ -26,6 +28,8 @@ OTHERS = {
 def write(path: Path, to: Path) -> Path:
     """Write the tables of every suite from the newest rows of the CSV; return the file."""
     rows = read_newest(path)
+    dates = {row["device"]: row["date"] for row in sorted(rows, key=lambda row: row["date"])}
+    rows.sort(key=lambda row: dates[row["device"]], reverse=True)
     groups: dict[tuple[str, ...], Rows] = defaultdict(list)
     for row in rows:
         groups[row["suite"], row["device"], row["dtype"], row["work"]].append(row)
@@ -35,7 +39,7 @@ def write(path: Path, to: Path) -> Path:
         if suite in sections:
             state = f"torch {chosen[-1]['torch']}, commit {chosen[-1]['commit']}"
             threads = f", {chosen[-1]['threads']} threads" if chosen[-1]["threads"] else ""
-            text += f"\n## {suite}, {dtype}, {work}\n\n{device}{threads}, {state}.\n\n"
+            text += f"\n## {suite}, {dtype}, {work}, {device}\n\n{state}{threads}.\n\n"
             text += sections[suite](chosen)
     for device in dict.fromkeys(row["device"] for row in rows if row["suite"] == "accuracy"):
         chosen = [r for r in rows if r["suite"] == "accuracy" and r["device"] == device]
