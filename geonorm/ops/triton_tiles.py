@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE = 4096  # values that a program of 4 warps holds at a time: 32 in each thread
+TILE = 2048  # values that a program of 4 warps holds at a time: 16 in each thread
 PROGRAMS = 1024  # that fill a large GPU several times over
 
 

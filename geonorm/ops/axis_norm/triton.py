@@ -46,7 +46,8 @@ class _Layout:
     def _tiles(self) -> dict[str, int]:
         """Return the block sizes, a fixed function of the shape; CHUNK only where it is needed."""
         tile_p = power_of_2(self.values, 1, TILE if self.inner == 1 else TILE // 64)
-        tile_q = power_of_2(self.instances, 1, TILE // tile_p)
+        side_by_side = TILE // tile_p if self.inner > 1 else min(TILE // tile_p, 16)
+        tile_q = power_of_2(self.instances, 1, side_by_side)
         tiles = {"TILE_P": tile_p, "TILE_Q": tile_q}
         programs = -(-self.instances // tile_q)
         chunk = power_of_2(self.values * programs // PROGRAMS, 4 * tile_p, 1 << 30)
