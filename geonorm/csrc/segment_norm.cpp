@@ -70,9 +70,9 @@ void normalize(at::ScalarType type, const Batch& batch, const Parameter& row_wei
     with_activation(tail.activation, [&](auto chosen) {
       const auto write = [&](int64_t begin, int64_t end) {
         vectorized([&](auto bytes) GEONORM_LAMBDA {
-          write_rows<bytes, chosen>(batch.matrix<scalar_t>(), static_cast<scalar_t*>(out),
-                                    batch.index, lines, static_cast<A>(tail.slope), begin, end,
-                                    beyond_cache<scalar_t>(batch));
+          write_rows<bytes, decltype(chosen)::value>(
+              batch.matrix<scalar_t>(), static_cast<scalar_t*>(out), batch.index, lines,
+              static_cast<A>(tail.slope), begin, end, beyond_cache<scalar_t>(batch));
         });
       };
       if (one_by_one<scalar_t>(parts, batch, 1)) {

@@ -46,8 +46,9 @@ void write_gradients(const Batch& batch, Matrix<T> grads, Statistics<const Math<
   const auto write = [&](int64_t begin, int64_t end) {
     vectorized([&](auto bytes) GEONORM_LAMBDA {
       const auto finish = [&](auto weighted) GEONORM_LAMBDA {
-        row_gradients<bytes, activation, weighted>(grads, rows, out, batch.index, lines, weights,
-                                                   A(slope), begin, end, beyond_cache<T>(batch));
+        row_gradients<decltype(bytes)::value, activation, weighted>(
+            grads, rows, out, batch.index, lines, weights, A(slope), begin, end,
+            beyond_cache<T>(batch));
       };
       weights ? finish(std::true_type{}) : finish(std::false_type{});
     });
