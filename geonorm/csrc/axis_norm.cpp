@@ -82,7 +82,7 @@ struct Forward : Pass<T> {
   GEONORM_INLINE void write(int64_t i, int64_t p, Slice slice) const {
     const int64_t base = this->runs.at(i);
     normalize_run<B, large, activation>(this->x + base, this->out + base, slice, this->of(i, p),
-                                     this->slope);
+                                        this->slope);
   }
 };
 
@@ -93,7 +93,7 @@ struct Backward : Pass<T> {
   GEONORM_INLINE Sum sum(int64_t i, int64_t p, Slice slice) const {
     const int64_t base = this->runs.at(i);
     return run_products<B, activation>(this->grads + base, this->x + base, slice, this->of(i, p),
-                                    this->slope);
+                                       this->slope);
   }
   static void merge(Sum& total, const Sum& other) {
     total.grads += other.grads;
@@ -106,7 +106,7 @@ struct Backward : Pass<T> {
     at.along = this->grad_weight[i] * this->share * this->stats.rstd[i];
     at.level = this->grad_bias[i] * this->share - this->stats.mean[i] * at.along;
     run_gradients<B, large, activation>(this->grads + base, this->x + base, this->out + base, slice,
-                                     at, this->slope);
+                                        at, this->slope);
   }
 };
 

@@ -1,4 +1,4 @@
-// Vectors of a fixed width that compile for every instruction set, and the storage types they read.
+// Instruction sets that kernels are compiled for, their vectors, and the storage types they read.
 #pragma once
 
 #include <c10/util/BFloat16.h>
@@ -16,7 +16,7 @@
 // Seldom called from a loop that needs its registers for itself.
 #define GEONORM_SELDOM __attribute__((noinline))
 // Before a short loop over vectors, which stay in registers only if it is unrolled.
-#define GEONORM_UNROLL _Pragma("GCC unroll 16")
+#define GEONORM_UNROLL _Pragma("GCC unroll 8")
 
 namespace geonorm {
 
