@@ -32,7 +32,7 @@ lint: $(READY)
 setup: $(READY)
 
 $(READY): setup.py pyproject.toml constraints.txt tools/system_packages.sh \
-		tools/install_minkowski.py $(wildcard tools/minkowski/*) $(wildcard geonorm/csrc/*)
+		$(wildcard geonorm/minkowski/*) $(wildcard geonorm/csrc/*)
 	@echo "setting up $(VENV) (the first time downloads torch and builds MinkowskiEngine)"
 	bash tools/system_packages.sh $(PYTHON)
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \

@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError
 
@@ -69,10 +69,11 @@ def extension():
 
 
 setup(
-    packages=["geonorm", "geonorm.norms", "geonorm.ops", "geonorm.ops.segment_norm",
-              "geonorm.ops.axis_norm", "geonorm.models", "geonorm.datasets"],
+    packages=[*find_packages(include=["geonorm", "geonorm.*"]),
+              "geonorm.models", "geonorm.datasets", "geonorm.datasets.synthetic"],
     package_dir={"geonorm": "geonorm", "geonorm.models": "models", "geonorm.datasets": "datasets"},
-    package_data={"geonorm": ["py.typed"]},
+    package_data={"geonorm": ["py.typed"], "geonorm.training": ["configs/*.yaml"],
+                  "geonorm.minkowski": ["cuda13.h", "torch_blas/cblas.h"]},
     include_package_data=False,  # the sources of the extension stay out of the wheel
     ext_modules=[extension()],
     cmdclass={"build_ext": OptionalExtension},

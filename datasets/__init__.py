@@ -6,7 +6,7 @@ _EXPORTS = {
     "scan": ("Scan",),
     "scan_files": ("read_scan",),
     "semantickitti": ("SemanticKITTI",),
-    "streets": ("SyntheticStreets",),
+    "synthetic.streets": ("SyntheticStreets",),
     "transforms": (
         "ElasticDistortion", "RandomDrop", "RandomFlip", "RandomIntensity", "RandomJitter",
         "RandomRotation", "RandomScale", "ScanTransform", "SphereCrop",
@@ -20,7 +20,7 @@ _EXPORTS = {
     "kinetics": ("Kinetics",),
     "something_something": ("SomethingSomethingV2",),
     "diving48": ("Diving48",),
-    "synthetic_videos": ("SyntheticActions",),
+    "synthetic.actions": ("SyntheticActions",),
     "video_transforms": ("ClipTransform",),
     "appearance_shift": ("AppearanceShift",),
     "check_videos": ("Finding", "check_data"),

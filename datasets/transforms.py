@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from geonorm.datasets.lidar import rotation
 from geonorm.datasets.scan import Scan
+from geonorm.datasets.synthetic.lidar import rotation
 
 # Nodes along each axis of the periodic lattice of an elastic distortion.
 _LATTICE = 32

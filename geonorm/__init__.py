@@ -2,7 +2,7 @@
 
 from geonorm import functional
 from geonorm._version import __version__
-from geonorm.convert import ConversionReport, convert
+from geonorm.convert.conversion import ConversionReport, convert
 from geonorm.norms.adaptive_instance_norm import AdaptiveInstanceNorm
 from geonorm.norms.axis_instance_norm import AxisInstanceNorm, SpatioTemporalInstanceNorm
 from geonorm.norms.batch_norm import BatchNorm, SyncBatchNorm

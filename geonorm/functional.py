@@ -6,9 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+import geonorm.ops.axis_norm
+import geonorm.ops.segment_norm  # noqa: F401 (registers the operator)
 from geonorm import checks
-from geonorm.ops.axis_norm import op as _axis_norm  # noqa: F401 (registers the operator)
-from geonorm.ops.segment_norm import op as _segment_norm  # noqa: F401 (registers the operator)
 
 Activation = Literal["none", "relu", "leaky_relu"]
 ACTIVATIONS = ("none", "relu", "leaky_relu")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from geonorm import checks
 from geonorm.functional import Activation, axis_instance_norm, normalize_rows
-from geonorm.ops.axis_norm import reference as _dense
+from geonorm.ops import axis_norm as _dense
 from geonorm.sparse import features_of, layout_of, with_features
 
 

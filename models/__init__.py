@@ -11,7 +11,7 @@ _EXPORTS = {
         "MinkUNet34", "MinkUNet34A", "MinkUNet34B", "MinkUNet34C",
         "MinkUNet50", "MinkUNet101",
     ),
-    "resnet3d": ("ResNet3D", "mc3_18", "r2plus1d_18", "r3d_18", "resnet3d"),
+    "video_resnet": ("ResNet3D", "mc3_18", "r2plus1d_18", "r3d_18", "resnet3d"),
     "checkpoints": ("CheckpointReport", "load_checkpoint"),
 }
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names}

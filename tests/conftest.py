@@ -5,15 +5,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.threads import share_cores
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded, as in
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # geonorm.training.threads
 
-share_cores()
+import pytest
+import torch
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from cuda_cases import cuda_marks  # noqa: E402
-
-from geonorm.ops.backends import backends, force_backend  # noqa: E402
+from geonorm.ops.backends import backends, force_backend
+from helpers.cuda_cases import cuda_marks
 
 if not torch.cuda.is_available():  # before anything imports triton: its kernels then run here
     os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -7,12 +7,12 @@ import sys
 import pytest
 import torch
 from conftest import relative_error
-from norm_family_cases import SIZES, coordinates, rows, sparse
-from segment_norm_cases import FLOAT32, by_torch
 
 import geonorm
 from geonorm import InstanceNorm, Packed, SparseInstanceNorm
 from geonorm.sparse import features_of, layout_of, with_features
+from helpers.norm_family_cases import SIZES, coordinates, rows, sparse
+from helpers.segment_norm_cases import FLOAT32, by_torch
 
 
 def scene():

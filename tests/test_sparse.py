@@ -8,10 +8,10 @@ import pytest
 import torch
 from conftest import relative_error
 from MinkowskiEngine.MinkowskiTensor import clear_global_coordinate_manager
-from segment_norm_cases import FLOAT32, by_torch
 
 from geonorm import SparseInstanceNorm
 from geonorm.sparse import features_of, layout_of, with_features
+from helpers.segment_norm_cases import FLOAT32, by_torch
 
 
 def coordinates(sizes=(300, 500, 200), spread=14, seed=1):

@@ -123,15 +123,15 @@ tests() {
     can_import pytest || { skip "$name" "pytest is not installed"; return; }
     step "$name" "$run" -P -m pytest -m cuda -q -rs "${options[@]}" "$@"
 }
-tests segment_kernels tests/test_segment_norm_triton.py & # hundreds of kernels to compile each
+tests segment_kernels tests/ops/test_segment_norm_triton.py & # hundreds of kernels to compile each
 beside+=($!)
-tests axis_kernels tests/test_axis_norm_triton.py &
+tests axis_kernels tests/ops/test_axis_norm_triton.py &
 beside+=($!)
-tests operators tests/test_cuda_ops.py tests/test_triton_cuda.py
+tests operators tests/ops/test_cuda_ops.py tests/ops/test_triton_cuda.py
 for process in "${beside[@]}"; do
     wait "$process" || failures=$((failures + 1))
 done
-tests models tests/test_cuda_models.py
+tests models tests/models/test_cuda_models.py
 
 if can_import jsonargparse; then
     options=(tools/verify_invariance.py --plain true --device $device)
@@ -162,7 +162,7 @@ else
     accelerator=$([ $device = cuda ] && echo gpu || echo cpu)
     steps=$([ $device = cuda ] && echo 200 || echo 4)
     step train_seg "$run" tools/train_seg.py fit \
-        --config tools/configs/semantickitti_one_scan.yaml --data.root "$work/many" \
+        --config geonorm/training/configs/semantickitti_one_scan.yaml --data.root "$work/many" \
         --trainer.accelerator $accelerator --trainer.devices 1 --trainer.precision bf16-mixed \
         --trainer.max_steps "$steps" --trainer.enable_progress_bar false \
         --run_dir "$results/train_seg"

@@ -2,10 +2,10 @@
 """Train, test and use 3D-ResNets for the classification of actions in videos.
 
   python tools/train_action.py                       train on built-in videos, some minutes
-  python tools/train_action.py fit --config tools/configs/ucf101.yaml --data.root FOLDER
+  python tools/train_action.py fit --config ucf101 --data.root FOLDER
   python tools/train_action.py test --ckpt_path runs/train_action/001/checkpoints/best.ckpt
   python tools/train_action.py predict --ckpt_path FILE.ckpt --data.files [a.mp4,b.avi]
-  python tools/train_action.py check-data --config tools/configs/ucf101.yaml
+  python tools/train_action.py check-data --config ucf101
 
 Subcommands: fit (the default), validate (one clip of each video), test (the mean over several
 clips of each), predict (any video file), check-data (decode everything, list what is wrong).
@@ -23,9 +23,8 @@ Is it the motion? test --data.still only: every clip is one frame repeated.
 """
 
 import sys
-from pathlib import Path
 
-from training.threads import share_cores
+from geonorm.training.threads import share_cores
 
 
 def main(args: list[str]) -> None:
@@ -35,12 +34,12 @@ def main(args: list[str]) -> None:
         return
     share_cores()
     # Imported here so that the help above appears at once.
-    from action.check import CheckCLI
-    from action.data import ClipData
-    from action.module import ActionModule
-    from training.cli import TrainingCLI
+    from geonorm.training.action.check import CheckCLI
+    from geonorm.training.action.data import ClipData
+    from geonorm.training.action.module import ActionModule
+    from geonorm.training.cli import CONFIGS, TrainingCLI
 
-    default_config = Path(__file__).parent / "configs" / "actions.yaml"
+    default_config = CONFIGS / "actions.yaml"
     if args and args[0] == "check-data":
         CheckCLI(ActionModule, ClipData, default_config, ["validate", *args[1:]])
     else:

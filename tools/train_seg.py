@@ -2,7 +2,7 @@
 """Train, test and use MinkUNet for the segmentation of LiDAR scans.
 
   python tools/train_seg.py                          train on built-in streets, some minutes
-  python tools/train_seg.py fit --config tools/configs/semantickitti.yaml --data.root FOLDER
+  python tools/train_seg.py fit --config semantickitti --data.root FOLDER
   python tools/train_seg.py test --ckpt_path runs/train_seg/001/checkpoints/best.ckpt
   python tools/train_seg.py predict --ckpt_path FILE.ckpt --data.files a.bin b.ply c.pcd d.npy
 
@@ -22,9 +22,8 @@ ids) or npy (numbers of classes), --output.pictures true, --output.ply false (co
 """
 
 import sys
-from pathlib import Path
 
-from training.threads import share_cores
+from geonorm.training.threads import share_cores
 
 
 def main(args: list[str]) -> None:
@@ -34,11 +33,11 @@ def main(args: list[str]) -> None:
         return
     share_cores()
     # Imported here so that the help above appears at once.
-    from segmentation.data import ScanData
-    from segmentation.module import SegmentationModule
-    from training.cli import TrainingCLI
+    from geonorm.training.cli import CONFIGS, TrainingCLI
+    from geonorm.training.segmentation.data import ScanData
+    from geonorm.training.segmentation.module import SegmentationModule
 
-    default_config = Path(__file__).parent / "configs" / "streets.yaml"
+    default_config = CONFIGS / "streets.yaml"
     TrainingCLI(SegmentationModule, ScanData, default_config, args)
 
 

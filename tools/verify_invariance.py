@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from training.threads import share_cores
+from geonorm.training.threads import share_cores
 
 
 def scans_of(data: Path | None) -> list:
@@ -24,7 +24,7 @@ def scans_of(data: Path | None) -> list:
     from geonorm.datasets.semantickitti import read_points
 
     if data is None:
-        from geonorm.datasets.streets import SyntheticStreets
+        from geonorm.datasets.synthetic.streets import SyntheticStreets
 
         return [SyntheticStreets(num_scans=2, seed=7, sensor=name)[i]
                 for i, name in enumerate(("roof32", "mast64"))]  # fmt: skip

@@ -1,5 +1,5 @@
 // The derivative rules of geonorm::segment_norm and geonorm::axis_norm, on every device: those of
-// op.py, which in Python take longer than a small norm itself.
+// geonorm/ops/, which in Python take longer than a small norm itself.
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from geonorm import checks
 from geonorm.functional import Activation, normalize_axes
-from geonorm.norms.affine import AffineNorm
+from geonorm.norms.base import AffineNorm
 
 
 class AxisInstanceNorm(AffineNorm):

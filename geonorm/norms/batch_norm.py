@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from geonorm.convert.transfer import unwrap
 from geonorm.instances import is_dense
-from geonorm.norms.loading import unwrap
 from geonorm.sparse import features_of, with_features
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from geonorm.checks import statistics_dtype
 from geonorm.instances import check_channels, is_dense, moments, spread
-from geonorm.norms.affine import AffineNorm
+from geonorm.norms.base import AffineNorm
 from geonorm.sparse import features_of, with_features
 
 _AVERAGE: tuple[Callable[..., Tensor], ...] = (

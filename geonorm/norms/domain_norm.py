@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geonorm.convert.transfer import RUNNING, adapt, unwrap
 from geonorm.instances import check_channels, is_dense, normalize
 from geonorm.norms.batch_norm import BatchNorm
-from geonorm.norms.loading import RUNNING, adapt, unwrap
 from geonorm.ops.backends import checks_values
 from geonorm.sparse import layout_of, with_features
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from geonorm.checks import statistics_dtype
 from geonorm.instances import check_channels, is_dense, laid_out_as, normalize_groups
-from geonorm.norms.affine import AffineNorm
+from geonorm.norms.base import AffineNorm
 from geonorm.sparse import with_features
 
 

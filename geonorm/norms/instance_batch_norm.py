@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from geonorm.convert.transfer import RUNNING, unwrap
 from geonorm.instances import check_channels, is_dense, laid_out_as
 from geonorm.norms.batch_norm import BatchNorm
 from geonorm.norms.instance_norm import InstanceNorm
-from geonorm.norms.loading import RUNNING, unwrap
 from geonorm.sparse import features_of, with_features
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from geonorm.functional import Activation
 from geonorm.instances import check_channels, normalize
-from geonorm.norms.affine import AffineNorm
+from geonorm.norms.base import AffineNorm
 
 
 class InstanceNorm(AffineNorm):

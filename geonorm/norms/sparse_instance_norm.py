@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from geonorm.functional import Activation, normalize_rows
-from geonorm.norms.affine import AffineNorm
+from geonorm.norms.base import AffineNorm
 from geonorm.sparse import features_of, layout_of, with_features
 
 

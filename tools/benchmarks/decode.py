@@ -9,7 +9,7 @@ import av
 import numpy as np
 
 from geonorm.datasets.clip_sampling import uniform_clip
-from geonorm.datasets.synthetic_videos import SyntheticActions
+from geonorm.datasets.synthetic.actions import SyntheticActions
 from geonorm.datasets.video_decode import probe, read_frames
 
 SIZE = (128, 171)  # height and width that torchvision's recipe resizes to

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from training.threads import share_cores
+from geonorm.training.threads import share_cores
 
 # glibc keeps freed memory instead of returning it to the system, where the next tensor would have
 # to be faulted in page by page: nothing is mapped by itself (a threshold above 32 MiB is refused in

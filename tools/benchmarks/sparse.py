@@ -14,10 +14,10 @@ from benchmarks.workload import DEVICE, UNITS, OnReference, Workload, copy, rele
 from geonorm import SparseInstanceNorm
 from geonorm.datasets.scan import Scan
 from geonorm.datasets.semantickitti import read_points
-from geonorm.datasets.streets import SyntheticStreets
+from geonorm.datasets.synthetic.streets import SyntheticStreets
 from geonorm.datasets.voxelize import collate_scans
 from geonorm.models import MinkUNet34C
-from geonorm.ops.segment_norm import reference
+from geonorm.ops import segment_norm as reference
 from geonorm.sparse import with_features
 
 BASELINE = "BatchNorm1d"

@@ -9,7 +9,7 @@ from benchmarks.measure import Contender
 from benchmarks.workload import DEVICE, UNITS, OnReference, Workload, copy, released, timed
 from geonorm import SpatioTemporalInstanceNorm
 from geonorm.models import r3d_18
-from geonorm.ops.axis_norm import reference
+from geonorm.ops import axis_norm as reference
 
 BASELINE = "BatchNorm3d"
 CLIPS = (8, 3, 16, 112, 112)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from training.threads import share_cores
+from geonorm.training.threads import share_cores
 
 share_cores()
 

@@ -1,0 +1,1 @@
+"""Built-in scans and videos, made on first use."""

@@ -1,0 +1,249 @@
+"""Other norms in any model's place of its own: which, into what, and how far its function moves."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from geonorm.convert.fitting import Recalibration
+from geonorm.convert.sources import Source, inside, source_of
+from geonorm.norms.axis_instance_norm import AxisInstanceNorm
+from geonorm.norms.domain_norm import DomainBatchNorm
+from geonorm.norms.registry import NORMS
+
+Build = Callable[[int], nn.Module]
+Where = Any  # str | type | tuple[type, ...] | slice | Callable[[str, nn.Module], bool] | Iterable
+SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """One norm that was replaced.
+
+    Attributes:
+        name: where in the model.
+        source: the type that stood there.
+        target: the type that stands there now.
+        affine: "kept", "fitted" to data, "fresh" where there was nothing to keep, or "none".
+        change: how far the fit left this norm's output from the old one's on the recalibration
+            data, relative to its size; None without data.
+    """
+
+    name: str
+    source: str
+    target: str
+    affine: str
+    change: float | None = None
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What `convert` did; print it.
+
+    Attributes:
+        rows: every norm that was replaced, in the model's order.
+        kept_change: ‖new − old‖ / ‖old‖ of the model's output on the data with the old weights and
+            biases; None without data.
+        fitted_change: the same with the fitted ones. The model has those of the smaller change.
+    """
+
+    rows: tuple[Conversion, ...]
+    kept_change: float | None = None
+    fitted_change: float | None = None
+
+    def __str__(self) -> str:
+        width = max(len(row.name) for row in self.rows)
+        lines = [f"{len(self.rows)} norms converted"]
+        for row in self.rows:
+            change = "" if row.change is None else f", changed by {row.change:.2g}"
+            lines.append(
+                f"  {row.name:<{width}}  {row.source} -> {row.target}, affine {row.affine}{change}"
+            )
+        if self.kept_change is not None and self.fitted_change is not None:
+            lines.append(
+                f"the model's output changed by {self.kept_change:.3g} with the old affine "
+                f"parameters, by {self.fitted_change:.3g} with fitted ones"
+            )
+        return "\n".join(lines)
+
+
+def convert(
+    model: nn.Module,
+    to: str | Build = "instance",
+    where: Where = None,
+    *,
+    layout: str | None = None,
+    data: Iterable[Any] | None = None,
+    forward: Callable[[nn.Module, Any], Any] | None = None,
+) -> ConversionReport:
+    """Replace norms of a model, in place, by others, and report on each.
+
+    Weight and bias are per channel in batch, instance, group and layer norm alike and are carried
+    over, and so is eps; running statistics go from batch norm to batch norm. With `data`, weight
+    and bias are fitted instead, so that a trained model's function changes less: each norm's output
+    comes as near to the old one's, in least squares per channel, as an affine map can bring it.
+
+    Args:
+        model: torch's, torchvision's, MinkowskiEngine's or spconv's.
+        to: a name ("instance", "batch", "instance-batch", "group", "layer", "divisive",
+            "sync-batch", "none") or a callable that takes the number of channels.
+        where: which norms; all by default. A module's name or pattern of names ("layer1",
+            "*.downsample.*"), a type or tuple of types, a slice by depth (the order of definition),
+            a callable of name and module, or a list of any of these, of which one must hold.
+        layout: the letters of what goes into norms that do not tell, B and C among them, such as
+            "BTHWC" for the layer norms of a video transformer; to "instance" only.
+        data: inputs for recalibration; the model runs on each, twice more after conversion.
+        forward: calls the model on one input; `model(input)` by default.
+
+    Raises:
+        ValueError: for an unknown name; a model or a `where` without norms (listing them); norms
+            whose layout cannot be known (listing them): of rows without their instances, and of
+            transformers, whose channels may be first or last; a model that is itself a norm; data
+            for norms that cannot be fitted.
+        TypeError: where `to` does not build a module.
+
+    A norm used in several places stays one norm. Norms inside others are left to these.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU())
+    >>> print(convert(model))
+    1 norms converted
+      1  BatchNorm2d -> InstanceNorm, affine kept
+    """
+    build = _builder(to)
+    chosen = _choose(_norms(model), where)
+    sources = {name: found for name, module in chosen.items()
+               if (found := source_of(module, _parent(model, name))) is not None}
+    _refuse_unknown(sources, layout, to)
+    blind = [name for name, source in sources.items() if source.layout == "spconv"]
+    if data is not None and blind:
+        raise ValueError(
+            f"spconv's SparseSequential shows {_listed(blind)} features without their instances, "
+            "so nothing can be fitted to data; leave data out"
+        )
+    recalibration = None if data is None else Recalibration(model, data, forward)
+    rows: list[Conversion] = []
+    made: dict[str, nn.Module] = {}
+    for name, module in chosen.items():
+        new, affine = _build_one(build, sources[name], layout)
+        made[name] = new
+        rows.append(Conversion(name, type(module).__name__, _title(new), affine))
+    if recalibration is None:
+        _put(model, chosen, made)
+        return ConversionReport(tuple(rows))
+    changes = recalibration.fit(chosen, made, lambda: _put(model, chosen, made))
+    better = changes.fitted <= changes.kept
+    rows = [
+        replace(row, affine="fitted" if better else row.affine, change=change)
+        if (change := changes.norms[row.name]) is not None else row for row in rows
+    ]
+    return ConversionReport(tuple(rows), changes.kept, changes.fitted)
+
+
+def _builder(to: str | Build) -> Build:
+    if callable(to):
+        return to
+    if to not in NORMS:
+        near = get_close_matches(str(to), NORMS, n=1)
+        hint = f". Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"norm {to!r} is unknown; choose from {sorted(NORMS)}{hint}")
+    return NORMS[to]
+
+
+def _norms(model: nn.Module) -> dict[str, nn.Module]:
+    """Return every norm of a model by its first name, but for norms inside norms."""
+    found: dict[str, nn.Module] = {}
+    closed: list[str] = []  # what stands inside of these is theirs
+    for name, module in model.named_modules():
+        if any(name.startswith(f"{outer}.") for outer in closed):
+            continue
+        if source_of(module, None) is not None:
+            found[name] = module
+        elif not isinstance(module, DomainBatchNorm):
+            continue
+        closed.append(name)
+    if "" in found:
+        raise ValueError(
+            f"{type(model).__name__} is itself a norm and cannot be replaced in place; put it into "
+            "a module, or build the other norm"
+        )
+    if not found:
+        raise ValueError(f"{type(model).__name__} holds no norms")
+    return found
+
+
+def _choose(norms: dict[str, nn.Module], where: Where) -> dict[str, nn.Module]:
+    """Return the norms that `where` selects, of which there is at least one."""
+    names = [*norms]
+
+    def holds(name: str, condition: Where) -> bool:
+        if condition is None:
+            return True
+        if isinstance(condition, str):
+            return fnmatchcase(name, condition) or name.startswith(f"{condition}.")
+        if isinstance(condition, type):
+            return isinstance(norms[name], condition)
+        if isinstance(condition, slice):
+            return name in names[condition]
+        if callable(condition):
+            return bool(condition(name, norms[name]))
+        return any(holds(name, one) for one in condition)
+
+    chosen = {name: norms[name] for name in names if holds(name, where)}
+    if not chosen:
+        near = get_close_matches(str(where), names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"where={where!r} matches none of the {len(names)} norms, {_listed(names)}.{hint}"
+        )
+    return chosen
+
+
+def _refuse_unknown(sources: dict[str, Source], layout: str | None, to: str | Build) -> None:
+    """Refuse norms that do not say where the channels of their input are, unless one is told."""
+    unknown = [name for name, source in sources.items() if source.layout is None]
+    if unknown and layout is None:
+        kinds = sorted({type(sources[name].module).__name__ for name in unknown})
+        raise ValueError(
+            f"the layout of what goes into {len(unknown)} norms ({', '.join(kinds)}) cannot be "
+            f"known: {_listed(unknown)}. Pass layout=, such as 'BCL' or 'BTHWC', or leave them out "
+            "with where=; rows (N, C) on their own do not say which instance they belong to"
+        )
+    if unknown and to != "instance":
+        raise ValueError(f"layout= serves to='instance' alone; got to={to!r}")
+
+
+def _build_one(build: Build, source: Source, layout: str | None) -> tuple[nn.Module, str]:
+    """Return the new norm with what of the old one means the same, and what became of affine."""
+    if source.layout is None and layout is not None:
+        axes = "".join(letter for letter in layout if letter not in "BC")
+        new: nn.Module = AxisInstanceNorm(source.channels, layout, axes)
+    else:
+        new = build(source.channels)
+        if not isinstance(new, nn.Module):
+            raise TypeError(f"to must build a torch.nn.Module; got {type(new).__name__}")
+    affine = source.carry(new)
+    return inside(source, new), affine
+
+
+def _parent(model: nn.Module, name: str) -> nn.Module:
+    return model.get_submodule(name.rpartition(".")[0])
+
+
+def _put(model: nn.Module, old: dict[str, nn.Module], new: dict[str, nn.Module]) -> None:
+    """Put every new norm wherever the old one stands."""
+    replacement = {id(old[name]): new[name] for name in old}
+    for name, module in [*model.named_modules(remove_duplicate=False)]:
+        if id(module) in replacement:
+            setattr(_parent(model, name), name.rpartition(".")[2], replacement[id(module)])
+
+
+def _title(norm: nn.Module) -> str:
+    return type(getattr(norm, "norm", norm)).__name__
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -1,1 +1,0 @@
-"""Normalization of dense tensors over chosen axes."""

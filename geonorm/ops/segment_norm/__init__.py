@@ -1,1 +1,0 @@
-"""Normalization of rows over the instances they belong to."""

@@ -1,0 +1,225 @@
+"""Videos of any dataset to batches of clips."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
+from torch.utils.data import DataLoader
+
+from geonorm.datasets import (
+    HMDB51,
+    UCF101,
+    AppearanceShift,
+    ClassFolders,
+    ClipDataset,
+    ClipTransform,
+    Diving48,
+    FileReport,
+    Kinetics,
+    SomethingSomethingV2,
+    SyntheticActions,
+    VideoList,
+    VideoSet,
+)
+from geonorm.datasets.video_transforms import KINETICS_MEAN, KINETICS_STD
+from geonorm.training.sampler import EpochLoader, EpochSampler
+
+# Known to the command line by their bare names.
+VIDEO_SETS = (
+    ClassFolders, VideoList, UCF101, HMDB51, Kinetics, SomethingSomethingV2, Diving48,
+    SyntheticActions,
+)  # fmt: skip
+
+
+STILL = "still"
+# How frames are chosen in training, and to judge and predict.
+SAMPLING = {"random": ("random", "dense"), "uniform": ("segments", "uniform")}
+
+
+@dataclass(frozen=True)
+class ClipFormat:
+    """What a clip is, from the choice of frames to the network's input.
+
+    Args:
+        length: frames in a clip.
+        step: frames from one to the next.
+        fps: count `step` in frames of this rate, whatever each video's own is.
+        sampling: "random": frames `step` apart from a random start (judged: from starts spread
+            over the video), or "uniform": frames spread over the whole video.
+        size: what frames are resized to: shorter side, or [height, width], in pixels.
+        crop: side of the square that the network sees, in pixels.
+        scale: least and largest part of the picture that a random crop covers; null crops without
+            resizing.
+        flip: probability of mirroring left and right in training.
+        jitter: strength of random changes of colour in training, 0 to 1.
+        mean: of red, green and blue, in [0, 1].
+        std: likewise.
+    """
+
+    length: int = 16
+    step: int = 1
+    fps: float | None = None
+    sampling: Literal["random", "uniform"] = "random"
+    size: int | tuple[int, int] = (128, 171)
+    crop: int = 112
+    scale: tuple[float, float] | None = None
+    flip: float = 0.0
+    jitter: float = 0.0
+    mean: tuple[float, float, float] = KINETICS_MEAN
+    std: tuple[float, float, float] = KINETICS_STD
+
+
+class ClipData(LightningDataModule):
+    """Training, validation and test clips, decoded by PyAV; files that fail are left out.
+
+    Args:
+        train: videos to train on, such as UCF101, Kinetics or ClassFolders.
+        val: videos to validate on, one clip of each.
+        test: videos to test on; by default those of validation.
+        files: videos to predict.
+        root: folder of the data, in place of the one that each set of videos names.
+        clip: what a clip is.
+        views: clips of each video whose scores are averaged, to test and predict.
+        train_portion: part of each training video to draw from, as fractions of its length.
+        eval_portion: likewise of each validation and test video.
+        still: clips of one frame repeated, which show appearance without motion: "also" judges
+            them beside the real ones where a validation or test stands alone, "only" in their
+            place.
+        shift: a change of appearance laid on every validation, test and predicted clip.
+        batch_size: clips per step and device.
+        num_workers: processes that decode.
+        seed: seed of order, clips and changes in training; set by --seed_everything.
+    """
+
+    def __init__(
+        self,
+        train: Callable[[], VideoSet] | None = None,
+        val: Callable[[], VideoSet] | None = None,
+        test: Callable[[], VideoSet] | None = None,
+        files: list[Path] | None = None,
+        root: Path | None = None,
+        clip: ClipFormat = ClipFormat(),
+        views: int = 5,
+        train_portion: tuple[float, float] = (0.0, 1.0),
+        eval_portion: tuple[float, float] = (0.0, 1.0),
+        still: Literal["no", "also", "only"] = "no",
+        shift: AppearanceShift | None = None,
+        batch_size: int = 24,
+        num_workers: int = 4,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.factories = {"train": train, "val": val, "test": test or val}
+        self.files, self.root = files, root
+        self.clip, self.views, self.still, self.shift = clip, views, still, shift
+        self.portions = {"train": train_portion, "val": eval_portion, "test": eval_portion}
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.datasets: dict[str, ClipDataset] = {}
+
+    def setup(self, stage: str) -> None:
+        """Open the videos of a stage; predicting needs those to predict alone."""
+        needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+        for name in needed.get(stage, ()):
+            if name not in self.datasets:
+                still = self.still == "only" and name != "train"
+                self.datasets[name] = self._clips(name, self.videos(name), still)
+            if self.still == "also" and stage in ("validate", "test"):
+                self.datasets[STILL] = self._clips(name, self.videos(name), still=True)
+        if stage == "predict":
+            if not self.files:
+                raise ValueError("nothing to predict; give --data.files a.mp4 b.avi ...")
+            videos = VideoSet([(file, -1) for file in self.files], ())
+            self.datasets["predict"] = self._clips("predict", videos)
+        labelled = [dataset for name, dataset in self.datasets.items() if name != "predict"]
+        for dataset in labelled[1:]:
+            if dataset.classes != labelled[0].classes:
+                raise ValueError(
+                    f"training and validation data must have the same classes; got "
+                    f"{labelled[0].classes} and {dataset.classes}"
+                )
+
+    def videos(self, name: str) -> VideoSet:
+        """Return the list of videos to train, validate or test on."""
+        factory = self.factories[name]
+        if factory is None:
+            raise ValueError(f"no videos to {name}; give --data.{name} or a --config with some")
+        videos = factory() if self.root is None else factory(root=self.root)
+        if name == "train" and any(label < 0 for _, label in videos.videos):
+            raise ValueError("videos to train on must all have labels; some have none")
+        return videos
+
+    def _clips(self, name: str, videos: VideoSet, still: bool = False) -> ClipDataset:
+        """Return the clips of a stage's videos."""
+        clip, train = self.clip, name == "train"
+        trained, judged = SAMPLING[clip.sampling]
+        sampling = trained if train else judged
+        return ClipDataset(
+            videos,
+            length=clip.length,
+            step=clip.step,
+            fps=clip.fps,
+            sampling="still" if still else sampling,
+            views=self.views if name in ("test", "predict") and not still else 1,
+            portion=self.portions.get(name, (0.0, 1.0)),
+            size=clip.size,
+            transform=ClipTransform(
+                clip.crop,
+                train=train,
+                scale=clip.scale,
+                flip=clip.flip,
+                jitter=clip.jitter,
+                shift=None if train else self.shift,
+                mean=clip.mean,
+                std=clip.std,
+            ),
+            seed=self.seed,
+        )
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes of the open datasets, None before there is one."""
+        datasets = (d for name, d in self.datasets.items() if name != "predict")
+        return next((list(dataset.classes) for dataset in datasets), None)
+
+    def judged(self, stage: str) -> list[ClipDataset]:
+        """Return what a stage judges: its clips and, where asked for, those of one frame each."""
+        names = {"fit": ["val"], "validate": ["val", STILL], "test": ["test", STILL]}
+        return [self.datasets[name] for name in names.get(stage, ()) if name in self.datasets]
+
+    def failures(self) -> list[FileReport]:
+        """Return every file that could not be read, or not well, so far."""
+        reports = [report for dataset in self.datasets.values() for report in dataset.report()]
+        return list({(report.path, report.kind): report for report in reports}.values())
+
+    def _loader(self, dataset: ClipDataset, stage: str) -> DataLoader[Any]:
+        train = stage == "train"
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        if stage == "predict":  # every process needs all views of a file
+            rank, world_size = 0, 1
+        return EpochLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=EpochSampler(dataset, train, self.seed, rank, world_size),
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=train and self.num_workers > 0,
+            # A short last batch would weigh its clips more than the others.
+            drop_last=train and len(dataset) >= self.batch_size * world_size,
+        )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self.datasets["train"], "train")
+
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        stage = "fit" if self.trainer.state.fn == TrainerFn.FITTING else "validate"
+        return [self._loader(dataset, stage) for dataset in self.judged(stage)]
+
+    def test_dataloader(self) -> list[DataLoader[Any]]:
+        return [self._loader(dataset, "test") for dataset in self.judged("test")]
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self.datasets["predict"], "predict")

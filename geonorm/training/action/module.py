@@ -1,0 +1,160 @@
+"""The LightningModule that train_action.py trains."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from torch import Tensor
+from torch.nn import functional
+
+from geonorm import SpatioTemporalInstanceNorm
+from geonorm.datasets import Clip
+from geonorm.training.action.networks import build
+from geonorm.training.action.predict import PredictionWriter
+from geonorm.training.action.report import ActionReport, FailedFiles
+from geonorm.training.action.scores import VideoResult, VideoScores
+from geonorm.training.optimization import Optimization
+
+
+class ActionModule(LightningModule):
+    """A network that gives a clip a class; a video's scores are the mean over its clips.
+
+    Args:
+        name: network: r3d_18, mc3_18, r2plus1d_18, or Hara's resnet3d_10, _18, _34, _50, ...;
+            resnet3d_slim is resnet3d_10 at half its width.
+        norm: norm of the network: a name, or a mapping from stage to name.
+        input_norm: axes of an instance norm of the input, such as "T", which takes out what stands
+            still, "HW", flicker, or "THW", a clip's light and contrast; none by default.
+        input_eps: what that norm adds to the variance of normalized colours: differences well below
+            its root, such as a codec's noise, stay small.
+        optim: optimizer and schedule.
+        weights: a file of weights to go on from, or the name of torchvision's for this network.
+        backbone_lr_factor: learning rate of all but the last layer, as a part of the last's.
+        label_smoothing: part of each label that is spread over all classes, in the loss.
+        channels_last: keep the channels of each position side by side in memory, which is faster
+            on processors for small clips; the results are the same but for rounding.
+        compile: mode of torch.compile for the network, which sees clips of one shape while it
+            trains; "reduce-overhead" runs it in CUDA graphs; "no" leaves it as it is.
+        classes: names of the classes; by default those of the data.
+    """
+
+    monitor = "val/top1"
+
+    def __init__(
+        self,
+        name: str = "r3d_18",
+        norm: str | dict[str, str] = "instance",
+        input_norm: str | None = None,
+        input_eps: float = 0.03,
+        optim: Optimization = Optimization(),  # noqa: B008  (frozen)
+        weights: str | None = None,
+        backbone_lr_factor: float = 1.0,
+        label_smoothing: float = 0.0,
+        channels_last: bool = False,
+        compile: Literal["no", "default", "reduce-overhead", "max-autotune"] = "no",
+        classes: list[str] | None = None,
+    ) -> None:
+        super().__init__()
+        if not backbone_lr_factor >= 0:
+            raise ValueError(f"backbone_lr_factor must be at least 0; got {backbone_lr_factor}")
+        self.save_hyperparameters()
+        self.name, self.norm, self.optim, self.weights = name, norm, optim, weights
+        self.backbone_lr_factor, self.label_smoothing = backbone_lr_factor, label_smoothing
+        self.memory_format = torch.channels_last_3d if channels_last else torch.contiguous_format
+        self.input_norm = torch.nn.Identity()
+        if input_norm is not None:
+            self.input_norm = SpatioTemporalInstanceNorm(3, input_eps, False, input_norm)
+        self.compile_mode = compile
+        # Named as load_checkpoint expects it, so that a run's checkpoint is a file of weights.
+        self.model: torch.nn.Module | None = None
+        self.results: list[VideoResult] = []
+        if classes is not None:  # a checkpoint's own weights follow
+            self._build(classes, None)
+
+    def _build(self, classes: list[str], weights: str | None) -> None:
+        """Make the network; its classes travel in the checkpoint, so that it is usable alone."""
+        self.classes = classes
+        self.hparams.update(classes=classes)
+        network = build(self.name, self.norm, len(classes), weights)
+        self.model = network.to(memory_format=self.memory_format)
+        if self.compile_mode != "no":  # in place, so that the names of the weights stay
+            self.model.compile(mode=self.compile_mode)
+
+    @property
+    def title(self) -> str:
+        """What the network is, in a few words."""
+        return f"{self.name}, {self.norm} norm"
+
+    @staticmethod
+    def reports(folder: Path) -> list[Callback]:
+        """Return the callbacks that show and keep what this module gives."""
+        return [
+            ActionReport(folder),
+            PredictionWriter(folder / "predictions"),
+            FailedFiles(),
+        ]
+
+    def setup(self, stage: str) -> None:
+        """Build the network for the classes of the data, or check that it was built for them."""
+        data = self.trainer.datamodule
+        if self.model is None:
+            if stage == "predict":
+                raise ValueError("an untrained network cannot predict; give --ckpt_path")
+            self._build(data.classes, self.weights)
+        elif stage != "predict" and data.classes != self.classes:
+            raise ValueError(
+                f"the checkpoint knows the classes {self.classes}; the data have {data.classes}"
+            )
+        self.scores = torch.nn.ModuleList(
+            VideoScores(len(clips.videos), len(self.classes)) for clips in data.judged(stage)
+        )
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Return the scores of the classes; (B, 3, T, H, W) to (B, K)."""
+        video = video.contiguous(memory_format=self.memory_format)
+        return self.model(self.input_norm(video))
+
+    def training_step(self, batch: Clip, batch_index: int) -> Tensor:
+        loss = functional.cross_entropy(
+            self(batch.video), batch.label, label_smoothing=self.label_smoothing
+        )
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.label))
+        return loss
+
+    def _evaluate(self, batch: Clip, kind: int) -> Tensor:
+        logits = self(batch.video)
+        self.scores[kind].update(logits, batch.label, batch.video_index)
+        return logits
+
+    def _conclude(self, stage: str) -> None:
+        self.results = [scores.compute() for scores in self.scores]
+        for scores in self.scores:
+            scores.reset()
+        result = self.results[0]
+        self.log(f"{stage}/top1", result.top1, prog_bar=True)
+        self.log_dict({
+            f"{stage}/top5": result.top5,
+            f"{stage}/clip_top1": result.clip_top1,
+            f"{stage}/loss": result.loss,
+        })  # fmt: skip
+
+    def validation_step(self, batch: Clip, batch_index: int, dataloader_idx: int = 0) -> Tensor:
+        return self._evaluate(batch, dataloader_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        self._conclude("val")
+
+    def test_step(self, batch: Clip, batch_index: int, dataloader_idx: int = 0) -> Tensor:
+        return self._evaluate(batch, dataloader_idx)
+
+    def on_test_epoch_end(self) -> None:
+        self._conclude("test")
+
+    def predict_step(self, batch: Clip, batch_index: int) -> Tensor:
+        return self(batch.video).softmax(dim=1)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        backbone = [p for name, p in self.model.named_parameters() if not name.startswith("fc.")]
+        slow = backbone if self.backbone_lr_factor != 1 else ()
+        return self.optim.configure(self, slow, self.backbone_lr_factor)

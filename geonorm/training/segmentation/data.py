@@ -1,0 +1,142 @@
+"""Scans from any dataset to batches of voxels."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from geonorm.datasets.augmented import Augmented
+from geonorm.datasets.scan import Scan
+from geonorm.datasets.scan_files import check_file, read_scan
+from geonorm.datasets.semantickitti import SemanticKITTI
+from geonorm.datasets.synthetic.streets import SyntheticStreets
+from geonorm.datasets.transforms import ScanTransform
+from geonorm.datasets.voxelize import collate_scans
+from geonorm.training.sampler import EpochLoader, EpochSampler
+
+# Known to the command line by their bare names.
+DATASETS = (SemanticKITTI, SyntheticStreets)
+
+
+class ScanFiles(Dataset[Scan]):
+    """Scans without labels, each a file; what is missing or plainly cut is refused at once."""
+
+    def __init__(self, files: list[Path], intensity_max: float) -> None:
+        for file in files:
+            check_file(file)
+        self.files, self.intensity_max = files, intensity_max
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Scan:
+        return read_scan(self.files[index], self.intensity_max)
+
+
+class ScanData(LightningDataModule):
+    """Training, validation and test scans, voxelized by MinkowskiEngine.
+
+    Args:
+        train: dataset to train on, such as SemanticKITTI or SyntheticStreets.
+        val: dataset to validate on.
+        test: dataset to test on; by default that of validation.
+        files: scans to predict: `.bin` (float32 x, y, z, intensity), `.ply`, `.pcd`, or `.npy` of
+            shape (N, 4); x, y, z in metres, x ahead and z up.
+        intensity_max: intensity in `files` that counts as 1, such as 255.
+        augment: transforms of the training scans, in order, such as RandomRotation.
+        root: folder of the data, in place of the one that each dataset names.
+        voxel_size: edge of a voxel in metres.
+        clip_range: lowest x, y, z and highest x, y, z in metres; points outside move to the edge.
+        batch_size: scans per step and device.
+        num_workers: processes that read and voxelize scans.
+        seed: seed of the order and the augmentation of training scans; set by --seed_everything.
+    """
+
+    def __init__(
+        self,
+        train: Callable[[], Dataset] | None = None,
+        val: Callable[[], Dataset] | None = None,
+        test: Callable[[], Dataset] | None = None,
+        files: list[Path] | None = None,
+        intensity_max: float = 1.0,
+        augment: list[ScanTransform] | None = None,
+        root: Path | None = None,
+        voxel_size: float = 0.1,
+        clip_range: list[float] | None = None,
+        batch_size: int = 4,
+        num_workers: int = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.factories = {"train": train, "val": val, "test": test or val}
+        self.root, self.augment = root, augment or []
+        self.files, self.intensity_max = files, intensity_max
+        self.collate = partial(collate_scans, voxel_size=voxel_size, clip_range=clip_range)
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.datasets: dict[str, Dataset[Scan]] = {}
+
+    def setup(self, stage: str) -> None:
+        """Open the datasets of a stage; predicting needs none of them."""
+        needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+        for name in needed.get(stage, ()):
+            if name not in self.datasets:
+                self.datasets[name] = self._open(name)
+        labelled = list(self.datasets.values())
+        for dataset in labelled[1:]:
+            if dataset.classes != labelled[0].classes:
+                raise ValueError(
+                    f"training and validation data must have the same classes; got "
+                    f"{labelled[0].classes} and {dataset.classes}"
+                )
+
+    def _open(self, name: str) -> Dataset[Scan]:
+        factory = self.factories[name]
+        if factory is None:
+            raise ValueError(f"no dataset to {name}; give --data.{name} or a --config with one")
+        dataset = factory() if self.root is None else factory(root=self.root)
+        return Augmented(dataset, self.augment, self.seed) if name == "train" else dataset
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes of the open datasets, None before there is one."""
+        return next((list(d.classes) for d in self.datasets.values()), None)
+
+    @property
+    def colors(self) -> list[list[int]] | None:
+        """Colours of the classes, RGB."""
+        return next((d.colors.tolist() for d in self.datasets.values()), None)
+
+    def _loader(self, dataset: Dataset[Scan], shuffle: bool = False) -> DataLoader[Any]:
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        return EpochLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=EpochSampler(dataset, shuffle, self.seed, rank, world_size),
+            num_workers=self.num_workers,
+            collate_fn=self.collate,
+            pin_memory=torch.cuda.is_available(),
+            # A short last batch would weigh its scans more than the others.
+            drop_last=shuffle and len(dataset) >= self.batch_size * world_size,
+        )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self.datasets["train"], shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self.datasets["val"])
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self.datasets["test"])
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        if not self.files:
+            raise ValueError("nothing to predict; give --data.files a.bin b.ply ...")
+        return self._loader(ScanFiles(self.files, self.intensity_max))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint tells of its voxels, so that it is usable alone."""
+        return dict(self.collate.keywords)

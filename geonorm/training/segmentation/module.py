@@ -1,0 +1,156 @@
+"""The LightningModule that train_seg.py trains."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from torch import Tensor
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from geonorm.datasets.scan import IGNORE_INDEX
+from geonorm.datasets.voxelize import ScanBatch
+from geonorm.training.optimization import Optimization
+from geonorm.training.segmentation.networks import (
+    PointMLP,
+    build,
+    check_device,
+    usable_accelerator,
+    voxel_logits,
+)
+from geonorm.training.segmentation.predict import Output, PredictionWriter
+from geonorm.training.segmentation.report import SegmentationReport
+from geonorm.training.segmentation.scores import class_iou, scan_mean_loss
+
+
+class SegmentationModule(LightningModule):
+    """A network that gives each point of a scan a class; judged over points, trained on voxels.
+
+    Args:
+        name: network: a MinkUNet variant, or PointMLP, which sees each point alone.
+        norm: norm of MinkUNet: a name, or a mapping from stage to name.
+        optim: optimizer and schedule.
+        class_weights: weight of each class in the loss; all alike by default.
+        classes: names of the classes; by default those of the data.
+        colors: RGB of each class, 0 to 255; by default those of the data.
+    """
+
+    monitor = "val/miou"
+    output = Output
+
+    def __init__(
+        self,
+        name: str = "MinkUNet14A",
+        norm: str | dict[str, str] = "instance",
+        optim: Optimization = Optimization(),  # noqa: B008  (frozen)
+        class_weights: list[float] | None = None,
+        classes: list[str] | None = None,
+        colors: list[list[int]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.name, self.norm, self.optim = name, norm, optim
+        self.class_weights = None if class_weights is None else torch.tensor(class_weights)
+        self.network: torch.nn.Module | None = None
+        if classes is not None:
+            self._build(classes, colors)
+
+    def _build(self, classes: list[str], colors: list[list[int]] | None) -> None:
+        """Make the network; its classes travel in the checkpoint, so that it is usable alone."""
+        if self.class_weights is not None and len(self.class_weights) != len(classes):
+            raise ValueError(
+                f"class_weights must be {len(classes)} numbers, one for each of {classes}; "
+                f"got {len(self.class_weights)}"
+            )
+        self.classes, self.colors = classes, colors
+        self.hparams.update(classes=classes, colors=colors)
+        self.network = build(self.name, self.norm, len(classes))
+        self.confusion = MulticlassConfusionMatrix(
+            len(classes), ignore_index=IGNORE_INDEX, validate_args=False
+        )
+
+    @property
+    def title(self) -> str:
+        """What the network is, in a few words."""
+        return self.name if self.name == "PointMLP" else f"{self.name}, {self.norm} norm"
+
+    @property
+    def auto_accelerator(self) -> str:
+        """What the trainer's accelerator "auto" stands for with this network."""
+        return usable_accelerator(self.name)
+
+    @staticmethod
+    def reports(folder: Path, output: Output) -> list[Callback]:
+        """Return the callbacks that show and keep what this module gives."""
+        return [SegmentationReport(folder), PredictionWriter(folder / "predictions", output)]
+
+    def setup(self, stage: str) -> None:
+        """Build the network for the classes of the data, or check that it was built for them."""
+        classes = self.trainer.datamodule.classes
+        if self.network is None:
+            if classes is None:
+                raise ValueError("an untrained network cannot predict; give --ckpt_path")
+            self._build(classes, self.trainer.datamodule.colors)
+        elif classes is not None and classes != self.classes:
+            raise ValueError(
+                f"the checkpoint knows the classes {self.classes}; the data have {classes}"
+            )
+        if not isinstance(self.network, PointMLP):
+            check_device(self.trainer.strategy.root_device)
+
+    def _rows(self, batch: ScanBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits, labels and scan of what the network sees, voxels or points."""
+        if isinstance(self.network, PointMLP):
+            return self.network(batch.point_features), batch.point_labels, batch.point_batch
+        return voxel_logits(self.network, batch), batch.labels, batch.coordinates[:, 0].long()
+
+    def _loss(self, rows: tuple[Tensor, Tensor, Tensor], batch: ScanBatch) -> Tensor:
+        weights = None if self.class_weights is None else self.class_weights.to(self.device)
+        return scan_mean_loss(*rows, len(batch.names), weights)
+
+    def _classes_of_points(self, logits: Tensor, batch: ScanBatch) -> Tensor:
+        classes = logits.argmax(dim=1)
+        return classes if isinstance(self.network, PointMLP) else classes[batch.inverse]
+
+    def forward(self, batch: ScanBatch) -> Tensor:
+        """Return the class of every point of a batch, (P,)."""
+        return self._classes_of_points(self._rows(batch)[0], batch)
+
+    def training_step(self, batch: ScanBatch, batch_index: int) -> Tensor:
+        loss = self._loss(self._rows(batch), batch)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.names))
+        return loss
+
+    def _evaluate(self, batch: ScanBatch, stage: str) -> Tensor:
+        rows = self._rows(batch)
+        loss = self._loss(rows, batch)
+        predicted = self._classes_of_points(rows[0], batch)
+        self.confusion.update(predicted, batch.point_labels)
+        self.log(f"{stage}/loss", loss, batch_size=len(batch.names), sync_dist=True)
+        return predicted
+
+    def _conclude(self, stage: str) -> None:
+        self.matrix = self.confusion.compute()
+        self.confusion.reset()
+        iou = class_iou(self.matrix)
+        self.log(f"{stage}/miou", iou.nanmean().float(), prog_bar=True)
+        per_class = zip(self.classes, iou, strict=True)
+        self.log_dict({f"{stage}/iou/{name}": value.float() for name, value in per_class})
+
+    def validation_step(self, batch: ScanBatch, batch_index: int) -> Tensor:
+        return self._evaluate(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        self._conclude("val")
+
+    def test_step(self, batch: ScanBatch, batch_index: int) -> Tensor:
+        return self._evaluate(batch, "test")
+
+    def on_test_epoch_end(self) -> None:
+        self._conclude("test")
+
+    def predict_step(self, batch: ScanBatch, batch_index: int) -> Tensor:
+        return self(batch)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        return self.optim.configure(self)

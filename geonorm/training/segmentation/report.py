@@ -1,0 +1,102 @@
+"""What is shown at the end of a run: the table of classes, figures and pictures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from geonorm.datasets.voxelize import ScanBatch
+from geonorm.training.figures import confusion_figure, curve_figure
+from geonorm.training.segmentation.pictures import SegmentedScan, draw_scans
+from geonorm.training.segmentation.scores import class_iou
+
+
+def table(matrix: Tensor, classes: list[str]) -> str:
+    """Return the IoU of each class and their mean as text.
+
+    Args:
+        matrix: confusion matrix, rows are true classes.
+        classes: names of the classes.
+    """
+    iou, points = class_iou(matrix), matrix.sum(dim=1)
+    width = max(len("class"), *map(len, classes)) + 2
+    lines = [f"{'class':<{width}}{'IoU':>7}{'points':>12}"]
+    for name, value, count in zip(classes, iou.tolist(), points.tolist(), strict=True):
+        shown = f"{value:7.3f}" if count else f"{'absent':>7}"
+        lines.append(f"{name:<{width}}{shown}{int(count):>12,}")
+    present = int((points > 0).sum())
+    lines.append(
+        f"{'mIoU':<{width}}{iou.nanmean().item():7.3f}{int(points.sum()):>12,}"
+        f"  mean of the {present} classes present"
+    )
+    return "\n".join(lines)
+
+
+class SegmentationReport(Callback):
+    """Prints the table and draws figures and pictures when a validation or test stands alone.
+
+    Args:
+        folder: where pictures go.
+        num_pictures: scans drawn, the first of the data.
+    """
+
+    def __init__(self, folder: Path, num_pictures: int = 2) -> None:
+        self.folder, self.num_pictures = folder, num_pictures
+        self.scans: list[SegmentedScan] = []
+
+    def _keep(self, trainer: Trainer, predicted: Tensor, batch: ScanBatch) -> None:
+        """Keep the first scans for the pictures."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            return
+        for index, name in enumerate(batch.names[: self.num_pictures - len(self.scans)]):
+            rows = batch.point_batch == index
+            arrays = (batch.points[rows], predicted[rows], batch.point_labels[rows])
+            self.scans.append(SegmentedScan(name, *(array.cpu().numpy() for array in arrays)))
+
+    def _report(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        scans, self.scans = self.scans, []
+        if trainer.state.fn == TrainerFn.FITTING or not trainer.is_global_zero:
+            return
+        matrix = module.matrix.cpu()
+        print(f"\n{table(matrix, module.classes)}\n")
+        iou = class_iou(matrix)
+        miou = iou.nanmean().item()
+        named = dict(zip(module.classes, iou.tolist(), strict=True))
+        scores = {"miou": miou, "iou": {k: v for k, v in named.items() if v == v}}
+        (self.folder / f"{stage}.json").write_text(json.dumps(scores, indent=2) + "\n")
+        title = f"{stage}: {module.title}, mIoU {miou:.3f}"
+        confusion_figure(
+            matrix.numpy(), module.classes, title, self.folder / f"{stage}_confusion.png"
+        )
+        for logger in trainer.loggers:
+            logger.save()
+        metrics = self.folder / "metrics.csv"
+        if metrics.is_file():
+            curve_figure(metrics, "train/loss", "val/miou", self.folder / "curve.png")
+        colors = np.array(module.colors, dtype=np.uint8)
+        paths = [self.folder / f"{stage}_scan{number}.png" for number in range(len(scans))]
+        try:
+            draw_scans(scans, module.classes, colors, paths)
+        except RuntimeError as error:
+            skipped = ", ".join(path.name for path in paths)
+            print(f"Skipped the pictures {skipped}, cannot render here: {error}")
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Tensor, batch: Any, *rest: Any
+    ) -> None:
+        self._keep(trainer, outputs, batch)
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._report(trainer, module, "val")
+
+    def on_test_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Tensor, batch: Any, *rest: Any
+    ) -> None:
+        self._keep(trainer, outputs, batch)
+
+    def on_test_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._report(trainer, module, "test")

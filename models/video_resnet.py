@@ -1,0 +1,392 @@
+"""3D-ResNets for video: torchvision's three of 18 layers and Hara's of 10 to 200, with any norm.
+
+Clips are float (B, 3, T, H, W); logits are (B, num_classes). With `norm="instance"` every norm is a
+`geonorm.SpatioTemporalInstanceNorm` over T, H and W. A norm over fewer axes is a callable:
+`norm=lambda channels: SpatioTemporalInstanceNorm(channels, axes="HW")`. A norm over T alone is
+degenerate wherever T is 1: one element is its own mean, so the output is the bias whatever the
+input. Hara's nets halve T four times, so at 16 frames their `layer4` has T = 1 (torchvision's r3d
+and r2plus1d halve it three times, mc3 never); give such a norm a mapping that spares that stage,
+such as `norm={"default": t_norm, "layer4": "instance"}`.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from geonorm import SpatioTemporalInstanceNorm
+from geonorm.models.checkpoints import CheckpointReport, load_checkpoint
+from geonorm.models.norm import FAMILY, Names, Norm, NormFactory, resolve
+
+Kind = Literal["3d", "2d", "2+1d"]
+Triple = tuple[int, int, int]
+
+STAGES = {"stem": "stem"} | {f"layer{number}": "encoder" for number in (1, 2, 3, 4)}
+NORMS: Names = {**FAMILY, "instance": SpatioTemporalInstanceNorm, "batch": nn.BatchNorm3d}
+
+
+def norm_factory(norm: Norm, stage: str) -> NormFactory:
+    """Return what builds the norms of one stage, given a number of channels and perhaps a place."""
+    return partial(resolve, norm, stage, names=NORMS, stages=STAGES)
+
+
+def norm_relu(make_norm: NormFactory, channels: int) -> tuple[nn.Module, nn.Module]:
+    """Return a norm and the ReLU after it: one kernel where the norm has an activation, else two.
+
+    The second module is there in both cases, so the numbering of state-dict keys stays.
+    """
+    norm = make_norm(channels)
+    if getattr(norm, "activation", None) != "none":
+        return norm, nn.ReLU(inplace=True)
+    norm.activation = "relu"
+    return norm, nn.Identity()
+
+
+def conv3d(inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Conv3d:
+    """Return a convolution without bias, padded so that stride 1 keeps the size."""
+    padding = tuple(size // 2 for size in kernel)
+    return nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False)
+
+
+def strides(kind: Kind, stride: int) -> Triple:
+    """Return the stride along T, H, W; a two-dimensional convolution leaves T alone."""
+    return (1 if kind == "2d" else stride), stride, stride
+
+
+def convolution(
+    kind: Kind, inputs: int, outputs: int, middle: int, stride: int, make_norm: NormFactory
+) -> nn.Module:
+    """Return a 3×3×3 convolution, a 1×3×3 one, or 1×3×3 then 3×1×1 with a norm between them."""
+    if kind == "3d":
+        return conv3d(inputs, outputs, (3, 3, 3), (stride, stride, stride))
+    if kind == "2d":
+        return conv3d(inputs, outputs, (1, 3, 3), (1, stride, stride))
+    return nn.Sequential(
+        conv3d(inputs, middle, (1, 3, 3), (1, stride, stride)),
+        *norm_relu(make_norm, middle),
+        conv3d(middle, outputs, (3, 1, 1), (stride, 1, 1)),
+    )
+
+
+class ResidualBlock(nn.Module):
+    """A chain of convolutions and norms, added to its input and rectified.
+
+    Args:
+        chain: the modules of the residual branch by name, in order of use.
+        shortcut: what brings the input to the branch's size; None where it has it already.
+        after: a norm of the sum, or None.
+    """
+
+    def __init__(
+        self, chain: "OrderedDict[str, nn.Module]", shortcut: nn.Module | None,
+        after: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        for name, module in chain.items():
+            self.add_module(name, module)
+        self.downsample = shortcut
+        self.after = after
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return relu(branch(x) + shortcut(x)), the sum normalized where there is a norm for it."""
+        out = x
+        for name, module in self._modules.items():
+            if name not in ("downsample", "after"):
+                out = module(out)
+        out += x if self.downsample is None else self.downsample(x)
+        if self.after is not None:
+            out = self.after(out)
+        return F.relu(out, inplace=True)
+
+
+def residual_block(
+    kind: Kind, inputs: int, planes: int, stride: int, make_norm: NormFactory,
+    *, bottleneck: bool, nested: bool, last_of_stage: bool = False,
+) -> ResidualBlock:
+    """Build one block under torchvision's names (`conv1.0`, `conv1.1`) or Hara's (`conv1`, `bn1`).
+
+    Args:
+        kind: the kind of its 3×3×3 convolutions.
+        inputs: channels of its input.
+        planes: channels of its 3×3×3 convolutions; a bottleneck puts out four times as many.
+        stride: of the first 3×3×3 convolution.
+        make_norm: builds a norm for a number of channels.
+        bottleneck: 1×1×1, 3×3×3, 1×1×1 in place of 3×3×3 twice.
+        nested: torchvision's names in place of Hara's.
+        last_of_stage: the block after which a norm of the sum stands, if there is one.
+    """
+    # The published count of planes between 1×3×3 and 3×1×1: both convolutions of a block share it.
+    middle = inputs * planes * 27 // (inputs * 9 + planes * 3)
+    outputs = planes * 4 if bottleneck else planes
+    if bottleneck:
+        convolutions = [
+            conv3d(inputs, planes, (1, 1, 1)),
+            convolution(kind, planes, planes, middle, stride, make_norm),
+            conv3d(planes, outputs, (1, 1, 1)),
+        ]
+    else:
+        convolutions = [
+            convolution(kind, inputs, planes, middle, stride, make_norm),
+            convolution(kind, planes, planes, middle, 1, make_norm),
+        ]
+    *hidden, last = convolutions
+    after = make_norm(outputs, place="sum") if last_of_stage else None
+    first = partial(make_norm, place="first")
+    makers = [first, *[make_norm] * len(hidden[1:])]
+    steps: list[tuple[nn.Module, ...]] = [
+        (conv, *norm_relu(maker, planes)) for conv, maker in zip(hidden, makers, strict=True)
+    ]
+    steps.append((last, make_norm(outputs)))
+
+    chain: OrderedDict[str, nn.Module] = OrderedDict()
+    for number, step in enumerate(steps, 1):
+        if nested:
+            chain[f"conv{number}"] = nn.Sequential(*step)
+        else:
+            names = (f"conv{number}", f"bn{number}", f"relu{number}")
+            chain.update(zip(names, step, strict=False))
+    if stride == 1 and inputs == outputs:
+        return ResidualBlock(chain, None, after)
+    shortcut = conv3d(inputs, outputs, (1, 1, 1), strides(kind, stride))
+    projection = nn.Sequential(shortcut, make_norm(outputs, place="shortcut"))
+    return ResidualBlock(chain, projection, after)
+
+
+def stem(
+    design: Literal["3d", "2+1d", "hara"], make_norm: Callable[[int], nn.Module]
+) -> "OrderedDict[str, nn.Module]":
+    """Return the modules before the first block, by name: clips of 3 channels to 64."""
+    if design == "hara":
+        norm, relu = norm_relu(make_norm, 64)
+        return OrderedDict(
+            conv1=conv3d(3, 64, (7, 7, 7), (1, 2, 2)), bn1=norm, relu=relu,
+            maxpool=nn.MaxPool3d(kernel_size=3, stride=2, padding=1),
+        )
+    if design == "3d":
+        return OrderedDict(stem=nn.Sequential(
+            conv3d(3, 64, (3, 7, 7), (1, 2, 2)), *norm_relu(make_norm, 64)
+        ))
+    return OrderedDict(stem=nn.Sequential(
+        conv3d(3, 45, (1, 7, 7), (1, 2, 2)), *norm_relu(make_norm, 45),
+        conv3d(45, 64, (3, 1, 1)), *norm_relu(make_norm, 64),
+    ))
+
+
+_HARA_BLOCKS = {
+    10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3),
+}
+
+
+class ResNet3D(nn.Module):
+    """A 3D-ResNet: its modules applied in order, from clip to logits.
+
+    Args:
+        modules: every module by its state-dict name, in order of use; the last is `fc`.
+
+    Attributes:
+        report: what was kept and dropped of the `weights` it was built with, or None; print it.
+
+    Shape:
+        (B, 3, T, H, W) float -> (B, num_classes)
+
+    Raises:
+        ValueError: where the input is not (B, 3, T, H, W).
+        TypeError: where it is not floating point.
+    """
+
+    def __init__(self, modules: "OrderedDict[str, nn.Module]") -> None:
+        super().__init__()
+        for name, module in modules.items():
+            self.add_module(name, module)
+        self.report: CheckpointReport | None = None
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, 0, 0.01)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of each clip."""
+        if x.ndim != 5 or x.shape[1] != 3:
+            raise ValueError(
+                f"clips must be (B, 3, T, H, W); got {tuple(x.shape)}. One clip needs "
+                f"unsqueeze(0); frames-first clips (B, T, 3, H, W) need transpose(1, 2)"
+            )
+        if not x.is_floating_point():
+            raise TypeError(f"clips must be floating point; got {x.dtype}. Use x.float() / 255")
+        for module in self.children():
+            x = module(x)
+        return x
+
+    @staticmethod
+    def candidates(shapes: Mapping[str, torch.Size]) -> Iterator[tuple[str, nn.Module]]:
+        """Yield every net, without memory, with as many classes as a state dict's shapes tell."""
+        classes = next(iter(shapes.get("fc.bias", ())), None)
+        if classes is None:
+            return
+        named = {f"{build.__name__}(num_classes={classes})": build
+                 for build in (r3d_18, mc3_18, r2plus1d_18)}
+        named |= {f"resnet3d({depth}, num_classes={classes})": partial(resnet3d, depth)
+                  for depth in _HARA_BLOCKS}
+        for name, build in named.items():
+            with torch.device("meta"):
+                model = build(num_classes=classes)
+            yield name, model
+
+
+def _build(
+    stem_design: str, kinds: tuple[Kind, Kind, Kind, Kind], blocks: tuple[int, int, int, int],
+    num_classes: int, norm: Norm, *, bottleneck: bool = False, nested: bool = True,
+    width: int = 64,
+) -> ResNet3D:
+    """Build any of the nets; the arguments are what differs between them."""
+    modules = stem(stem_design, partial(norm_factory(norm, "stem"), place="stem"))
+    channels = 64
+    for number, (kind, depth) in enumerate(zip(kinds, blocks, strict=True), 1):
+        stage, planes = f"layer{number}", width * 2 ** (number - 1)
+        layer = nn.Sequential()
+        for position in range(depth):
+            stride = 2 if position == 0 and number > 1 else 1
+            layer.append(residual_block(
+                kind, channels, planes, stride, norm_factory(norm, stage),
+                bottleneck=bottleneck, nested=nested, last_of_stage=position == depth - 1,
+            ))
+            channels = planes * 4 if bottleneck else planes
+        modules[stage] = layer
+    modules["avgpool"] = nn.AdaptiveAvgPool3d(1)
+    modules["flatten"] = nn.Flatten()
+    modules["fc"] = nn.Linear(channels, num_classes)
+    return ResNet3D(modules)
+
+
+def r3d_18(
+    num_classes: int = 400, norm: Norm = "instance", weights: str | None = None
+) -> ResNet3D:
+    """Build torchvision's r3d_18: every convolution 3×3×3 (Tran et al., CVPR 2018).
+
+    Parameter counts and state-dict keys are torchvision's; with `norm="batch"` its files load
+    strictly and its outputs follow.
+
+    Args:
+        num_classes: number of logits; where it is not 400, `weights` leave `fc` as initialized.
+        norm: "instance", "batch", "none", "ibn-a", "ibn-b", "group", "layer", "divisive" or
+            "sync-batch" (docs/norms.md), a callable taking the number of channels, or a mapping
+            from "stem", "layer1" … "layer4", "encoder" (the four) or "default" to either.
+        weights: "KINETICS400_V1" for torchvision's, trained with batch norm on Kinetics-400 (63.2%
+            top-1; its transforms are `torchvision.models.video.R3D_18_Weights`'). With another
+            norm the convolutions and the affine parameters are kept and running statistics
+            dropped; the model's `report` lists them.
+
+    Shape:
+        (B, 3, T, H, W) -> (B, num_classes)
+
+    Raises:
+        ValueError: for an unknown norm, stage or name of weights.
+        TypeError: for any other kind of norm.
+        OSError: where the weights are neither on disk nor to be had; says where to put the file.
+
+    Example:
+        >>> logits = r3d_18(num_classes=5)(torch.randn(1, 3, 8, 32, 32))
+        >>> logits.shape
+        torch.Size([1, 5])
+    """
+    model = _build("3d", ("3d", "3d", "3d", "3d"), (2, 2, 2, 2), num_classes, norm)
+    return _with_weights(model, "r3d_18", weights)
+
+
+def mc3_18(
+    num_classes: int = 400, norm: Norm = "instance", weights: str | None = None
+) -> ResNet3D:
+    """Build torchvision's mc3_18: 3×3×3 in layer 1, 1×3×3 above, T kept (Tran et al., CVPR 2018).
+
+    Arguments, shapes and errors are those of `r3d_18`; top-1 on Kinetics-400 is 64.0%.
+    """
+    model = _build("3d", ("3d", "2d", "2d", "2d"), (2, 2, 2, 2), num_classes, norm)
+    return _with_weights(model, "mc3_18", weights)
+
+
+def r2plus1d_18(
+    num_classes: int = 400, norm: Norm = "instance", weights: str | None = None
+) -> ResNet3D:
+    """Build torchvision's r2plus1d_18: 1×3×3 then 3×1×1, norms between (Tran et al., CVPR 2018).
+
+    Arguments, shapes and errors are those of `r3d_18`; top-1 on Kinetics-400 is 67.5%.
+    """
+    kinds: tuple[Kind, Kind, Kind, Kind] = ("2+1d", "2+1d", "2+1d", "2+1d")
+    model = _build("2+1d", kinds, (2, 2, 2, 2), num_classes, norm)
+    return _with_weights(model, "r2plus1d_18", weights)
+
+
+def resnet3d(
+    depth: int, num_classes: int = 400, norm: Norm = "instance", width: int = 64
+) -> ResNet3D:
+    """Build a 3D-ResNet of Hara, Kataoka and Satoh (CVPR 2018), parameters and keys theirs.
+
+    A published file loads through `load_checkpoint(model, path)`.
+
+    Args:
+        depth: 10, 18 or 34 (basic blocks), 50, 101, 152 or 200 (bottlenecks).
+        num_classes: number of logits.
+        norm: as in `r3d_18`.
+        width: planes of layer1, which each further stage doubles; 64 are published. The stem
+            always has 64 channels, as in Hara's wide nets.
+
+    Shape:
+        (B, 3, T, H, W) -> (B, num_classes)
+
+    Raises:
+        ValueError: for another depth, a width below 1, or an unknown norm or stage.
+        TypeError: for any other kind of norm.
+
+    Example:
+        >>> model = resnet3d(10, num_classes=5, norm="batch")
+        >>> model.layer1[0].bn1
+        BatchNorm3d(64, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+    """
+    if depth not in _HARA_BLOCKS:
+        raise ValueError(f"depth must be one of {list(_HARA_BLOCKS)}; got {depth!r}")
+    if width < 1:
+        raise ValueError(f"width must be at least 1; got {width}")
+    return _build(
+        "hara", ("3d", "3d", "3d", "3d"), _HARA_BLOCKS[depth], num_classes, norm,
+        bottleneck=depth >= 50, nested=False, width=width,
+    )
+
+
+def _with_weights(model: ResNet3D, name: str, weights: str | None) -> ResNet3D:
+    """Load torchvision's weights of that name into the model, where any are asked for."""
+    if weights is None:
+        return model
+    state = _torchvision_state(name, weights)
+    if model.fc.out_features != state["fc.bias"].numel():
+        state |= {f"fc.{key}": value for key, value in model.fc.state_dict().items()}
+    model.report = load_checkpoint(model, state)
+    return model
+
+
+def _torchvision_state(name: str, weights: str) -> dict[str, Tensor]:
+    """Return torchvision's state dict, from its cache folder or else from the network."""
+    from torchvision.models import get_model_weights
+
+    known = get_model_weights(name).__members__
+    if weights not in known:
+        raise ValueError(f"weights of {name} must be one of {list(known)} or None; got {weights!r}")
+    url = known[weights].url
+    try:
+        return torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", check_hash=True, weights_only=True
+        )
+    except OSError as error:
+        place = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+        raise OSError(
+            f"the weights {weights} of {name} could not be fetched ({error}); download {url} on "
+            f"a machine with a network and put it at {place}"
+        ) from error

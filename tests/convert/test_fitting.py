@@ -1,0 +1,112 @@
+"""Recalibration of converted models: least squares per channel, and by how much it helps."""
+
+import copy
+
+import pytest
+import torch
+from conftest import relative_error
+from test_convert import randomized, small
+from torch import nn
+
+from geonorm import InstanceNorm, PointLayerNorm, convert
+from geonorm.models import MinkUNet14A
+from helpers.minkunet_cases import batch, scan
+
+
+def trained():
+    """Return a net whose batch norms have the statistics of its data, and the data."""
+    model = randomized(small())
+    generator = torch.Generator().manual_seed(5)
+    data = [torch.randn(8, 3, 12, 12, generator=generator) * (1 + n) for n in range(3)]
+    for _ in range(30):
+        for x in data:
+            model(x)
+    return model.eval(), data
+
+
+def test_recalibration_changes_the_function_less_and_says_by_how_much():
+    model, data = trained()
+    kept, fitted = copy.deepcopy(model), copy.deepcopy(model)
+    convert(kept)
+    report = convert(fitted, data=data)
+
+    def distance(other):
+        with torch.no_grad():
+            old, new = (torch.cat([net(x) for x in data]) for net in (model, other))
+        return relative_error(new, old)
+
+    assert report.kept_change == pytest.approx(distance(kept), rel=1e-4)
+    assert report.fitted_change == pytest.approx(distance(fitted), rel=1e-4)
+    assert report.fitted_change < 0.9 * report.kept_change
+    assert {row.affine for row in report.rows} == {"fitted"}
+    assert "the model's output changed by" in str(report)
+    assert not fitted.training
+
+
+def test_recalibration_leaves_modes_and_unreached_norms_as_they_were():
+    model, data = trained()
+    model.train()
+    model[1].eval()
+    model.add_module("unused", nn.Sequential(nn.BatchNorm2d(7)))
+    randomized(model)
+    weight = model.unused[0].weight.clone()
+    report = convert(model, data=data, forward=lambda net, x: net[:6](x))
+    assert [module.training for module in model] == [True, False, True, True, True, True, True]
+    assert report.rows[-1].change is None
+    assert torch.equal(model.unused[0].weight, weight)
+
+
+def test_parameters_are_not_fitted_where_that_changes_the_output_more():
+    old = nn.BatchNorm2d(1)  # in evaluation, and as it is new, the identity
+    model = nn.Sequential(old).eval()
+    x = InstanceNorm(1)(torch.randn(2, 1, 8, 8)).detach()
+    x[1] += 10  # an offset that the fit spreads over both, while the output is of the first alone
+    report = convert(model, data=[x], forward=lambda net, x: net(x)[:1])
+    assert report.kept_change < 1e-3
+    assert report.fitted_change > 1
+    assert [row.affine for row in report.rows] == ["kept"]
+    assert (model[0].weight.item(), model[0].bias.item()) == (1, 0)
+    assert not old._forward_hooks
+
+
+@pytest.mark.parametrize(("to", "kind"), [("instance", InstanceNorm), ("layer", PointLayerNorm)])
+def test_recalibration_is_least_squares(to, kind):
+    model, data = trained()
+    first = nn.Sequential(*copy.deepcopy(model)[:2])
+    old = copy.deepcopy(first)
+    report = convert(first, to, data=data)
+    z, t = [], []
+    plain = kind(8, affine=False)
+    with torch.no_grad():
+        for x in data:
+            z.append(plain(old[0](x).double()).movedim(1, -1).reshape(-1, 8))
+            t.append(old(x).double().movedim(1, -1).reshape(-1, 8))
+    z, t = torch.cat(z), torch.cat(t)
+    weight, bias = (p.detach() for p in first[1].parameters())
+    for channel in range(8):
+        design = torch.stack([z[:, channel], torch.ones(len(z)).double()], 1)
+        solution = torch.linalg.lstsq(design, t[:, channel:channel + 1]).solution.flatten()
+        assert float(weight[channel]) == pytest.approx(float(solution[0]), rel=1e-4)
+        assert float(bias[channel]) == pytest.approx(float(solution[1]), rel=1e-4)
+    assert report.rows[0].change == pytest.approx(report.fitted_change, rel=1e-3)
+
+
+def test_recalibration_where_the_channels_come_last():
+    model, x = nn.Sequential(nn.LayerNorm(4)), torch.randn(2, 9, 4) + torch.arange(4.0)
+    target = model(x).detach()
+    report = convert(model, layout="BLC", data=[x])
+    z = (x - x.mean(1, keepdim=True)) / x.var(1, keepdim=True, correction=0).sqrt()
+    expected = (z * target).mean((0, 1))  # z has mean 0 and variance 1
+    assert torch.allclose(model[0].weight, expected, atol=1e-4)
+    assert torch.allclose(model[0].bias, target.mean((0, 1)), atol=1e-4)
+    assert [row.affine for row in report.rows] == ["fitted"]
+
+
+def test_recalibration_of_a_sparse_model():
+    torch.manual_seed(0)
+    model = MinkUNet14A(3, 5, norm={"default": "none", "stem": "batch"})
+    data = [batch(scan(), scan(200, seed=1))]
+    for _ in range(20):
+        model(data[0])
+    report = convert(model.eval(), data=data)
+    assert report.fitted_change < report.kept_change

@@ -1,0 +1,43 @@
+"""Scanning a set of videos for files that are unreadable, damaged or odd."""
+
+from pathlib import Path
+
+from geonorm.datasets import VideoSet, check_data
+from helpers.video_files import damage, encode, headers_only, noisy_film, numbered_film, sound
+
+
+def test_every_kind_of_trouble_is_found(tmp_path: Path) -> None:
+    uneven = [number * 10 + (number % 3) * 4 for number in range(30)]
+    files = {
+        "good.mp4": lambda path: encode(path, numbered_film(20)),
+        "text.mp4": lambda path: path.write_text("no video"),
+        "sound.mp4": sound,
+        "hollow.mp4": lambda path: headers_only(path, noisy_film(9)),
+        "damaged.mp4": lambda path: damage(encode(path, noisy_film(), options={"g": "10"})),
+        "uneven.mp4": lambda path: encode(path, numbered_film(30), times=uneven),
+        "sideways.mp4": lambda path: encode(path, numbered_film(9), rotation=90),
+        "small.mp4": lambda path: encode(path, numbered_film(9, height=16, width=48)),
+        "photo.mp4": lambda path: encode(path, numbered_film(1)),
+    }
+    for name, make in files.items():
+        make(tmp_path / name)
+    paths = [tmp_path / name for name in [*files, "gone.mp4", "good.mp4"]]
+    found = check_data(VideoSet([(path, 0) for path in paths], ["a"]))
+    kinds = {(finding.path.name, finding.kind) for finding in found}
+    assert kinds == {
+        ("text.mp4", "unreadable"), ("sound.mp4", "unreadable"), ("hollow.mp4", "unreadable"),
+        ("gone.mp4", "unreadable"), ("damaged.mp4", "damaged"), ("uneven.mp4", "odd"),
+        ("sideways.mp4", "odd"), ("small.mp4", "odd"), ("photo.mp4", "odd"), ("good.mp4", "odd"),
+    }
+    said = "\n".join(map(str, found))
+    for words in (
+        "truncated or no video", "audio only", "not one of 9 frames", "frames can be decoded, with",
+        "variable frame rate", "stored turned by 90 degrees", "48 by 16 pixels", "a single frame",
+        "No such file", "listed more than once",
+    ):
+        assert said.count(words) >= 1, words
+
+
+def test_real_clips_are_in_order(data_root: Path) -> None:
+    clips = sorted((data_root / "ucf101").glob("*/*.avi"))
+    assert check_data(VideoSet([(clip, 0) for clip in clips], ["any"])) == []

@@ -1,0 +1,266 @@
+"""The clip dataset: what is random, what loops, and files that fail."""
+
+import json
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from geonorm.datasets import Clip, ClipDataset, VideoSet
+from geonorm.datasets import video_index as index_module
+from geonorm.datasets.video_decode import UndecodableVideoError
+from geonorm.datasets.video_index import video_index
+from helpers.video_files import (
+    damage,
+    encode,
+    headers_only,
+    noisy_film,
+    numbered_film,
+    numbers_of,
+    sound,
+)
+
+FRAMES = 30
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> list[Path]:
+    return [encode(tmp_path / f"film {i}.mp4", numbered_film(FRAMES)) for i in range(4)]
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def as_set(paths: list[Path]) -> VideoSet:
+    return VideoSet([(path, i % 2) for i, path in enumerate(paths)], ["even", "odd"])
+
+
+def numbers(video: Tensor) -> list[int]:
+    """Read the frame numbers of a uint8 clip (T, C, H, W)."""
+    return numbers_of(video.permute(0, 2, 3, 1).numpy())
+
+
+def test_an_item(films: list[Path], cache: Path) -> None:
+    data = ClipDataset(as_set(films), length=8, step=2, sampling="dense", size=24, cache=cache)
+    clip = data[3]
+    assert isinstance(clip, Clip)
+    assert (clip.video.dtype, tuple(clip.video.shape)) == (torch.uint8, (8, 3, 24, 48))
+    assert (clip.label, clip.video_index, clip.path) == (1, 3, str(films[3]))
+    assert numbers(clip.video) == list(range(7, 23, 2))
+    assert data.classes == ("even", "odd")
+    with pytest.raises(IndexError, match=r"index must be in \[0, 4\); got 4"):
+        data[4]
+    assert data.report() == []
+
+
+def test_a_batch_has_the_form_of_an_item(films: list[Path], cache: Path) -> None:
+    data = ClipDataset(as_set(films), length=4, cache=cache)
+    batch = next(iter(DataLoader(data, batch_size=4)))
+    assert isinstance(batch, Clip)
+    assert tuple(batch.video.shape) == (4, 4, 3, 48, 96)
+    assert batch.label.tolist() == [0, 1, 0, 1]
+    assert batch.video_index.tolist() == [0, 1, 2, 3]
+    assert list(batch.path) == [str(film) for film in films]
+
+
+def test_random_clips_are_a_function_of_seed_epoch_and_index(
+    films: list[Path], cache: Path
+) -> None:
+    def starts(seed: int, epoch: int, workers: int = 0) -> list[int]:
+        data = ClipDataset(as_set(films), length=3, seed=seed, cache=cache)
+        data.set_epoch(epoch)
+        loader = DataLoader(data, batch_size=None, num_workers=workers)
+        return [numbers(clip.video)[0] for clip in loader]
+
+    first = starts(0, 0)
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    assert starts(0, 0) == first
+    assert starts(0, 0, workers=2) == first
+    assert starts(0, 1) != first
+    assert starts(1, 0) != first
+    assert len(set(first)) > 1
+
+
+def test_epochs_reach_workers_that_persist(films: list[Path], cache: Path) -> None:
+    data = ClipDataset(as_set(films), length=3, cache=cache)
+    loader = DataLoader(data, batch_size=None, num_workers=2, persistent_workers=True)
+    epochs = []
+    for epoch in (0, 1, 0):
+        data.set_epoch(epoch)
+        epochs.append([numbers(clip.video)[0] for clip in loader])
+    assert epochs[0] == epochs[2] != epochs[1]
+
+
+def test_dense_views_share_the_index_of_their_video(films: list[Path], cache: Path) -> None:
+    data = ClipDataset(as_set(films), length=4, sampling="dense", views=3, cache=cache)
+    assert len(data) == 12
+    assert [data[i].video_index for i in range(12)] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert [numbers(data[i].video)[0] for i in (3, 4, 5)] == [0, 13, 26]
+
+
+def test_sampling_kinds(films: list[Path], cache: Path) -> None:
+    videos = as_set(films)
+    uniform = ClipDataset(videos, length=5, sampling="uniform", cache=cache)
+    assert numbers(uniform[0].video) == [3, 9, 15, 21, 27]
+    parts = ClipDataset(videos, length=5, sampling="segments", cache=cache)
+    first = numbers(parts[0].video)
+    assert [number // 6 for number in first] == [0, 1, 2, 3, 4]
+    parts.set_epoch(1)
+    assert numbers(parts[0].video) != first
+    still = ClipDataset(videos, length=5, sampling="still", cache=cache)
+    assert numbers(still[0].video) == [15] * 5
+    slower = ClipDataset(videos, length=5, sampling="dense", fps=10, cache=cache)
+    assert np.diff(numbers(slower[0].video)).tolist() == [2, 3, 2, 3]
+
+
+def test_portions_do_not_meet(films: list[Path], cache: Path) -> None:
+    first = ClipDataset(as_set(films), length=4, portion=(0, 0.5), cache=cache)
+    last = ClipDataset(
+        as_set(films), length=4, portion=(0.5, 1), sampling="dense", views=6, cache=cache
+    )
+    seen = set()
+    for epoch in range(6):
+        first.set_epoch(epoch)
+        seen |= {frame for i in range(4) for frame in numbers(first[i].video)}
+    later = {frame for i in range(24) for frame in numbers(last[i].video)}
+    assert max(seen) < 15 <= min(later)
+    assert max(later) == 29
+
+
+def test_a_clip_longer_than_its_video_loops(tmp_path: Path, cache: Path) -> None:
+    film = encode(tmp_path / "short.mp4", numbered_film(5))
+    data = ClipDataset(as_set([film]), length=12, cache=cache)
+    assert numbers(data[0].video) == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
+
+
+def test_transform_gets_the_clip_and_the_key(films: list[Path], cache: Path) -> None:
+    keys = []
+
+    def transform(video: Tensor, key: tuple[int, int, int]) -> Tensor:
+        keys.append(key)
+        return video.float().transpose(0, 1)
+
+    data = ClipDataset(as_set(films), length=4, seed=7, transform=transform, cache=cache)
+    data.set_epoch(2)
+    assert tuple(data[3].video.shape) == (3, 4, 48, 96)
+    assert keys == [(7, 2, 3)]
+
+
+def test_unopenable_files_are_left_out_and_named_once(
+    films: list[Path], cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    films[1].write_bytes(b"no video")
+    sound(films[2])
+    data = ClipDataset(as_set(films), length=4, cache=cache)
+    assert [path for path, _ in data.videos] == [films[0], films[3]]
+    assert [data[i].label for i in range(2)] == [0, 1]
+    assert [(r.path, r.kind) for r in data.report()] == [
+        (films[1], "left out"), (films[2], "left out"),
+    ]
+    said = [record.getMessage() for record in caplog.records]
+    assert sum(str(films[1]) in text and "no video" in text for text in said) == 1
+    assert sum(str(films[2]) in text and "audio only" in text for text in said) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_undecodable_file_is_replaced_counted_and_named_once(
+    films: list[Path], cache: Path, caplog: pytest.LogCaptureFixture, workers: int
+) -> None:
+    headers_only(films[1], noisy_film(9))
+    data = ClipDataset(as_set(films), length=4, cache=cache)
+    assert data.report() == []
+    with caplog.at_level(logging.WARNING):
+        for epoch in range(3):
+            data.set_epoch(epoch)
+            clips = list(DataLoader(data, batch_size=None, num_workers=workers))
+            assert [clip.video_index for clip in clips] == [0, 2, 2, 3]
+            assert [clip.label for clip in clips] == [0, 0, 0, 1]
+    assert [(r.path, r.kind, r.count) for r in data.report()] == [(films[1], "skipped", 3)]
+    if workers == 0:
+        said = [record.getMessage() for record in caplog.records]
+        assert len(said) == 1
+        assert f"{films[1]} is skipped" in said[0]
+
+
+def test_damaged_file_is_read_and_counted(tmp_path: Path, cache: Path) -> None:
+    film = damage(encode(tmp_path / "a.mp4", noisy_film(), options={"g": "10"}))
+    data = ClipDataset(as_set([film]), length=40, cache=cache)
+    assert data[0].video.shape[0] == 40
+    assert [(r.path, r.kind, r.count) for r in data.report()] == [(film, "damaged", 1)]
+
+
+def test_nothing_to_read_is_an_error(films: list[Path], cache: Path) -> None:
+    for film in films:
+        headers_only(film, noisy_film(9))
+    data = ClipDataset(as_set(films), length=4, cache=cache)
+    with pytest.raises(ValueError, match="4 videos in a row cannot be decoded"):
+        data[2]
+    for film in films:
+        film.write_bytes(b"no video")
+    with pytest.raises(ValueError, match="not one of 4 videos can be opened"):
+        ClipDataset(as_set(films), length=4, cache=cache)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"length": 0}, "length, step and views must be at least 1"),
+    ({"fps": 0.0}, "fps must be above 0"),
+    ({"sampling": "centre"}, "sampling must be one of"),
+    ({"views": 3}, "several views need sampling='dense'"),
+    ({"portion": (0.5, 0.5)}, "portion must be fractions"),
+    ({"seed": -1}, "seed must be at least 0"),
+])
+def test_bad_arguments(
+    films: list[Path], cache: Path, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        ClipDataset(as_set(films), cache=cache, **options)
+
+
+def test_index_is_read_once_and_again_when_a_file_changes(
+    films: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def counted(path: Path) -> object:
+        opened.append(path)
+        return probe(path)
+
+    probe = index_module.probe
+    monkeypatch.setattr(index_module, "probe", counted)
+    films[2].write_bytes(b"no video")
+    first = video_index(films, cache)
+    assert sorted(opened) == films
+    again = video_index(films, cache)
+    assert len(opened) == 4
+    assert again[:2] == first[:2]
+    assert isinstance(again[2], UndecodableVideoError)
+    assert str(again[2]) == str(first[2])
+    encode(films[2], numbered_film(9))
+    assert video_index(films, cache)[2].frames == 9
+    assert len(opened) == 8
+    os.utime(films[0], (1, 1))
+    video_index(films, cache)
+    assert len(opened) == 12
+    kept = sorted(cache.iterdir())
+    assert len(kept) == 3
+    assert all(len(json.loads(file.read_text())) == 4 for file in kept)
+
+
+def test_index_goes_to_the_users_cache(
+    films: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEONORM_CACHE", str(tmp_path / "mine"))
+    video_index(films)
+    assert len(list((tmp_path / "mine/video-index").glob("*.json"))) == 1
+    monkeypatch.delenv("GEONORM_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    video_index(films)
+    assert len(list((tmp_path / "user/geonorm/video-index").glob("*.json"))) == 1

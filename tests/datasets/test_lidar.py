@@ -1,0 +1,212 @@
+"""The simulated LiDAR: exact hits on hand-made scenes, and every argument doing what it says."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from geonorm.datasets.synthetic.lidar import SENSORS, LidarSensor, cast, rotation, sensor_named
+from geonorm.datasets.synthetic.meshes import boxes, ellipsoid, heightfield, lathe, merge
+
+EXACT = LidarSensor(
+    beams=8, fov_down=-20, fov_up=20, azimuth_steps=180, min_range=0.0, max_range=100.0,
+    range_noise=0.0, dropout=0.0, intensity_offset=0.0, gain_drift=0.0, offset_drift=0.0,
+    intensity_noise=0.0, intensity_gain=0.5,
+)  # fmt: skip
+ROOM = boxes((-10, -10, -10), (10, 10, 10), label=2, albedo=0.5)  # every ray from inside meets it
+
+
+def look(sensor, mesh=ROOM, orientation=None, seed=0):
+    orientation = np.eye(3) if orientation is None else orientation
+    return cast(sensor, mesh, np.zeros(3), orientation, np.random.default_rng(seed))
+
+
+def ranges(scan):
+    return np.linalg.norm(scan.points.astype(np.float64), axis=1)
+
+
+def exact_ranges(scan):
+    """Distance to the walls of ROOM along the ray of each point."""
+    unit = scan.points.astype(np.float64) / ranges(scan)[:, None]
+    return 10 / np.abs(unit).max(axis=1)
+
+
+def test_ray_meets_the_nearest_box_and_takes_its_label():
+    near = boxes((5, -2, -2), (6, 2, 2), label=4, albedo=0.5)
+    hidden = boxes((7, -1, -1), (8, 1, 1), label=6, albedo=0.5)
+    left = boxes((-1, 3, -2), (1, 4, 2), label=7, albedo=0.5)
+    scan = look(EXACT, merge([hidden, near, left]))
+    assert set(scan.labels) == {4, 7}
+    np.testing.assert_allclose(scan.points[scan.labels == 4, 0], 5, atol=1e-5)
+    np.testing.assert_allclose(scan.points[scan.labels == 7, 1], 3, atol=1e-5)
+    assert np.abs(scan.points[scan.labels == 4, 1]).max() <= 2 + 1e-5
+    assert len(scan) < len(EXACT.directions())  # rays past all boxes return nothing
+
+
+def test_nothing_in_reach_is_an_empty_scan():
+    scan = look(replace(EXACT, max_range=5.0))
+    assert len(scan) == 0
+    assert scan.labels.dtype == np.int64
+
+
+def test_rays_fill_the_field_of_view_evenly():
+    scan = look(EXACT)
+    assert len(scan) == 8 * 180
+    elevation = np.degrees(np.arcsin(scan.points[:, 2] / ranges(scan)))
+    rings = np.unique(elevation.round(3))
+    np.testing.assert_allclose(rings, np.linspace(-20, 20, 8), atol=2e-3)
+    azimuth = np.degrees(np.arctan2(scan.points[:, 1], scan.points[:, 0])) % 360
+    steps = np.unique(azimuth.round(2) % 360)
+    np.testing.assert_allclose(steps, np.arange(0, 360, 2), atol=2e-2)
+
+
+@pytest.mark.parametrize("beams", [1, 16, 64])
+def test_beams_are_rings(beams):
+    scan = look(replace(EXACT, beams=beams))
+    elevation = np.degrees(np.arcsin(scan.points[:, 2] / ranges(scan)))
+    assert len(np.unique(elevation.round(2))) == beams
+
+
+def test_points_are_in_the_sensors_frame():
+    wall = boxes((5, -50, -50), (6, 50, 50), label=1, albedo=0.5)
+    ahead = look(EXACT, wall)
+    turned = look(EXACT, wall, rotation(yaw=np.pi / 2, pitch=0.0, roll=0.0))
+    np.testing.assert_allclose(ahead.points[:, 0], 5, atol=1e-4)
+    np.testing.assert_allclose(turned.points[:, 1], -5, atol=1e-4)
+    pitched = rotation(yaw=0.3, pitch=0.1, roll=-0.2)
+    tilted = look(EXACT, wall, pitched)
+    np.testing.assert_allclose((tilted.points @ pitched.T)[:, 0], 5, atol=1e-4)
+
+
+def test_dropout_loses_its_share():
+    rays = len(EXACT.directions())
+    assert len(look(EXACT)) == rays
+    share = 1 - len(look(replace(EXACT, dropout=0.3))) / rays
+    assert abs(share - 0.3) < 4 * np.sqrt(0.3 * 0.7 / rays)
+
+
+def test_range_noise_has_its_standard_deviation_along_the_ray():
+    quiet, noisy = look(EXACT), look(replace(EXACT, range_noise=0.2))
+    assert np.abs(ranges(quiet) - exact_ranges(quiet)).max() < 1e-4
+    error = ranges(noisy) - exact_ranges(noisy)
+    assert abs(error.std() - 0.2) < 0.02
+    assert abs(error.mean()) < 0.02
+
+
+def test_returns_outside_the_range_limits_are_lost():
+    everything = ranges(look(EXACT))
+    assert everything.min() < 10.5
+    assert everything.max() > 14
+    kept = ranges(look(replace(EXACT, min_range=10.5, max_range=13.0)))
+    assert kept.min() >= 10.5
+    assert kept.max() <= 13.0
+    assert len(kept) == ((everything >= 10.5) & (everything <= 13.0)).sum()
+
+
+def test_intensity_follows_the_formula():
+    wall = boxes((4, -9, -9), (5, 9, 9), label=1, albedo=0.64)
+    sensor = replace(EXACT, response=0.5, falloff=30.0, intensity_gain=0.8, intensity_offset=0.1)
+    scan = look(sensor, wall)
+    distance = ranges(scan)
+    cosine = 4 / distance
+    back = 0.72 * cosine + 0.37 * (1 - cosine**2)
+    expected = 0.8 * np.sqrt(0.64 * back / (1 + (distance / 30) ** 2)) + 0.1
+    np.testing.assert_allclose(scan.intensity, expected, atol=1e-5)
+    assert cosine.min() < 0.6  # the incidence angle mattered
+
+
+def test_albedo_of_the_triangle_hit_is_what_returns():
+    dark = boxes((5, -2, -2), (6, 2, 2), label=1, albedo=0.1)
+    bright = boxes((-6, -2, -2), (-5, 2, 2), label=2, albedo=0.9)
+    scan = look(replace(EXACT, response=1.0), merge([dark, bright]))
+    one, other = (np.sort(scan.intensity[scan.labels == label]) for label in (1, 2))
+    np.testing.assert_allclose(other, 9 * one, rtol=1e-4)
+
+
+def test_gain_and_offset_move_intensity_and_nothing_else():
+    base = look(EXACT)
+    louder = look(replace(EXACT, intensity_gain=1.0))
+    lifted = look(replace(EXACT, intensity_offset=0.2))
+    np.testing.assert_allclose(louder.intensity, 2 * base.intensity, rtol=1e-5)
+    np.testing.assert_allclose(lifted.intensity, base.intensity + 0.2, rtol=1e-5)
+    for other in (louder, lifted):
+        np.testing.assert_array_equal(other.points, base.points)
+
+
+def test_gain_and_offset_drift_between_scans_only():
+    sensor = replace(EXACT, gain_drift=0.2, offset_drift=0.05)
+    base = look(EXACT).intensity
+    for seed in range(3):
+        drifted = look(sensor, seed=seed).intensity
+        gain, offset = np.polyfit(base, drifted, 1)
+        np.testing.assert_allclose(drifted, gain * base + offset, atol=1e-5)
+        assert abs(gain - 1) > 1e-3
+        np.testing.assert_array_equal(look(EXACT, seed=seed).intensity, base)
+
+
+def test_intensity_stays_within_bounds():
+    sensor = replace(EXACT, intensity_gain=3.0, intensity_offset=-0.8, intensity_noise=0.5)
+    intensity = look(sensor).intensity
+    assert intensity.dtype == np.float32
+    assert intensity.min() == 0
+    assert intensity.max() == 1
+
+
+def test_the_named_sensors_differ():
+    one, other = SENSORS["roof32"], SENSORS["mast64"]
+    for name in ("beams", "fov_down", "fov_up", "height", "intensity_gain", "intensity_offset",
+                 "response", "range_noise"):  # fmt: skip
+        assert getattr(one, name) != getattr(other, name), name
+    assert sensor_named("mast64") is other
+    assert sensor_named(EXACT) is EXACT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"beams": 0}, r"beams must be >= 1; got 0"),
+        ({"azimuth_steps": 0}, r"azimuth_steps must be >= 1; got 0"),
+        ({"fov_down": 10.0, "fov_up": -10.0}, r"\(fov_down, fov_up\) must be rising"),
+        ({"fov_up": 95.0}, r"must be rising in \[-90, 90\]"),
+        ({"min_range": 50.0}, r"\(min_range, max_range\) must be rising"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\); got 1.0"),
+        ({"range_noise": -0.1}, r"range_noise must be >= 0; got -0.1"),
+        ({"gain_drift": -1.0}, r"gain_drift must be >= 0"),
+        ({"intensity_gain": 0.0}, r"intensity_gain must be > 0"),
+        ({"falloff": 0.0}, r"falloff must be > 0"),
+    ],
+)
+def test_bad_sensor_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        LidarSensor(**arguments)
+
+
+def test_unknown_sensor_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"one of roof32, mast64; got 'roof64'"):
+        sensor_named("roof64")
+
+
+def test_merging_nothing_is_refused():
+    with pytest.raises(ValueError, match="at least one mesh; got none"):
+        merge([])
+
+
+def test_shapes_are_where_they_say():
+    tube = lathe([(0.5, 0.0), (0.5, 3.0)], label=1, albedo=0.2, sides=8)
+    np.testing.assert_allclose(np.linalg.norm(tube.vertices[:, :2], axis=1), 0.5, rtol=1e-6)
+    assert np.abs(tube.upended().vertices[:, 1]).max() == 3
+    ball = ellipsoid((1, 2, 3), label=1, albedo=0.2)
+    np.testing.assert_allclose(np.abs(ball.vertices).max(axis=0), (1, 2, 3), rtol=1e-6)
+    slope = heightfield(np.arange(3.0), np.arange(2.0), np.ones((3, 2)), label=1, albedo=0.2)
+    assert len(slope.triangles) == 4
+    box = boxes((0, 0, 0), (1, 2, 3), label=1, albedo=0.2).moved((10, 0, 0), np.pi / 2, 2)
+    np.testing.assert_allclose(box.vertices.min(axis=0), (6, 0, 0), atol=1e-5)
+    np.testing.assert_allclose(box.vertices.max(axis=0), (10, 2, 6), atol=1e-5)
+
+
+def test_outward_faces_of_a_merged_mesh_keep_their_class():
+    mesh = merge([boxes((0, 0, 0), (1, 1, 1), label=i, albedo=0.1 * i) for i in range(1, 4)])
+    assert len(mesh.vertices) == 24
+    assert mesh.triangles.max() == 23
+    np.testing.assert_array_equal(mesh.labels, np.repeat([1, 2, 3], 12))
+    np.testing.assert_allclose(mesh.albedo, np.repeat([0.1, 0.2, 0.3], 12), rtol=1e-6)

@@ -1,0 +1,202 @@
+"""Built-in scans: reproducible, endless, complete, and labelled by what the rays met."""
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+from geonorm.datasets.scan import Scan
+from geonorm.datasets.synthetic import street_objects as things
+from geonorm.datasets.synthetic.lidar import SENSORS
+from geonorm.datasets.synthetic.street_objects import StreetClass
+from geonorm.datasets.synthetic.streets import SyntheticStreets
+
+
+def forks(test):
+    """Allow what a fork provokes: Python >= 3.12 warns of threads, torch of few cores."""
+    for warning in ("ignore:.*multi-threaded.*fork:DeprecationWarning",
+                    "ignore:This DataLoader will create:UserWarning"):  # fmt: skip
+        test = pytest.mark.filterwarnings(warning)(test)
+    return test
+
+
+def keep(scans):
+    return scans
+
+
+def loader(dataset, **options):
+    """Workers that must answer within a minute: a fork that hangs fails instead of stalling."""
+    return DataLoader(
+        dataset, batch_size=None, collate_fn=keep, multiprocessing_context="fork", timeout=60,
+        **options,
+    )  # fmt: skip
+
+
+def assert_same(one, other):
+    assert one.name == other.name
+    for field in ("points", "intensity", "labels"):
+        np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
+
+
+@pytest.fixture(scope="module")
+def scans():
+    dataset = SyntheticStreets(num_scans=16, seed=5)
+    return [dataset[i] for i in range(len(dataset))]
+
+
+def test_scans_are_well_formed(scans):
+    for scan in scans:
+        assert isinstance(scan, Scan)
+        assert 8_000 < len(scan) < 20_000
+        assert np.isfinite(scan.points).all()
+        assert scan.intensity.min() >= 0
+        assert scan.intensity.max() <= 1
+        assert scan.labels.min() >= 0
+        assert scan.labels.max() < len(SyntheticStreets.classes)
+        assert scan.dropped == 0
+    assert len({scan.name for scan in scans}) == len(scans)
+
+
+def test_every_class_is_seen(scans):
+    counts = sum(np.bincount(scan.labels, minlength=len(StreetClass)) for scan in scans)
+    shares = dict(zip(SyntheticStreets.classes, counts / counts.sum(), strict=True))
+    assert len(shares) >= 8
+    assert min(shares.values()) > 0.005, shares
+    assert max(shares.values()) < 0.45, shares
+
+
+def test_nothing_stands_on_the_sensor(scans):
+    for scan in scans:
+        flat = np.linalg.norm(scan.points[:, :2], axis=1)
+        assert np.median(flat) > 3.0
+
+
+def test_heights_and_brightness_overlap_between_upright_classes(scans):
+    points = np.concatenate([scan.points for scan in scans])
+    bright = np.concatenate([scan.intensity for scan in scans])
+    labels = np.concatenate([scan.labels for scan in scans])
+    upright = [StreetClass[name] for name in ("BUILDING", "FENCE", "VEGETATION", "TRUCK")]
+    for values in (points[:, 2], bright):
+        low, high = np.transpose([np.quantile(values[labels == k], (0.1, 0.9)) for k in upright])
+        assert low.max() < high.min()
+
+
+def test_class_table_is_consistent():
+    assert SyntheticStreets.classes[StreetClass.TRUNK] == "trunk"
+    assert SyntheticStreets.colors.shape == (len(SyntheticStreets.classes), 3)
+    assert SyntheticStreets.colors.dtype == np.uint8
+    assert len(np.unique(SyntheticStreets.colors, axis=0)) == len(SyntheticStreets.classes)
+    assert SyntheticStreets.ignore_index == 255
+
+
+def test_seed_epoch_and_index_alone_decide():
+    dataset = SyntheticStreets(num_scans=3, seed=7)
+    first = dataset[1]
+    dataset.set_epoch(4)
+    later = dataset[1]
+    dataset.set_epoch(0)
+    assert_same(first, dataset[1])
+    assert_same(first, SyntheticStreets(num_scans=9, seed=7)[1])
+    for other in (later, dataset[2], SyntheticStreets(num_scans=3, seed=8)[1]):
+        assert first.name != other.name
+        assert len(first) != len(other) or not np.allclose(first.points, other.points)
+
+
+@forks
+def test_workers_yield_what_the_process_itself_does():
+    dataset = SyntheticStreets(num_scans=4, seed=2)
+    expected = [dataset[i] for i in range(4)]  # Open3D is in use before the fork, on purpose
+    for workers in (1, 2):
+        for scan, known in zip(loader(dataset, num_workers=workers), expected, strict=True):
+            assert_same(scan, known)
+
+
+@forks
+def test_set_epoch_reaches_workers_that_live_on():
+    dataset = SyntheticStreets(num_scans=1, seed=2)
+    living = loader(dataset, num_workers=1, persistent_workers=True)
+    names = []
+    for epoch in range(2):
+        dataset.set_epoch(epoch)
+        names += [scan.name for scan in living]
+    assert names == ["street-seed2-epoch0-0", "street-seed2-epoch1-0"]
+
+
+def test_two_sensors_are_two_arguments():
+    steps = {}
+    for name, sensor in SENSORS.items():
+        scan = SyntheticStreets(num_scans=1, seed=3, sensor=name)[0]
+        assert_same(scan, SyntheticStreets(num_scans=1, seed=3, sensor=sensor)[0])
+        up = scan.points[:, 2] / np.linalg.norm(scan.points, axis=1)
+        steps[name] = len(np.unique(np.degrees(np.arcsin(up)).round(2)))
+    assert steps == {"roof32": 32, "mast64": 64}
+
+
+OBJECTS = {
+    "fence": (lambda rng: things.fence(8.0, rng), {"FENCE"}, (0.8, 2.5)),
+    "hedge": (lambda rng: things.hedge(8.0, rng), {"VEGETATION"}, (0.8, 3.2)),
+    "building": (lambda rng: things.building(9.0, 6.0, rng), {"BUILDING"}, (2.4, 13.0)),
+    "bush": (things.bush, {"VEGETATION"}, (0.4, 2.6)),
+    "tree": (things.tree, {"TRUNK", "VEGETATION"}, (3.0, 9.0)),
+    "pole": (things.pole, {"POLE"}, (0.8, 7.1)),
+    "person": (things.person, {"PERSON"}, (1.4, 2.1)),
+    "car": (things.car, {"CAR"}, (1.3, 2.0)),
+    "truck": (things.truck, {"TRUCK"}, (1.9, 3.7)),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_object_has_its_classes_and_size_and_stands_on_the_ground(name):
+    make, classes, (low, high) = OBJECTS[name]
+    for seed in range(20):
+        mesh = make(np.random.default_rng(seed))
+        assert {StreetClass(label).name for label in np.unique(mesh.labels)} == classes
+        assert low <= mesh.vertices[:, 2].max() <= high
+        assert mesh.vertices[:, 2].min() < 0.5
+        assert mesh.triangles.max() < len(mesh.vertices)
+        assert len(mesh.labels) == len(mesh.albedo) == len(mesh.triangles)
+        assert mesh.albedo.min() >= 0
+        assert mesh.albedo.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_scans": 0}, "num_scans must be >= 1; got 0"),
+        ({"num_scans": 1, "seed": -1}, "seed must be >= 0; got -1"),
+        ({"num_scans": 1, "sensor": "sonar"}, "one of roof32, mast64; got 'sonar'"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SyntheticStreets(**arguments)
+
+
+def test_bad_epoch_and_index_are_refused():
+    dataset = SyntheticStreets(num_scans=2)
+    with pytest.raises(ValueError, match="epoch must be >= 0; got -1"):
+        dataset.set_epoch(-1)
+    for index in (-1, 2):
+        with pytest.raises(IndexError, match=rf"index must be in \[0, 2\); got {index}"):
+            dataset[index]
+
+
+def test_scan_refuses_what_it_is_not():
+    points, bright = np.zeros((4, 3), np.float32), np.zeros(4, np.float32)
+    with pytest.raises(ValueError, match=r"points must be \(N, 3\); got \(4, 2\)"):
+        Scan(points[:, :2], bright, None, "x")
+    with pytest.raises(TypeError, match="points must be float32; got float64"):
+        Scan(points.astype(np.float64), bright, None, "x")
+    with pytest.raises(ValueError, match=r"intensity must be \(4,\), one per point; got \(3,\)"):
+        Scan(points, bright[:3], None, "x")
+    with pytest.raises(TypeError, match="labels must be int64; got int32"):
+        Scan(points, bright, np.zeros(4, np.int32), "x")
+
+
+def test_scan_drops_and_counts_points_that_are_not_finite():
+    points = np.arange(12.0).reshape(4, 3)
+    points[1, 2] = np.nan
+    bright = np.array([0.1, 0.2, np.inf, 0.4])
+    scan = Scan.from_raw(points, bright, np.arange(4), "x")
+    assert scan.dropped == 2
+    np.testing.assert_array_equal(scan.labels, [0, 3])
+    np.testing.assert_array_equal(scan.points, points[[0, 3]].astype(np.float32))

@@ -1,0 +1,257 @@
+"""MinkUNet: sizes, keys, every norm, independence of scans, half precision, errors."""
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import TOLERANCES, relative_error
+from torch import nn
+
+import geonorm
+from geonorm.models.minkunet import Convolution
+from helpers.minkunet_cases import ME, MUST_MOVE, batch, build, minkunet, scan
+
+PARAMETERS = {
+    "14": 11_580_852, "14A": 8_024_500, "14B": 8_961_588, "14C": 11_919_924, "14D": 43_315_764,
+    "18": 21_704_244, "18A": 15_493_172, "18B": 17_204_660, "18D": 79_874_484,
+    "34": 37_856_052, "34A": 36_607_412, "34B": 36_226_484, "34C": 37_856_052,
+    "50": 31_763_444, "101": 70_809_588,
+}
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_number_of_parameters_is_the_published_one(name, norm):
+    with torch.device("meta"):
+        model = getattr(minkunet, f"MinkUNet{name}")(3, 20, norm=norm)
+    assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name]
+
+
+def test_number_of_parameters_without_norm_is_smaller():
+    with torch.device("meta"):
+        model = minkunet.MinkUNet14A(3, 20, norm="none")
+    assert sum(p.numel() for p in model.parameters()) < PARAMETERS["14A"]
+
+
+def norm_keys(prefix):
+    leaves = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    return {f"{prefix}.bn.{leaf}" for leaf in leaves}
+
+
+@pytest.mark.parametrize(("name", "convolutions"), [("34C", 2), ("50", 3)])
+def test_keys_with_batch_norm_are_those_of_public_checkpoints(name, convolutions):
+    with torch.device("meta"):
+        model = getattr(minkunet, f"MinkUNet{name}")(3, 20, norm="batch")
+    plain = ["conv0p1s1", "conv1p1s2", "conv2p2s2", "conv3p4s2", "conv4p8s2"]
+    plain += ["convtr4p16s2", "convtr5p8s2", "convtr6p4s2", "convtr7p2s2"]
+    expected = {f"{conv}.kernel" for conv in plain} | {"final.kernel", "final.bias"}
+    norms = [f"bn{level}" for level in range(5)] + [f"bntr{level}" for level in range(4, 8)]
+    for block, depth in enumerate((2, 3, 4, 6, 2, 2, 2, 2), start=1):
+        for i in range(depth):
+            place = f"block{block}.{i}"
+            for part in range(1, convolutions + 1):
+                expected.add(f"{place}.conv{part}.kernel")
+                norms.append(f"{place}.norm{part}")
+        if name == "50" or block > 1:
+            expected.add(f"block{block}.0.downsample.0.kernel")
+            norms.append(f"block{block}.0.downsample.1")
+    for norm in norms:
+        expected |= norm_keys(norm)
+    assert set(model.state_dict()) == expected
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch", "none"])
+@pytest.mark.parametrize("kind", [ME.SparseTensor, ME.TensorField])
+def test_forward_and_backward_reach_every_parameter(kind, norm):
+    model = build(norm=norm)
+    x = batch(scan(), scan(200, seed=1), kind=kind)
+    out = model(x)
+    assert type(out) is kind
+    assert out.F.shape == (500, 5)
+    assert torch.equal(out.C, x.C)
+    out.F.backward(torch.randn(out.F.shape))
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_mapping_gives_each_stage_its_norm():
+    def slow(channels):
+        return ME.MinkowskiBatchNorm(channels, momentum=0.02)
+
+    norm = {"default": "instance", "decoder": "batch", "decoder2": "none", "bottleneck": slow}
+    model = build("18A", norm=norm)
+    kinds = {
+        geonorm.SparseInstanceNorm: (
+            "bn0", "bn1", "bn2", "bn3", "block1.1.norm2", "block3.0.norm1", "block2.0.downsample.1",
+        ),
+        ME.MinkowskiBatchNorm: (
+            "bn4", "block4.1.norm2", "bntr4", "block5.0.norm1", "bntr6", "block8.1.norm2",
+        ),
+        nn.Identity: ("bntr5", "block6.0.norm1", "block6.0.downsample.1"),
+    }
+    for kind, places in kinds.items():
+        for place in places:
+            assert type(model.get_submodule(place)) is kind, place
+    assert model.bn4.bn.momentum == 0.02
+    assert model.bntr4.bn.momentum == 0.1
+
+
+def test_misspelt_stage_is_refused():
+    with pytest.raises(ValueError, match=r"no stage 'enocder'.*Did you mean 'encoder'"):
+        build(norm={"default": "batch", "enocder": "none"})
+
+
+def test_rows_of_scans_interleave_below_stride_one():
+    """The premise of the next test: without it, sorted rows alone would be tried."""
+    x = batch(scan(), scan(200, seed=1))
+    down = Convolution(3, 3, kernel_size=2, stride=2, dimension=3)(x)
+    assert (down.C[1:, 0] != down.C[:-1, 0]).sum() > 2
+
+
+def moved_by_company(norm, **arguments):
+    """Return how far a scan's logits are among others from what they are alone."""
+    model = build(norm=norm, **arguments)
+    among = model(batch(scan(), scan(200, seed=7), scan(250, seed=3))).F[:300]
+    return relative_error(among, model(batch(scan())).F)
+
+
+def test_scan_is_independent_of_the_batch_with_instance_norm():
+    assert moved_by_company("instance") <= TOLERANCES["logits"]
+
+
+def test_scan_depends_on_the_batch_with_batch_norm():
+    assert moved_by_company("batch") > MUST_MOVE
+
+
+def test_one_stage_of_batch_norm_is_enough_to_depend_on_the_batch():
+    assert moved_by_company({"default": "instance", "decoder4": "batch"}) > MUST_MOVE
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch", {"default": "none", "stem": "instance"}])
+def test_state_dict_round_trip(norm):
+    model, other = build(norm=norm, point_stem=8), build(norm=norm, point_stem=8, seed=1)
+    x = batch(scan(), scan(200, seed=1), kind=ME.TensorField)
+    model(x)
+    model.eval()
+    other.eval()
+    expected = model(x).F
+    assert relative_error(other(x).F, expected) > MUST_MOVE
+    other.load_state_dict(model.state_dict())
+    assert relative_error(other(x).F, expected) <= TOLERANCES["float32 against float64"]
+
+
+def logits_under(model, x, dtype):
+    with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+        return model(x).F
+
+
+@pytest.mark.parametrize(
+    ("name", "norm", "dtype"),
+    [
+        ("18", "instance", torch.bfloat16),
+        ("50", "instance", torch.bfloat16),
+        ("50", "instance", torch.float16),
+    ],
+)
+def test_train_step_in_half_precision(name, norm, dtype):
+    model, x = build(name, norm), batch(scan(), scan(200, seed=1))
+    labels = torch.arange(500) % 5
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    logits = logits_under(model, x, dtype)
+    assert logits.dtype is dtype
+    # The plain tolerance is for float32; that the casts change nothing else is what is asked here.
+    assert relative_error(logits, logits_under(model, x, torch.float32)) < 0.2
+    loss = nn.functional.cross_entropy(logits.float(), labels)
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().sum() > 0, name
+    optimizer.step()
+    after = nn.functional.cross_entropy(logits_under(model, x, dtype).float(), labels)
+    assert after < loss
+
+
+def test_engine_itself_refuses_mixed_precision():
+    """The premise of the cast in our convolutions."""
+    wide = ME.MinkowskiConvolution(3, 8, kernel_size=1, dimension=3)
+    deep = ME.MinkowskiConvolution(8, 8, kernel_size=3, dimension=3)
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises((AssertionError, RuntimeError)):
+        deep(wide(batch(scan())))
+
+
+def test_copies_are_whole_and_independent():
+    model, x = build(), batch(scan())
+    expected = model(x).F
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(other(x).F, expected)
+        nn.init.zeros_(other.final.kernel)
+        assert torch.equal(model(x).F, expected)
+    with pytest.raises(AttributeError, match="dimension"):  # why ours need a mend
+        copy.deepcopy(ME.MinkowskiConvolution(3, 8, kernel_size=3, dimension=3))(x)
+
+
+def test_double_precision():
+    x = batch(scan(), scan(200, seed=1))
+    exact = build().double()(x).F
+    assert exact.dtype == torch.float64
+    assert relative_error(build()(x).F, exact) <= TOLERANCES["logits"]
+
+
+@pytest.mark.parametrize("dimension", [2, 4])
+def test_other_dimensions(dimension):
+    coordinates, features = scan(60)
+    coordinates = torch.cat((coordinates, coordinates[:, :1]), dim=1)[:, :dimension]
+    model = build("14A", D=dimension)
+    assert model(batch((coordinates, features))).F.shape[1] == 5
+
+
+def test_other_inputs_are_refused():
+    model = build()
+    with pytest.raises(TypeError, match=r"MinkUNet14A takes a MinkowskiEngine .* got Tensor"):
+        model(torch.zeros(3, 3))
+    with pytest.raises(ValueError, match=r"must be \(N, 3\); got \(300, 4\).*in_channels=4"):
+        model(batch(scan(channels=4)))
+    with pytest.raises(ValueError, match=r"batch column and 3 dim.* got 2 dim.*MinkUNet14A.*D=2"):
+        model(batch((torch.tensor([[0, 1], [2, 3]]).int(), torch.ones(2, 3))))
+    with pytest.raises(TypeError, match=r"floating point; got torch\.int64"):
+        model(batch((scan()[0], torch.ones(300, 3, dtype=torch.int64))))
+
+
+IMPORTS = """
+import sys
+import geonorm.models
+geonorm.models.load_checkpoint
+print('MinkowskiEngine' in sys.modules)
+sys.modules['MinkowskiEngine'] = None
+try:
+    geonorm.models.MinkUNet14
+except ImportError as error:
+    print(error)
+del sys.modules['MinkowskiEngine']
+geonorm.models.MinkUNet14
+print('MinkowskiEngine' in sys.modules)
+"""
+
+
+def test_engine_is_imported_only_by_models_that_need_it_and_missed_helpfully():
+    command = [sys.executable, "-W", "ignore", "-c", IMPORTS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    before, missing, after = done.stdout.splitlines()
+    assert (before, after) == ("False", "True")
+    assert missing.startswith("MinkUNet needs MinkowskiEngine, which cannot be imported here")
+    assert "run `python tools/install_minkowski.py`" in missing
+
+
+def test_every_listed_name_can_be_imported_and_others_are_refused():
+    import geonorm.models
+
+    assert set(geonorm.models.__all__) <= set(dir(geonorm.models))
+    for name in geonorm.models.__all__:
+        assert callable(getattr(geonorm.models, name))
+    with pytest.raises(AttributeError, match=r"has no attribute 'MinkUNet33'; it has \["):
+        _ = geonorm.models.MinkUNet33

@@ -1,0 +1,242 @@
+"""What is particular to each norm of the family: limits, state dicts of others, bad input."""
+
+import re
+
+import MinkowskiEngine as ME
+import pytest
+import torch
+from conftest import TOLERANCES, relative_error
+from torch import nn
+
+import geonorm
+from geonorm import (
+    BatchNorm,
+    DomainBatchNorm,
+    DomainInstanceNorm,
+    InstanceBatchNorm,
+    InstanceNorm,
+    PointLayerNorm,
+    SparseGroupNorm,
+    SyncBatchNorm,
+)
+from helpers.norm_family_cases import CHANNELS, DOMAINS, build, example, sparse, values
+
+FLOAT32 = TOLERANCES["float32 against float64"]
+
+
+def randomize(module, seed=4):
+    generator = torch.Generator().manual_seed(seed)
+    for value in module.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
+    return module
+
+
+@pytest.mark.parametrize("width", range(1, 8))
+@pytest.mark.parametrize("ratio", [0, 0.1, 0.25, 0.5, 0.9, 1])
+def test_ibn_of_any_ratio_and_width(width, ratio):
+    x, norm = torch.randn(3, width, 4, 5), InstanceBatchNorm(width, ratio)
+    split = int(ratio * width)
+    parts = [p for p, m in ((x[:, :split], split), (x[:, split:], width - split)) if m]
+    theirs = [nn.InstanceNorm2d(split)] * bool(split)
+    theirs += [nn.BatchNorm2d(width - split)] * (split < width)
+    expected = torch.cat([norm(part) for norm, part in zip(theirs, parts, strict=True)], 1)
+    assert relative_error(norm(x), expected) < FLOAT32
+
+
+def test_ibn_loads_ibn_nets_state_dict():
+    theirs = nn.ModuleDict({"IN": nn.InstanceNorm2d(3, affine=True), "BN": nn.BatchNorm2d(3)})
+    ours = InstanceBatchNorm(6)
+    ours.load_state_dict(randomize(theirs).state_dict())
+    x = torch.randn(2, 6, 4, 4)
+    expected = torch.cat([theirs["IN"](x[:, :3]), theirs["BN"].eval()(x[:, 3:])], 1)
+    assert relative_error(ours.eval()(x), expected) < FLOAT32
+
+
+def test_ibn_keeps_the_gain_of_one_instance_in_the_channels_of_batch_norm_alone():
+    x = torch.randn(3, 6, 4, 5)
+    louder = x * torch.tensor([1.0, 9.0, 1.0])[:, None, None, None]
+    norm = InstanceBatchNorm(6)
+    assert relative_error(norm(louder)[:, :3], norm(x)[:, :3]) < 1e-4
+    assert relative_error(norm(louder)[:, 3:], norm(x)[:, 3:]) > 0.1
+
+
+@pytest.mark.parametrize("source", [
+    nn.BatchNorm1d, nn.BatchNorm3d, nn.SyncBatchNorm, ME.MinkowskiBatchNorm])
+@pytest.mark.parametrize("norm", [BatchNorm, SyncBatchNorm])
+def test_batch_norm_loads_every_batch_norm_whole(norm, source):
+    theirs, ours = randomize(source(CHANNELS)), norm(CHANNELS)
+    ours.load_state_dict(theirs.state_dict())
+    exact = nn.BatchNorm1d(CHANNELS)
+    exact.load_state_dict({k.removeprefix("bn."): v for k, v in theirs.state_dict().items()})
+    x = sparse("SparseTensor")
+    assert torch.equal(ours.eval()(x).F, exact.eval()(x.F))
+    for key, value in exact.state_dict().items():
+        assert torch.equal(ours.state_dict()[key], value)
+
+
+def test_batch_norm_of_rows_moves_its_running_statistics_as_torchs_does():
+    x, features, _ = example("index")
+    ours, theirs = BatchNorm(CHANNELS), nn.BatchNorm1d(CHANNELS)
+    for _ in range(2):
+        assert torch.equal(ours(x)[0], theirs(features))
+    assert torch.equal(ours.running_var, theirs.running_var)
+    assert not torch.equal(ours.running_var, torch.ones(CHANNELS))
+    assert torch.equal(ours.eval()(x)[0], theirs.eval()(features))
+
+
+def test_conversion_to_sync_batch_norm_takes_both_kinds_and_shares_their_tensors():
+    model = nn.Sequential(BatchNorm(6, eps=1e-3, momentum=0.02), nn.Sequential(nn.BatchNorm2d(6)),
+                          ME.MinkowskiBatchNorm(6))  # fmt: skip
+    weight = randomize(model)[0].weight
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    converted = SyncBatchNorm.convert_sync_batchnorm(model.eval())
+    assert isinstance(converted[0], SyncBatchNorm)
+    assert isinstance(converted[1][0], SyncBatchNorm)
+    assert isinstance(converted[2].bn, SyncBatchNorm)
+    assert converted[0].weight is weight
+    assert not converted[0].training
+    assert (converted[0].eps, converted[0].momentum) == (1e-3, 0.02)
+    for key, value in converted.state_dict().items():
+        assert torch.equal(value, state[key])
+    x = sparse("SparseTensor")
+    assert converted[2](x).F.shape == converted[0](x).F.shape == x.F.shape
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 6])
+def test_group_norm_of_dense_tensors_is_torchs(groups):
+    x = torch.randn(3, 6, 4, 5)
+    theirs, ours = randomize(nn.GroupNorm(groups, 6)), SparseGroupNorm(groups, 6)
+    ours.load_state_dict(theirs.state_dict())
+    assert relative_error(ours(x), theirs(x)) < FLOAT32
+
+
+def test_group_norm_with_a_group_a_channel_is_instance_norm_and_with_fewer_is_not():
+    x, _, _ = example("index")
+    instance = InstanceNorm(CHANNELS)(x)[0]
+    assert relative_error(SparseGroupNorm(CHANNELS, CHANNELS)(x)[0], instance) < FLOAT32
+    assert relative_error(SparseGroupNorm(3, CHANNELS)(x)[0], instance) > 1e-2
+
+
+def test_layer_norm_is_torchs_on_the_features():
+    x, features, _ = example("index")
+    theirs, ours = randomize(nn.LayerNorm(CHANNELS)), PointLayerNorm(CHANNELS)
+    ours.load_state_dict(theirs.state_dict())
+    assert relative_error(ours(x)[0], theirs(features)) < FLOAT32
+    assert relative_error(ours(features), theirs(features)) < FLOAT32  # a bare matrix will do
+
+
+def test_domains_have_statistics_and_parameters_of_their_own():
+    x, features, index = example("index")
+    norm = DomainBatchNorm(CHANNELS, 3)
+    norm(x, domain=DOMAINS)
+    counts = [int(one.num_batches_tracked) for one in norm.norms]
+    assert counts == [1, 1, 0]
+    alone = nn.BatchNorm1d(CHANNELS)
+    alone(features[index == 1])
+    assert torch.equal(norm.norms[0].running_mean, alone.running_mean)
+    randomize(norm).eval()
+    out, _ = norm(x, domain=torch.tensor(DOMAINS))
+    for domain in (0, 1):
+        whole, _ = norm(x, domain=domain)
+        mine = torch.tensor(DOMAINS)[index] == domain
+        assert torch.equal(out[mine], whole[mine])
+        assert relative_error(out[~mine], whole[~mine]) > 1e-2
+
+
+@pytest.mark.parametrize("norm", [DomainBatchNorm, DomainInstanceNorm])
+def test_a_plain_norm_loads_into_every_domain(norm):
+    plain = BatchNorm if norm is DomainBatchNorm else InstanceNorm
+    theirs, ours = randomize(plain(CHANNELS)).eval(), norm(CHANNELS, 3).eval()
+    ours.load_state_dict(theirs.state_dict())
+    x, _, _ = example("index")
+    for domain in range(3):
+        assert relative_error(ours(x, domain=domain)[0], theirs(x)[0]) < FLOAT32
+    again = norm(CHANNELS, 3)
+    again.load_state_dict(ours.state_dict())
+
+
+def test_set_domain_reaches_every_norm_and_a_call_may_differ():
+    model = nn.Sequential(DomainInstanceNorm(6, 2), nn.Sequential(DomainBatchNorm(6, 2)))
+    randomize(model).eval()
+    assert geonorm.set_domain(model, 1) == 2
+    x = torch.randn(2, 6, 4, 4)
+    assert relative_error(model[0](x, domain=0), model[0](x)) > 1e-2
+    geonorm.set_domain(model, [0, 1])
+    assert torch.equal(model[0](x)[0], model[0](x, domain=0)[0])
+    with pytest.raises(ValueError, match="Sequential holds no domain norm"):
+        geonorm.set_domain(nn.Sequential(nn.ReLU()), 1)
+
+
+X = torch.randn(2, 6, 4, 4)
+BAD = {
+    "matrix": (lambda: InstanceNorm(6)(X[:, :, 0, 0]), ValueError,
+               r"3 or more dimensions; got \(2, 6\).*\(features, batch_index\)"),
+    "integers": (lambda: InstanceNorm(6)(X.long()), TypeError, "must be floating point; got"),
+    "channels": (lambda: InstanceNorm(5)(X), ValueError,
+                 r"must be \(B, 5, …\); got \(2, 6, 4, 4\)\. Did you mean InstanceNorm\(6\)\?"),
+    "channels of rows": (lambda: SparseGroupNorm(1, 5)((X[:, :, 0, 0], torch.arange(2))),
+                         ValueError, r"must be \(N, 5\).*SparseGroupNorm\(6\)"),
+    "weights of a dense tensor": (lambda: InstanceNorm(6)(X, torch.ones(2)), TypeError,
+                                  "point_weights weigh rows; a dense tensor has none"),
+    "ratio": (lambda: InstanceBatchNorm(6, 1.5), ValueError, r"ratio must lie in \[0, 1\]; got 1"),
+    "batch norm's channels": (lambda: BatchNorm(5)(X), ValueError,
+                              r"must have 5 channels.*Did you mean BatchNorm\(6\)\?"),
+    "batch norm of a line": (lambda: BatchNorm(5)(X[0, 0, 0]), ValueError,
+                             r"expected \(N, C\) or \(B, C, …\); got \(4,\)"),
+    "groups": (lambda: SparseGroupNorm(4, 6), ValueError,
+               "must divide num_features; got 4 groups of 6 channels"),
+    "no groups": (lambda: SparseGroupNorm(0, 6), ValueError, "got 0 groups"),
+    "no domain": (lambda: DomainBatchNorm(6, 2)(X), ValueError,
+                  r"DomainBatchNorm needs the domain.*pass domain=, or call geonorm.set_domain"),
+    "no domains": (lambda: DomainInstanceNorm(6, 0), ValueError, "num_domains must be 1 or more"),
+    "domain too large": (lambda: DomainBatchNorm(6, 2)(X, domain=2), ValueError,
+                         r"domain must lie in \[0, 2\); got \[2\]"),
+    "domain negative": (lambda: DomainInstanceNorm(6, 2)(X, domain=[0, -1]), ValueError,
+                        r"\[0, 2\); got \[0, -1\]"),
+    "domain of too many": (lambda: DomainInstanceNorm(6, 2)(X, domain=[0, 1, 1]), ValueError,
+                           r"one for each of the 2 instances; got shape \(3,\)"),
+    "domain a float": (lambda: DomainInstanceNorm(6, 2)(X, domain=0.5), TypeError,
+                       "domain must hold integers; got torch.float32"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_refusals(case):
+    call, error, message = BAD[case]
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize(("name", "shown"), [
+    ("InstanceNorm", "InstanceNorm(6, eps=1e-05, affine=True)"),
+    ("SparseGroupNorm", "SparseGroupNorm(3, 6, eps=1e-05, affine=True)"),
+    ("DomainInstanceNorm", "DomainInstanceNorm(6, num_domains=2, eps=1e-05)"),
+])
+def test_repr_shows_what_was_given(name, shown):
+    assert repr(build(name)) == shown
+
+
+def test_repr_of_compositions():
+    assert re.match(r"InstanceBatchNorm\(\n  6, ratio=0\.4", repr(build("InstanceBatchNorm")))
+    assert "AdaptiveInstanceNorm(3, eps=0.1)" in repr(geonorm.AdaptiveInstanceNorm(3, 0.1))
+
+
+def test_point_weights_reach_the_operator():
+    x, _, _ = example("index")
+    weights = torch.arange(59) % 3 + 1
+    expected = geonorm.SparseInstanceNorm(CHANNELS)(x, weights)[0]
+    assert torch.equal(InstanceNorm(CHANNELS)(x, weights)[0], expected)
+    assert not torch.equal(InstanceNorm(CHANNELS)(x)[0], expected)
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+def test_activation_of_instance_norm(activation):
+    for kind in ("index", "4-D"):
+        x, _, _ = example(kind)
+        fused = InstanceNorm(CHANNELS, activation=activation, negative_slope=0.2)(x)
+        plain = values(InstanceNorm(CHANNELS)(x))
+        expected = plain.relu() if activation == "relu" else nn.functional.leaky_relu(plain, 0.2)
+        assert relative_error(values(fused), expected) < FLOAT32
+
+

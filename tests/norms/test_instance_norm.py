@@ -1,0 +1,197 @@
+"""SparseInstanceNorm: kinds of input, other norms' state dicts, and MinkowskiEngine's own norm."""
+
+import copy
+import pickle
+import warnings
+
+import MinkowskiEngine as ME
+import pytest
+import torch
+from conftest import TOLERANCES, relative_error
+from test_sparse import coordinates, sparse_tensor, strided
+from torch import nn
+
+from geonorm import SparseInstanceNorm
+from helpers.segment_norm_cases import FLOAT32, FLOAT64, batch, by_torch, parameters
+
+
+def with_affine(norm, dtype=torch.float32):
+    weight, bias = parameters(norm.num_features, dtype)
+    norm.load_state_dict({"weight": weight, "bias": bias})
+    return norm
+
+
+def test_a_pair_comes_back_as_a_pair():
+    rows, index = batch()
+    norm = with_affine(SparseInstanceNorm(5))
+    out, same = norm((rows, index))
+    assert same is index
+    exact = by_torch(rows.double(), index, 7, *(p.detach().double() for p in norm.parameters()))
+    assert relative_error(out, exact) < FLOAT32
+
+
+@pytest.mark.parametrize("make", [sparse_tensor, lambda c: strided(sparse_tensor(c)),
+                                  lambda c: ME.TensorField(torch.randn(len(c), 4), c.float())])
+def test_gradients_through_minkowski_engine(make):
+    x = make(coordinates())
+    leaf = x.F.detach().requires_grad_()
+    key = {k: getattr(x, k) for k in ("coordinate_map_key", "coordinate_field_map_key")
+           if hasattr(x, k)}
+    y = with_affine(SparseInstanceNorm(4))(
+        type(x)(leaf, coordinate_manager=x.coordinate_manager, **key))
+    upstream = torch.randn(y.F.shape, generator=torch.Generator().manual_seed(3))
+    (found,) = torch.autograd.grad(y.F, leaf, upstream)
+    double = leaf.detach().double().requires_grad_()
+    out = by_torch(double, x.C[:, 0].long(), 3, *parameters(4, torch.float64))
+    (exact,) = torch.autograd.grad(out, double, upstream.double())
+    assert relative_error(found, exact) < FLOAT32
+
+
+def test_equals_minkowski_engines_norm_with_its_eps_and_its_state_dict():
+    x = sparse_tensor(coordinates())
+    theirs = ME.MinkowskiInstanceNorm(4)
+    with torch.no_grad():
+        theirs.weight.copy_(torch.rand(1, 4))
+        theirs.bias.copy_(torch.rand(1, 4))
+    ours = SparseInstanceNorm(4, eps=1e-8)
+    ours.load_state_dict(theirs.state_dict())
+    assert relative_error(ours(x).F, theirs(x).F) < FLOAT32
+    with_affine(ours)
+    assert relative_error(ours(x).F, theirs(x).F) > 0.1
+
+
+class Network(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.first, self.second = norm(4), nn.Sequential(norm(4), norm(6))
+
+
+@pytest.mark.parametrize("norm", [ME.MinkowskiBatchNorm, nn.BatchNorm1d])
+def test_batch_norms_load_and_their_statistics_are_dropped_with_one_message(norm):
+    source, target = Network(norm), Network(SparseInstanceNorm)
+    for number, parameter in enumerate(source.parameters()):
+        nn.init.constant_(parameter, number + 1.0)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.resetwarnings()
+        missing, unexpected = target.load_state_dict(source.state_dict())
+    assert not missing
+    assert not unexpected
+    assert [str(w.message) for w in said if "running statistics" in str(w.message)] == [
+        "running statistics of a batch norm are dropped: an instance norm takes its own from each "
+        "instance, so the network's function changes until it is fine-tuned"]
+    for one, other in zip(source.parameters(), target.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_loading_leaves_the_callers_state_dict_alone_and_stays_strict():
+    state = ME.MinkowskiBatchNorm(4).state_dict()
+    names = [*state]
+    with pytest.warns(UserWarning, match="running statistics of a batch norm are dropped"):
+        SparseInstanceNorm(4).load_state_dict(state)
+    assert [*state] == names
+    with pytest.raises(RuntimeError, match=r"Missing key.*bias"):
+        SparseInstanceNorm(4).load_state_dict({"weight": torch.ones(4)})
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*scale"):
+        SparseInstanceNorm(4).load_state_dict({**SparseInstanceNorm(4).state_dict(), "scale": 1})
+    with pytest.raises(RuntimeError, match="size mismatch for weight"):
+        SparseInstanceNorm(4).load_state_dict(ME.MinkowskiInstanceNorm(5).state_dict())
+
+
+def test_parameters():
+    norm = SparseInstanceNorm(4, dtype=torch.float64)
+    assert [*norm.state_dict()] == ["weight", "bias"]
+    assert all(p.dtype == torch.float64 and p.shape == (4,) for p in norm.parameters())
+    assert SparseInstanceNorm(4, device="meta").weight.is_meta
+    with_affine(norm, torch.float64).reset_parameters()
+    assert norm.weight.tolist() == [1] * 4
+    assert norm.bias.tolist() == [0] * 4
+    plain = SparseInstanceNorm(4, affine=False)
+    assert plain.weight is plain.bias is None
+    assert not plain.state_dict()
+    rows, index = batch(channels=4)
+    assert torch.equal(plain((rows, index))[0], SparseInstanceNorm(4)((rows, index))[0])
+
+
+def test_repr_shows_what_was_given():
+    assert repr(SparseInstanceNorm(4)) == "SparseInstanceNorm(4, eps=1e-05, affine=True)"
+    relu = SparseInstanceNorm(4, 1e-3, False, activation="relu")
+    assert repr(relu) == "SparseInstanceNorm(4, eps=0.001, affine=False, activation='relu')"
+
+
+def test_evaluation_and_training_are_the_same():
+    rows, index = batch()
+    norm = SparseInstanceNorm(5)
+    assert torch.equal(norm((rows, index))[0], norm.eval()((rows, index))[0])
+
+
+def test_copies_and_pickles():
+    rows, index = batch()
+    norm = with_affine(SparseInstanceNorm(5, activation="relu"))
+    for copied in (copy.deepcopy(norm), pickle.loads(pickle.dumps(norm))):
+        assert torch.equal(copied((rows, index))[0], norm((rows, index))[0])
+
+
+@pytest.mark.parametrize(("activation", "function"), [
+    ("relu", torch.relu), ("leaky_relu", lambda x: nn.functional.leaky_relu(x, 0.2))])
+def test_the_activation_is_what_would_follow(activation, function):
+    rows, index = batch()
+    fused = with_affine(SparseInstanceNorm(5, activation=activation, negative_slope=0.2))
+    plain = with_affine(SparseInstanceNorm(5))
+    assert relative_error(fused((rows, index))[0], function(plain((rows, index))[0])) < FLOAT32
+
+
+def test_point_weights_of_voxels_give_the_statistics_of_points():
+    points = torch.randn(400, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    times = torch.randint(1, 9, (400,), generator=torch.Generator().manual_seed(6))
+    scans = torch.arange(400).remainder(3)
+    norm = SparseInstanceNorm(3, dtype=torch.float64)
+    repeated, _ = norm((points.repeat_interleave(times, 0), scans.repeat_interleave(times)))
+    weighted, _ = norm((points, scans), point_weights=times)
+    assert relative_error(weighted.repeat_interleave(times, 0), repeated) < FLOAT64
+    plain, _ = norm((points, scans))
+    assert relative_error(plain.repeat_interleave(times, 0), repeated) > 1e-2
+
+
+def test_wrong_channels_are_refused():
+    rows = (torch.randn(100, 64), torch.zeros(100, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"must be \(N, 32\); got \(100, 64\)\. Did you mean "
+                                         r"SparseInstanceNorm\(64\)\?"):
+        SparseInstanceNorm(32)(rows)
+    with pytest.raises(TypeError, match=r"must be floating point; got torch\.int64"):
+        SparseInstanceNorm(64)((rows[0].long(), rows[1]))
+    with pytest.raises(ValueError, match="one entry for each of the 100 rows; got 99"):
+        SparseInstanceNorm(64)((rows[0], rows[1][1:]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_keeps_its_dtype_under_autocast_too(dtype):
+    rows, index = batch(dtype=dtype)
+    norm = with_affine(SparseInstanceNorm(5))
+    exact = by_torch(rows.double(), index, 7, *parameters(5, torch.float64))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out, _ = norm((rows, index))
+        wide, _ = norm((rows.float(), index))
+    assert out.dtype == dtype
+    assert wide.dtype == torch.float32
+    assert relative_error(out, exact) < 2 * torch.finfo(dtype).eps
+    assert relative_error(wide, exact) < FLOAT32
+
+
+def test_compiles_into_one_graph():
+    torch.compiler.reset()
+    norm = with_affine(SparseInstanceNorm(5))
+    rows, index = batch()
+    compiled = torch.compile(norm, fullgraph=True, backend="aot_eager")
+    found, _ = compiled((rows, index), num_instances=7)
+    assert relative_error(found, norm((rows, index))[0]) < FLOAT32
+
+
+def test_gain_and_offset_of_one_scan_are_removed_and_batch_norm_moves():
+    x = sparse_tensor(coordinates())
+    gains = torch.tensor([1.0, 7.0, 0.2])[x.C[:, 0].long()][:, None]
+    changed = ME.SparseTensor(
+        x.F * gains + 5 * gains, coordinate_map_key=x.coordinate_map_key,
+        coordinate_manager=x.coordinate_manager)
+    norm, control = SparseInstanceNorm(4, eps=1e-12), ME.MinkowskiBatchNorm(4)
+    assert relative_error(norm(changed).F, norm(x).F) < TOLERANCES["gain and offset"]
+    assert relative_error(control(changed).F, control(x).F) > 0.1

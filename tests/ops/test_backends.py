@@ -1,0 +1,154 @@
+"""Backends: what is present is said, what is missing is explained, and nothing falls back."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+
+import geonorm
+from geonorm.ops import backends as module
+
+ROOT = Path(__file__).resolve().parents[2]
+OTHER = "\n".join([
+    "import sys, importlib.abc, importlib.machinery",
+    "class Broken(importlib.abc.MetaPathFinder, importlib.abc.Loader):",
+    "    def find_spec(self, name, path, target=None):",
+    "        return importlib.machinery.ModuleSpec(name, self) if name == 'geonorm._C' else None",
+    "    def exec_module(self, module):",
+    "        raise ImportError('undefined symbol: at_something')",
+    "sys.meta_path.insert(0, Broken())",
+    "import geonorm",
+    "print(geonorm.backends()['cpp'])",
+    "geonorm.force_backend('cpp')",
+])
+
+
+NO_TRITON = "\n".join([
+    "import sys",
+    "sys.modules['triton'] = None",
+    "import geonorm",
+    "print(geonorm.backends()['triton'])",
+    "geonorm.force_backend('triton')",
+])
+NO_CUDA = "\n".join([
+    "import torch, geonorm",
+    "print(geonorm.backends()['triton'])",
+    "geonorm.force_backend('triton')",
+])
+
+
+WITHOUT_CPP = OTHER[: OTHER.index("import geonorm")] + "\n".join([
+    "import pytest",
+    "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', *sys.argv[1:]]))",
+])
+
+
+def output_of(program, **environment):
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | environment
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          check=False, env=environment)
+
+
+def test_each_backend_is_present_or_explained():
+    found = geonorm.backends()
+    assert set(found) == {"cpp", "triton", "reference"}
+    assert found["reference"] == "available"
+    assert all(reason == "available" or len(reason) > 20 for reason in found.values())
+
+
+def test_unknown_backend():
+    with pytest.raises(ValueError, match=r"\['cpp', 'reference', 'triton'\] or None; got 'cuda'"):
+        geonorm.force_backend("cuda")
+
+
+def test_a_missing_backend_cannot_be_forced():
+    missing = [name for name, reason in geonorm.backends().items() if reason != "available"]
+    if not missing:
+        pytest.skip("every backend is present here")
+    for name in missing:
+        with pytest.raises(ValueError, match=f"'{name}' is missing: "):
+            geonorm.force_backend(name)
+    assert module.backend_for(torch.device("cpu")) in ("cpp", "reference")
+
+
+def test_an_instruction_set_that_is_not_there():
+    if geonorm.backends()["cpp"] != "available":
+        pytest.skip(geonorm.backends()["cpp"])
+    kernels = importlib.import_module("geonorm._C")
+    best = kernels.instruction_set()
+    with pytest.raises(ValueError, match=f"this machine has no avx1024, its best is {best}"):
+        kernels.instruction_set("avx1024")
+    assert kernels.instruction_set() == best
+
+
+def test_an_extension_built_for_another_torch_is_explained():
+    program = [sys.executable, "-c", OTHER]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert "built for another Python or torch, install geonorm anew" in done.stdout
+    assert "ValueError: backend 'cpp' is missing" in done.stderr
+
+
+def test_derivatives_without_the_extension():
+    """Their rule is then in Python; with the extension it is csrc/autograd.cpp's."""
+    tests = [f"tests/test_{op}_norm_autograd.py" for op in ("segment", "axis")]
+    done = subprocess.run([sys.executable, "-c", WITHOUT_CPP, *tests], cwd=ROOT,
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    passed, skipped = (int(re.search(rf"(\d+) {word}", done.stdout)[1])
+                       for word in ("passed", "skipped"))
+    assert passed >= 20
+    assert skipped >= 20  # what asks for the extension
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch.forward_ad calls it
+def test_forward_mode_is_refused_not_zero():
+    index = torch.tensor([0, 0, 1])
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(torch.randn(3, 2), torch.ones(3, 2))
+        with pytest.raises(RuntimeError, match="jvp is not implemented"):
+            geonorm.functional.sparse_instance_norm(dual, index, 2)
+
+
+def test_where_triton_is_not_installed_that_is_the_reason():
+    done = output_of(NO_TRITON)
+    assert "triton, which CUDA builds of torch bring along, cannot be imported" in done.stdout
+    assert "ValueError: backend 'triton' is missing: triton, which CUDA" in done.stderr
+
+
+def test_triton_needs_a_cuda_device_or_its_interpreter():
+    pytest.importorskip("triton")
+    done = output_of(NO_CUDA, CUDA_VISIBLE_DEVICES="")
+    assert "torch sees no CUDA device; TRITON_INTERPRET=1, set before" in done.stdout
+    assert "ValueError: backend 'triton' is missing: torch sees no CUDA device" in done.stderr
+    done = output_of(NO_CUDA, CUDA_VISIBLE_DEVICES="", TRITON_INTERPRET="1")
+    assert (done.stdout, done.stderr) == ("available\n", "")
+
+
+def test_the_reference_runs_when_forced():
+    geonorm.force_backend("reference")
+    try:
+        assert module.backend_for(torch.device("cpu")) == "reference"
+        assert module.backend_for(torch.device("cuda")) == "reference"
+    finally:
+        geonorm.force_backend(None)
+
+
+def test_a_backend_of_another_device_is_refused():
+    if geonorm.backends()["cpp"] != "available":
+        pytest.skip(geonorm.backends()["cpp"])
+    geonorm.force_backend("cpp")
+    try:
+        rows, index = (torch.zeros(s, device="meta") for s in ((3, 2), 3))
+        assert module.backend_for(torch.device("cpu")) == "cpp"
+        with pytest.raises(ValueError, match="'cpp' is forced and runs on cpu tensors; got"):
+            module.backend_for(torch.device("cuda"))
+        out = geonorm.functional.sparse_instance_norm(rows, index.long(), 1)
+        assert out.shape == (3, 2)  # shapes alone need no kernel
+    finally:
+        geonorm.force_backend(None)

@@ -1,0 +1,160 @@
+"""Every command line and every piece of Python in the documentation runs, with short limits.
+
+The commands are looked up in the documentation itself, so a new one is run without a word here.
+`make` has its own proof, tools/bare_machine.sh.
+"""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_action_configs import layout
+from test_train_action import QUICK
+
+from helpers.scan_writers import rows, write
+from helpers.video_files import encode, numbered_film
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ("train_seg", "train_action", "verify_invariance", "install_minkowski")
+COMMAND = re.compile(r"python tools/(\w+)\.py([^#`\n]*)")
+TRAINER = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--data.num_workers=0",
+           "--trainer.enable_progress_bar=false"]  # fmt: skip
+# What keeps a run short, by the tool, its subcommand, and the configuration it names.
+LIMITS = {
+    ("train_seg", "fit"): [*TRAINER, "--trainer.max_steps=2", "--data.voxel_size=0.8"],
+    ("train_seg", "streets"): ["--data.train.init_args.num_scans=2",
+                               "--data.val.init_args.num_scans=1"],
+    ("train_seg", "semantickitti"): ["--model.name=MinkUNetSlim", "--data.batch_size=2"],
+    ("train_action", "fit"): [*QUICK, *TRAINER, "--trainer.check_val_every_n_epoch=1"],
+    ("train_action", "actions"): ["--data.train.init_args.num_videos=12",
+                                  "--data.val.init_args.num_videos=6"],
+    ("train_action", "ucf101"): ["--model.weights=null"],
+}  # fmt: skip
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+def documented():
+    """Return every command of these tools in the documentation, as its words."""
+    texts = [path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))]
+    scripts = [ROOT / "tools" / f"{tool}.py" for tool in TOOLS]
+    texts += [ast.get_docstring(ast.parse(script.read_text())) for script in scripts]
+    found = {
+        # Two spaces end the command and begin what is said of it.
+        (tool, *shlex.split(re.split(r"\s{2,}", words.rstrip())[0]))
+        for text in texts
+        for tool, words in COMMAND.findall(text)
+        if tool in TOOLS
+    }
+    return sorted(found)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Return a folder with all that the commands name."""
+    folder = tmp_path_factory.mktemp("documented")
+    (folder / "tools").symlink_to(ROOT / "tools")
+    for name in ("a.bin", "b.ply", "c.pcd", "d.npy", "scan.bin"):
+        write(folder / name, rows(2000))
+    for name in ("a.mp4", "b.avi", "film.mp4"):
+        encode(folder / name, numbered_film(20))
+    for number in range(11):
+        sequence = folder / f"data/semantickitti/sequences/{number:02d}"
+        (sequence / "velodyne").mkdir(parents=True)
+        (sequence / "labels").mkdir()
+        write(sequence / "velodyne/000000.bin", rows(seed=number))
+        labels = np.random.default_rng(number).choice([0, 10, 40, 70], 300)
+        labels.astype("<u4").tofile(sequence / "labels/000000.label")
+    (folder / "made").mkdir()
+    films, lists = layout(folder / "made", "ucf101")
+    films.rename(folder / "data/ucf101")
+    lists.rename(folder / "data/ucfTrainTestlist")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEONORM_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        for tool in ("train_seg", "train_action"):
+            run_tool(tool, [], f"runs/{tool}/001")
+    return folder
+
+
+def run_tool(tool, words, folder):
+    """Run a training tool in this process, within its limits, in a run folder."""
+    has_name = words and not words[0].startswith("-")
+    subcommand = words[0] if has_name else "fit"
+    limits = []
+    if subcommand == "fit" and "--help" not in words:
+        default = {"train_seg": "streets", "train_action": "actions"}[tool]
+        named = [Path(word).stem for word in words if word.endswith(".yaml")]
+        limits = LIMITS[tool, "fit"] + LIMITS[tool, named[0] if named else default]
+    place = [] if {"--help", "check-data"} & set(words) else [f"--run_dir={folder}"]
+    import_module(tool).main([*words, *limits, *place])
+
+
+def test_the_documentation_has_commands():
+    assert len(documented()) >= 12
+    assert {command[0] for command in documented()} == set(TOOLS)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [command for command in documented() if command[0].startswith("train_")], ids=" ".join,
+)  # fmt: skip
+def test_commands_of_the_training_tools(place, monkeypatch, tmp_path, command):
+    tool, *words = command
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("GEONORM_CACHE", str(place / "cache"))
+    own = {"FILE.ckpt": f"runs/{tool}/001/checkpoints/last.ckpt",
+           "FOLDER": "data/semantickitti" if tool == "train_seg" else "data/ucf101"}  # fmt: skip
+    words = [own.get(word, word) for word in words]
+    if "--help" in words:
+        with pytest.raises(SystemExit, match=r"^0$"):
+            run_tool(tool, words, tmp_path)
+        return
+    run_tool(tool, words, tmp_path)
+    if "predict" in words:
+        assert len(list((tmp_path / "predictions").iterdir())) >= 5
+
+
+@pytest.mark.parametrize(
+    "command",
+    # On small data verify_invariance.py is run by its own tests; here on the built-in scans.
+    [
+        pytest.param(command, marks=pytest.mark.slow if command[0] == "verify_invariance" else ())
+        for command in documented()
+        if not command[0].startswith("train_")
+    ],
+    ids=" ".join,
+)
+def test_commands_of_the_other_tools(place, command):
+    tool, *words = command
+    if "--cuda" in words:  # half an hour of compiling; here only its options are read
+        words.append("--help")
+    done = subprocess.run(
+        [sys.executable, f"tools/{tool}.py", *words], cwd=place, capture_output=True, text=True,
+        timeout=280, check=False,
+    )  # fmt: skip
+    fails = "batch" in words or ("cuda" in words and not torch.cuda.is_available())
+    assert done.returncode == int(fails), done.stdout + done.stderr
+
+
+def test_python_of_the_documentation():
+    """What predicts from Python is in test_predict.py, where there is a network for it.
+
+    Tutorials and the pages of the norms are run by test_documentation_pages.py, one by one.
+    """
+    pages = {*(ROOT / "docs").glob("*.md")} - {ROOT / "docs/index.md"}
+    blocks = [block for path in (ROOT / "README.md", *sorted(pages))
+              for block in re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
+              if "Predictor" not in block]  # fmt: skip
+    assert len(blocks) >= 2
+    code = "\n".join(blocks)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,149 @@
+"""verify_invariance.py passes on ours, and fails where it must."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import MinkowskiEngine as ME
+import numpy as np
+import pytest
+import torch
+from invariance.points import thinned
+from invariance.table import Row, uncontrolled
+from verify_invariance import check_device
+
+from geonorm.datasets.scan import Scan
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "verify_invariance.py"
+
+
+@pytest.fixture(scope="module")
+def scan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a small scan of a slope with a wall, as float32 x, y, z, intensity."""
+    rng = np.random.default_rng(0)
+    ground = rng.uniform(-6, 6, (500, 2))
+    ground = np.column_stack([ground, 0.3 * ground[:, 0] - 1.2])
+    wall = np.column_stack([np.full(250, 3.0), rng.uniform(-6, 6, 250), rng.uniform(-1, 2, 250)])
+    points = np.concatenate([ground, wall])
+    path = tmp_path_factory.mktemp("scan") / "000000.bin"
+    np.column_stack([points, rng.uniform(0, 1, len(points))]).astype(np.float32).tofile(path)
+    return path
+
+
+def verify(*arguments: str | Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, TOOL, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+
+
+def test_ours_passes_with_every_control_moving(scan_file: Path, tmp_path: Path) -> None:
+    rows_file, figure = tmp_path / "rows.json", tmp_path / "figure.png"
+    done = verify("--data", scan_file, "--json", rows_file, "--figure", figure)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads(rows_file.read_text())
+    points, video = {"op", "layer", "MinkUNet", "file to logits"}, {"video layer", "r3d_18"}
+    assert {row["level"] for row in rows} == points | video
+    assert sum(row["level"] in points for row in rows) == 28
+    assert figure.stat().st_size > 10_000
+
+
+def test_batch_norm_in_our_place_fails(scan_file: Path) -> None:
+    done = verify("--data", scan_file, "--norm", "batch")
+    assert done.returncode == 1
+    for level in ("op", "layer", "MinkUNet", "file to logits"):
+        assert f"BREACH {level}, one scan x7: ours must stay" in done.stderr
+    for row in ("video layer, gain, offset, one clip", "r3d_18, gain 4, one clip"):
+        assert f"BREACH {row}: THW must stay" in done.stderr
+
+
+def test_plain_scans_and_clips_need_neither_open3d_nor_pyav(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("open3d", "av"):
+        (tmp_path / f"{name}.py").write_text(f"raise ModuleNotFoundError('no {name}')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = verify("--plain", "true", "--json", tmp_path / "rows.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("on cpu\n")
+    assert len(json.loads((tmp_path / "rows.json").read_text())) == 40
+
+
+def test_plain_scans_and_files_exclude_each_other(scan_file: Path) -> None:
+    done = verify("--plain", "true", "--data", scan_file)
+    assert done.returncode == 1
+    assert done.stderr.startswith("verify_invariance: --plain draws scans and clips; it takes no")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_named() -> None:
+    check_device("cpu")
+    with pytest.raises(ValueError, match=r"--device cuda needs a GPU; torch .* sees none"):
+        check_device("cuda")
+    done = verify("--device", "cuda")
+    assert done.returncode == 1
+    assert done.stderr.startswith("verify_invariance: --device cuda needs a GPU")
+    assert "Use --device cpu" in done.stderr
+
+
+@pytest.mark.skipif(ME.is_cuda_available(), reason="this MinkowskiEngine is built for CUDA")
+def test_an_engine_built_for_the_cpu_alone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ValueError, match=r"needs a MinkowskiEngine that is built for CUDA.*--cuda"):
+        check_device("cuda")
+
+
+def test_a_row_fails_where_a_control_stays_or_ours_moves() -> None:
+    assert Row("op", "x2", {"a": 0.0, "b": 0.5}, ("a",), 1e-5, ("b",)).breaches == []
+    assert len(Row("op", "x2", {"a": 0.1, "b": 0.0}, ("a",), 1e-5, ("b",)).breaches) == 2
+    nan = float("nan")
+    assert len(Row("op", "x2", {"a": nan, "b": nan}, ("a",), 1e-5, ("b",)).breaches) == 2
+    assert uncontrolled([Row("op", "x2", {"a": 0.0}, ("a",), 1e-5)]) == ["op"]
+
+
+def test_networks_are_shown_fewer_points_and_the_tool_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    points = np.arange(90_000, dtype=np.float32).reshape(-1, 3)
+    scans = [Scan(points, np.zeros(30_000, "f4"), None, name) for name in "ab"]
+    parts = thinned(scans)
+    assert [len(part) for part in parts] == [10_000, 10_000]
+    np.testing.assert_array_equal(parts[1].points, points[::3])
+    said = "all 60,000 points; MinkUNet and file to logits: one in 3, 20,000 in all"
+    assert said in capsys.readouterr().out
+    assert [len(part) for part in thinned(parts)] == [10_000, 10_000]
+    assert capsys.readouterr().out == ""
+
+
+ON_SPARSE = """
+import MinkowskiEngine as ME, torch, geonorm, sys
+torch.manual_seed(0)
+scan = torch.arange(3000) % 3
+places = torch.rand(3000, 3) * 20
+features = torch.randn(3000, 8) * (1 + scan[:, None]) + scan[:, None]
+field = ME.TensorField(features, torch.cat([scan[:, None].float(), places], 1))
+x = field.sparse()
+def error(norm):
+    y = norm(x).F.detach().double()
+    worst = 0.0
+    for b in range(3):
+        rows = x.F[x.C[:, 0] == b].detach().double()
+        want = (rows - rows.mean(0)) / (rows.var(0, unbiased=False) + norm_eps).sqrt()
+        worst = max(worst, ((y[x.C[:, 0] == b] - want).norm() / want.norm()).nan_to_num(9.0).item())
+    return worst
+norm_eps = 1e-5 if sys.argv[1] == "ours" else 1e-8
+kind = geonorm.SparseInstanceNorm if sys.argv[1] == "ours" else ME.MinkowskiInstanceNorm
+print(error(kind(8)))
+"""
+
+
+def on_the_result_of_sparse(whose: str) -> float:
+    """Return the norm's error on TensorField.sparse(), infinite where it crashes."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", ON_SPARSE, whose], text=True,
+                          capture_output=True, timeout=120, check=False)  # fmt: skip
+    return float(done.stdout.split()[-1]) if done.returncode == 0 else float("inf")
+
+
+def test_ours_is_right_where_minkowskis_is_wrong() -> None:
+    """MinkowskiInstanceNorm errs, gives NaN or crashes on what TensorField.sparse() made."""
+    assert on_the_result_of_sparse("ours") < 1e-5
+    assert on_the_result_of_sparse("theirs") > 1e-2

@@ -1,0 +1,115 @@
+"""The configurations of train_action.py: each reads its dataset, and the small ones learn."""
+
+import json
+import time
+from pathlib import Path
+
+import av
+import pytest
+import yaml
+from test_train_action import QUICK, TOOLS, UNKEPT, found
+from train_action import main
+
+from helpers.video_files import encode, numbered_film
+
+THREE_CLIPS = ["--config", str(TOOLS / "configs" / "ucf101_three_clips.yaml")]
+CHANCE = 1 / 12
+# What the tool is made of warns about matters of its own, such as few workers.
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """Run each test in a folder, and with a cache, of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GEONORM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("GEONORM_RUN_DIR", "")
+    monkeypatch.delenv("GEONORM_RUN_DIR")
+
+
+def layout(root, config):
+    """Write the smallest dataset that a configuration reads, of two classes and six films."""
+    films = [root / "films" / name / f"{n}.mp4" for name in ("a", "b") for n in range(3)]
+    lists = root / "lists"
+    lists.mkdir()
+    if config == "ucf101":
+        (lists / "classInd.txt").write_text("1 a\r\n2 b\r\n")
+        names = [f"{film.parent.name}/{film.name}" for film in films]
+        train = "".join(f"{name} {'ab'.find(name[0]) + 1}\n" for name in names)
+        (lists / "trainlist01.txt").write_text(train)
+        (lists / "testlist01.txt").write_text("\n".join(names))
+    elif config == "hmdb51":
+        for name in "ab":
+            (lists / f"{name}_test_split1.txt").write_text("0.mp4 1\n1.mp4 1\n2.mp4 2\n")
+    elif config == "kinetics":
+        rows = [f"{'ab'[n % 2]},video{n},0,10,val" for n in range(6)]
+        head = "label,youtube_id,time_start,time_end,split"
+        (lists / "list").write_text("\n".join([head, *rows]))
+        films = [root / f"films/val/{'ab'[n % 2]}/video{n}_000000_000010.mp4" for n in range(6)]
+    else:
+        items = [{"id": str(n), "template": f"{'ab'[n % 2]} [something]"} for n in range(6)]
+        (lists / "list").write_text(json.dumps(items))
+        (lists / "labels").write_text(json.dumps({"a something": "0", "b something": "1"}))
+        films = [root / f"films/{n}.webm" for n in range(6)]
+    for number, film in enumerate(films):
+        film.parent.mkdir(parents=True, exist_ok=True)
+        encode(root / "film.mp4", numbered_film(12 + number)).rename(film)
+    lone = {"kinetics": lists / "list", "ssv2": lists / "list"}
+    return root / "films", lone.get(config, lists)
+
+
+@pytest.mark.parametrize("config", ["ucf101", "hmdb51", "kinetics", "ssv2"])
+def test_every_configuration(tmp_path, config):
+    root, lists = layout(tmp_path, config)
+    file = TOOLS / "configs" / f"{config}.yaml"
+    labels = [f"--data.{fold}.init_args.labels={tmp_path / 'lists' / 'labels'}"
+              for fold in ("train", "val") if config == "ssv2"]  # fmt: skip
+    main([
+        "fit", "--config", str(file), "--data.root", str(root), *labels,
+        f"--data.train.init_args.annotations={lists}", f"--data.val.init_args.annotations={lists}",
+        *QUICK, "--model.weights=null", "--trainer.check_val_every_n_epoch=1", *UNKEPT,
+    ])  # fmt: skip
+    scores = found(Path("out"))
+    assert scores["videos"] == (2 if config == "hmdb51" else 6)
+    optim = yaml.safe_load(file.read_text())["model"]["optim"]
+    assert optim["options"]["momentum"] == 0.9
+
+
+def test_three_real_clips(data_root):
+    main([
+        "fit", *THREE_CLIPS, "--data.root", str(data_root / "ucf101"), *QUICK,
+        "--trainer.max_steps=2", "--trainer.check_val_every_n_epoch=2",
+        "--trainer.max_epochs=-1", "--run_dir=run",
+    ])  # fmt: skip
+    main(["test", "--ckpt_path=run/checkpoints/last.ckpt", "--run_dir=out"])
+    assert found(Path("out"), "test")["clips"] >= 30
+
+
+@pytest.mark.slow
+def test_three_real_clips_are_told_apart(data_root):
+    """Trained on the first half of each, judged on windows of the second."""
+    root = data_root / "ucf101"
+    main(["fit", *THREE_CLIPS, "--data.root", str(root), "--run_dir=run"])
+    last = "--ckpt_path=run/checkpoints/last.ckpt"
+    main(["test", last, "--run_dir=out"])
+    scores = found(Path("out"), "test")
+    assert scores["clips"] >= 30
+    assert scores["clip_top1"] >= 0.9
+    clip = next(root.glob("Basketball/*.avi"))
+    main(["predict", last, f"--data.files=[{clip}]", "--run_dir=out"])
+    listed = json.loads(Path("out/predictions/predictions.json").read_text())
+    assert next(iter(listed[str(clip)])) == "Basketball"
+    with av.open(f"out/predictions/{clip.stem}.mp4") as container:
+        assert sum(1 for _ in container.decode(video=0)) > 100
+    assert Path(f"out/predictions/{clip.stem}.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_motion_of_built_in_videos_is_learnt():
+    start = time.monotonic()
+    main(["fit", "--run_dir=run", "--trainer.enable_progress_bar=false"])
+    print(f"{(time.monotonic() - start) / 60:.1f} minutes, with drawing and the last validation")
+    scores = found(Path("run"))
+    assert scores["top1"] >= 0.80
+    assert scores["still_top1"] <= 2 * CHANCE

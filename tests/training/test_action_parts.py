@@ -1,0 +1,175 @@
+"""What train_action.py is made of, by hand: scores, weights, rates, and the pictures of predict."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from torch import nn
+
+from geonorm.files import written_whole
+from geonorm.training.action.module import ActionModule
+from geonorm.training.action.networks import NETWORKS, build
+from geonorm.training.action.predict import annotate, top_classes
+from geonorm.training.action.report import summary, table
+from geonorm.training.action.scores import VideoScores
+from geonorm.training.optimization import Optimization
+
+
+def logits_of(rows):
+    """Return logits whose softmax is the given probabilities."""
+    return torch.tensor(rows).log()
+
+
+@pytest.fixture
+def scores():
+    """Three videos of two views and one without a label, over six classes, of which one absent."""
+    judge = VideoScores(4, 6)
+    # The views of video 0 disagree, and the surer one is right; video 1 is right, 2 is wrong.
+    sure, unsure = [0.9, 0.02, 0.02, 0.02, 0.02, 0.02], [0.1, 0.3, 0.2, 0.2, 0.1, 0.1]
+    judge.update(logits_of([sure, unsure]), torch.tensor([0, 0]), torch.tensor([0, 0]))
+    wrong = [0.5, 0.1, 0.1, 0.1, 0.15, 0.05]
+    judge.update(
+        logits_of([unsure, unsure, wrong, wrong, sure]),
+        torch.tensor([1, 1, 5, 5, -1]),
+        torch.tensor([1, 1, 2, 2, 3]),
+    )
+    return judge
+
+
+def test_scores_of_videos_are_means_over_their_views(scores):
+    result = scores.compute()
+    assert (result.videos, result.clips) == (3, 6)
+    assert result.top1 == pytest.approx(2 / 3)
+    assert result.clip_top1 == pytest.approx(3 / 6)
+    assert result.top5 == pytest.approx(2 / 3)  # class 5 comes sixth in video 2
+    chosen = [0.9, 0.1, 0.3, 0.3, 0.05, 0.05]
+    assert result.loss == pytest.approx(-np.log(chosen).mean(), rel=1e-5)
+    expected = torch.zeros(6, 6, dtype=torch.long)
+    expected[0, 0] = expected[1, 1] = expected[5, 0] = 1
+    assert torch.equal(result.matrix, expected)
+
+
+def test_absent_classes_are_said_to_be_absent(scores):
+    result, classes = scores.compute(), list("abcdef")
+    assert math.isnan(result.class_accuracy()[2])
+    text = table(result, classes)
+    assert text.count("absent") == 3
+    found = summary([result, result], classes)
+    assert found["classes"] == {"a": 1.0, "b": 1.0, "f": 0.0}
+    assert found["still_top1"] == pytest.approx(2 / 3)
+    assert "NaN" not in json.dumps(found)
+
+
+def test_nothing_to_judge_is_an_error():
+    judge = VideoScores(2, 3)
+    judge.update(torch.zeros(2, 3), torch.tensor([-1, -1]), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="not one video has a label; use predict"):
+        judge.compute()
+
+
+def test_every_network_by_name():
+    assert {"r3d_18", "mc3_18", "r2plus1d_18", "resnet3d_10", "resnet3d_200"} <= set(NETWORKS)
+    assert build("resnet3d_10", "instance", 7).fc.out_features == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("r3d18", None, "Did you mean r3d_18"),
+        ("resnet3d_10", "KINETICS400_V1", "weights of resnet3d_10 must be a file"),
+        ("r3d_18", "KINETICS", "weights of r3d_18 must be one of"),
+    ],
+)
+def test_networks_that_are_not_to_be_had(name, weights, message):
+    with pytest.raises(ValueError, match=message):
+        build(name, "instance", 5, weights)
+
+
+def test_weights_for_other_classes_leave_the_last_layer_new(tmp_path, capsys):
+    trained = build("resnet3d_10", "batch", 9)
+    torch.save({"arch": "resnet-10", "state_dict": trained.state_dict()}, tmp_path / "hara.pth")
+    network = build("resnet3d_10", "instance", 5, str(tmp_path / "hara.pth"))
+    assert torch.equal(network.layer3[0].conv1.weight, trained.layer3[0].conv1.weight)
+    assert network.fc.out_features == 5
+    assert "fc.weight, fc.bias" in capsys.readouterr().out
+
+
+def test_channels_last_gives_the_same_scores():
+    video = torch.randn(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    outputs = {}
+    for last in (False, True):
+        torch.manual_seed(1)
+        module = ActionModule("resnet3d_10", channels_last=last, classes=list("abc"))
+        weight = module.model.layer1[0].conv1.weight
+        assert weight.is_contiguous(memory_format=torch.channels_last_3d) == last
+        outputs[last] = module(video)
+    torch.testing.assert_close(outputs[True], outputs[False], rtol=1e-4, atol=1e-5)
+
+
+def test_rate_falls_tenfold_at_milestones():
+    step = Optimization(schedule="step", warmup=0.1, milestones=(0.5, 0.9))
+    rates = [step.factor(done) for done in (0.05, 0.1, 0.49, 0.5, 0.95)]
+    assert rates == pytest.approx([0.5, 1, 1, 0.1, 0.01])
+    for wrong in ({"schedule": "step"}, {"milestones": (0.5,)}):
+        with pytest.raises(ValueError, match="schedule 'step' needs milestones"):
+            Optimization(**wrong)
+
+
+class Rates(LightningModule):
+    """A module of two layers and a trainer of ten steps, as far as Optimization looks."""
+
+    trainer = type("T", (), {"estimated_stepping_batches": 10, "callbacks": ()})()
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.head = nn.Linear(3, 3), nn.Linear(3, 2)
+
+
+def test_a_backbone_learns_at_its_own_rate():
+    module = Rates()
+    optim = Optimization(lr=0.5, warmup=0, schedule="constant")
+    slow = optim.configure(module, module.backbone.parameters(), 0.1)["optimizer"].param_groups
+    assert [group["lr"] for group in slow] == pytest.approx([0.5, 0.05])
+    assert {id(p) for p in slow[1]["params"]} == {id(p) for p in module.backbone.parameters()}
+    (alike,) = optim.configure(module)["optimizer"].param_groups
+    assert len(alike["params"]) == 4
+
+
+def fail_half_way(path):
+    with written_whole(path) as aside:
+        aside.write_text("sec")
+        raise RuntimeError("half way")
+
+
+def test_files_appear_complete_or_not_at_all(tmp_path):
+    path = tmp_path / "a.txt"
+    with written_whole(path) as aside:
+        aside.write_text("first")
+        assert not path.exists()
+    with pytest.raises(RuntimeError, match="half way"):
+        fail_half_way(path)
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_highest_classes_come_first():
+    classes = list("abcdefg")
+    top = top_classes(np.array([0.1, 0.3, 0.05, 0.3, 0.15, 0.06, 0.04]), classes)
+    assert [name for _, name, _ in top] == ["b", "d", "e", "a", "f"]
+    assert len(top_classes(np.array([0.4, 0.6]), classes)) == 2
+
+
+def test_each_part_of_a_film_shows_its_own_scores():
+    frames = np.full((9, 31, 101, 3), 7, np.uint8)
+    scores = np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
+    film = annotate(frames, scores, [(0, "up", 0.5), (1, "down", 0.5)])
+    assert film.shape[1] % 2 == film.shape[2] % 2 == 0
+    assert np.array_equal(film[:, :31, :101], frames)
+    # The length of the first bar, in a row of pixels above its text.
+    lengths = [(picture[34, :, 2] > 100).sum() for picture in film]
+    assert lengths[0] == lengths[1] == lengths[2] > 95
+    assert 45 < lengths[3] == lengths[5] < 55
+    assert lengths[6] == lengths[8] <= 1

@@ -1,0 +1,197 @@
+"""train_seg.py predict: every kind of file, every kind of output, complete or not at all."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from train_seg import main
+
+from geonorm.datasets import SemanticKITTI, read_scan
+from geonorm.datasets.synthetic.streets import SyntheticStreets
+from geonorm.files import distinct_stems, written_whole
+from geonorm.training.cli import complete
+from geonorm.training.segmentation.predict import label_ids, write_labels, write_ply
+from geonorm.training.segmentation.predictor import Predictor
+from helpers.scan_writers import rows, write
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.filterwarnings("default")  # as users run it
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Return the folder of a run of two steps on built-in streets."""
+    folder = tmp_path_factory.mktemp("predict") / "run"
+    main([
+        "fit", "--data.train.init_args.num_scans=2", "--data.val.init_args.num_scans=1",
+        "--data.voxel_size=0.8", "--data.batch_size=1", "--data.num_workers=0",
+        "--data.clip_range=[-40, -40, -4, 40, 40, 20]", "--trainer.max_epochs=1",
+        "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
+        f"--run_dir={folder}",
+    ])  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def predict(run, tmp_path, monkeypatch):
+    """Return a function that predicts files and returns the folder of what was written."""
+    monkeypatch.chdir(tmp_path)
+
+    def predict(*arguments):
+        checkpoint = run / "checkpoints" / "last.ckpt"
+        main(["predict", "--ckpt_path", str(checkpoint), "--run_dir=out", *arguments])
+        return Path("out", "predictions")
+
+    return predict
+
+
+def names_in(folder):
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+
+def test_every_kind_of_file_gives_the_same_labels_each_its_own_file(predict):
+    points = rows(1000)
+    points[17, 1] = np.nan
+    files = [write(Path(name), points) for name in ("a.bin", "a.ply", "a.pcd", "a.npy")]
+    other = write(Path("other.npy"), rows(1000, seed=1))
+    folder = predict("--data.files", *map(str, files), str(other), "--output.pictures=false")
+    stems = ["a", "a_2", "a_3", "a_4"]
+    assert names_in(folder) == {*(f"{stem}.label" for stem in [*stems, "other"]), "classes.json"}
+    labels = [np.fromfile(folder / f"{stem}.label", "<u4") for stem in stems]
+    assert len(labels[0]) == 1000
+    assert labels[0][17] == 0
+    known = json.loads((folder / "classes.json").read_text())
+    assert set(np.delete(labels[0], 17)) <= set(known.values())
+    assert known["road"] == 40  # the street's classes are SemanticKITTI's by name
+    assert all(np.array_equal(labels[0], same) for same in labels[1:])
+    assert not np.array_equal(labels[0], np.fromfile(folder / "other.label", "<u4"))
+
+
+def test_numbers_of_classes_pictures_and_coloured_points(predict, run, capsys):
+    points = rows(1000)
+    points[17, 1] = np.nan
+    write(Path("street.bin"), points)
+    folder = predict("--data.files", "street.bin", "--output.format=npy", "--output.ply=true")
+    files = {"street.npy", "street.ply", "classes.json"}
+    if "cannot render here" not in capsys.readouterr().out:
+        files.add("street.png")
+    assert names_in(folder) == files
+    numbers = np.load(folder / "street.npy")
+    assert (numbers.shape, numbers.dtype, numbers[17]) == ((1000,), np.int64, 255)
+    classes = json.loads((folder / "classes.json").read_text())
+    assert list(classes) == list(SyntheticStreets.classes)
+    assert list(classes.values()) == list(range(11))
+    predictor = Predictor(run / "checkpoints" / "last.ckpt")
+    scan = read_scan("street.bin")
+    np.testing.assert_array_equal(numbers[scan.kept], predictor(scan))
+    import open3d
+
+    cloud = open3d.io.read_point_cloud(str(folder / "street.ply"))
+    np.testing.assert_allclose(cloud.points, scan.points, rtol=1e-6)
+    colors = SyntheticStreets.colors[predictor(scan)]
+    np.testing.assert_array_equal(np.round(np.asarray(cloud.colors) * 255), colors)
+
+
+@pytest.mark.parametrize("kind", ["bin", "npy", "ply", "pcd"])
+def test_of_a_truncated_file_nothing_is_written(predict, kind):
+    path = write(Path(f"cut.{kind}"), rows())
+    path.write_bytes(path.read_bytes()[:-99])
+    with pytest.raises(ValueError, match=rf"cut\.{kind} .*truncated"):
+        predict("--data.files", str(path), "--data.num_workers=0")
+    assert names_in(Path("out", "predictions")) == set()
+
+
+def test_nothing_is_predicted_where_one_file_is_plainly_missing_or_cut(predict):
+    write(Path("whole.bin"), rows())
+    with pytest.raises(ValueError, match=r"gone\.bin is not a file; expected a scan"):
+        predict("--data.files", "whole.bin", "gone.bin")
+    with pytest.raises(ValueError, match=r"nothing to predict; give --data.files a.bin b.ply"):
+        predict()
+    assert names_in(Path("out", "predictions")) == set()
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.label"
+    write_labels(path, np.array([1, 0]), None, ["road", "car"])
+    before = path.read_bytes()
+    with pytest.raises(IndexError):
+        write_labels(path, np.array([1, 2]), None, ["road", "car"])
+    with pytest.raises(TypeError), written_whole(path) as aside:
+        aside.write_bytes([aside.write_bytes(b"half"), "no number"])
+    assert path.read_bytes() == before == np.array([10, 40], "<u4").tobytes()
+    assert names_in(tmp_path) == {"a.label"}
+    with pytest.raises(ValueError, match="could not broadcast"):
+        write_ply(tmp_path / "b.ply", np.zeros((3, 3)), np.zeros((2, 3), "u1"))
+    assert names_in(tmp_path) == {"a.label"}
+
+
+def test_ids_of_classes():
+    assert label_ids(list(SemanticKITTI.classes)).tolist() == list(SemanticKITTI.raw_ids)
+    assert label_ids(["car", "road"]).tolist() == [10, 40]
+    assert label_ids(["car", "sofa"]).tolist() == [1, 2]  # never 0, which is no class
+
+
+def test_inputs_of_one_stem_do_not_share_a_name():
+    files = [Path(name) for name in ("x/a.bin", "y/a.bin", "a_2.ply", "x/a.bin", "a.pcd")]
+    assert list(distinct_stems(files).values()) == ["a", "a_2", "a_2_2", "a_3"]
+
+
+def test_files_may_stand_on_the_command_line_as_they_are():
+    default = Path("streets.yaml")
+    expected = ["predict", "--config", "streets.yaml", "--data.files", '["a b.bin", "c.ply"]']
+    assert complete(["predict", "--data.files", "a b.bin", "c.ply"], default) == expected
+    more = ["--run_dir", "x"]
+    assert complete(["predict", "--data.files", "a b.bin", "c.ply", *more], default) == [
+        *expected, *more,
+    ]  # fmt: skip
+    listed = ["predict", "--data.files", "[a.bin, b.bin]"]
+    assert complete(listed, default)[-1] == "[a.bin, b.bin]"
+
+
+def python_of_readme():
+    """Return the README's lines that predict from Python."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return next(block for block in blocks if "Predictor" in block)
+
+
+def test_the_lines_of_the_readme_predict_from_python(run, tmp_path):
+    write(tmp_path / "a.ply", rows())
+    shutil.copytree(run, tmp_path / "runs" / "train_seg" / "001")
+    assert len([line for line in python_of_readme().splitlines() if line.strip()]) <= 5
+    done = subprocess.run(
+        [sys.executable, "-c", python_of_readme()], cwd=tmp_path, capture_output=True, text=True,
+        env={"PYTHONPATH": str(ROOT / "tools"), "PATH": "/usr/bin:/bin"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(np.fromfile(tmp_path / "a.label", "<u4")) == 300
+
+
+def test_the_predictor_says_what_it_needs(run, tmp_path):
+    import torch
+
+    with pytest.raises(ValueError, match=r"last\.ckpt'? is not a file"):
+        Predictor(tmp_path / "last.ckpt")
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["ScanData"] == {
+        "voxel_size": 0.8, "clip_range": [-40, -40, -4, 40, 40, 20],
+    }  # fmt: skip
+    del checkpoint["ScanData"]
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"other\.ckpt does not say how its scans were made into"):
+        Predictor(tmp_path / "other.ckpt")
+    predictor = Predictor(run / "checkpoints" / "last.ckpt")
+    with pytest.raises(ValueError, match=r"a path that ends in \.label or \.npy; got a\.txt"):
+        predictor.write(read_scan(write(tmp_path / "a.bin", rows())), "a.txt")
+
+
+def test_every_point_of_a_real_scan_gets_a_label(predict, data_root):
+    scan = data_root / "semantickitti/sequences/00/velodyne/000000.bin"
+    folder = predict("--data.files", str(scan), "--output.pictures=false")
+    labels = np.fromfile(folder / "000000.label", "<u4")
+    assert len(labels) == 123_389
+    assert len(np.unique(labels)) > 1

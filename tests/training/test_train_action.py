@@ -1,0 +1,258 @@
+"""train_action.py: its documented commands, on small built-in and class-folder videos."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+import torch
+from train_action import main
+
+from helpers.video_files import encode, headers_only, noisy_film, numbered_film
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+QUICK = [
+    "--data.batch_size=6",
+    "--data.num_workers=0",
+    "--data.clip.length=4",
+    "--data.clip.size=36",
+    "--data.clip.crop=32",
+    "--model.name=resnet3d_10",
+    "--model.optim.name=SGD",
+    "--trainer.max_epochs=1",
+    "--trainer.accelerator=cpu",
+    "--trainer.precision=32-true",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.log_every_n_steps=1",
+]
+UNKEPT = ["--trainer.enable_checkpointing=false", "--run_dir=out"]
+FILMS = ["--data.train.init_args.num_videos=12", "--data.val.init_args.num_videos=12"]
+STEADY = [*FILMS, *QUICK, "--model.optim.schedule=constant", "--model.optim.warmup=0"]
+# What the tool is made of warns about matters of its own, such as few workers.
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """Keep films and indices of these tests together, and the folder of one run from the next."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEONORM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """Run each test in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GEONORM_RUN_DIR", "")
+    monkeypatch.delenv("GEONORM_RUN_DIR")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return the folder of a run without a subcommand or configuration, and what it printed."""
+    folder = tmp_path_factory.mktemp("train_action")
+    command = [sys.executable, TOOLS / "train_action.py", *FILMS, *QUICK]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "runs" / "train_action" / "001", done.stdout
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Return class folders of two classes, four films each."""
+    root = tmp_path / "films"
+    for name in ("noise", "numbers"):
+        (root / name).mkdir(parents=True)
+        for number in range(4):
+            film = noisy_film(12) if name == "noise" else numbered_film(12 + number)
+            encode(root / name / f"{number}.mp4", film)
+    return root
+
+
+def found(run, stage="val"):
+    return json.loads((run / f"{stage}.json").read_text())
+
+
+def losses(run):
+    with (run / "metrics.csv").open() as file:
+        rows = csv.DictReader(file)
+        return {int(row["step"]): row["train/loss"] for row in rows if row["train/loss"]}
+
+
+def weights(checkpoint):
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+def test_help_comes_at_once(capsys):
+    main(["--help"])
+    text = capsys.readouterr().out
+    for word in ("fit", "test", "predict", "check-data", "--model.norm", "--data.still only"):
+        assert word in text
+
+
+def test_help_of_a_subcommand_shows_the_options(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    for option in (
+        "--data.clip.length", "--data.clip.fps", "--data.batch_size", "--data.views",
+        "--data.train_portion", "--data.still", "--data.shift", "--model.name", "--model.norm",
+        "--model.weights", "--model.backbone_lr_factor", "--model.optim.lr", "--run_dir",
+    ):  # fmt: skip
+        assert option in text
+
+
+def test_fit_leaves_a_complete_run(trained):
+    run, text = trained
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml", "metrics.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt",
+        "val.json", "val_confusion.png", "val_clips.png", "curve.png",
+    } <= names  # fmt: skip
+    scores = found(run)
+    assert scores["videos"] == 12
+    assert len(scores["classes"]) == 12
+    # The control without motion stands beside the real figure.
+    assert f"top-1 {scores['top1']:.3f} 12" in " ".join(text.split())
+    assert f"repeated: top-1 {scores['still_top1']:.3f} (by chance 0.083)" in text
+    assert len(losses(run)) == 2
+
+
+@pytest.mark.parametrize(("subcommand", "stage"), [("validate", "val"), ("test", "test")])
+def test_a_checkpoint_gives_the_scores_of_the_end_of_training(trained, subcommand, stage):
+    run, _ = trained
+    last = run / "checkpoints" / "last.ckpt"
+    views = [] if stage == "val" else ["--data.views=3"]
+    main([subcommand, "--ckpt_path", str(last), "--run_dir=out", *views])
+    scores = found(Path("out"), stage)
+    if stage == "val":
+        before = found(run)
+        assert scores.pop("classes") == pytest.approx(before.pop("classes"))
+        assert scores == pytest.approx(before)
+    assert scores["clips"] == (12 if stage == "val" else 36)
+
+
+def test_still_clips_alone(trained):
+    run, _ = trained
+    last = run / "checkpoints" / "last.ckpt"
+    main(["test", "--ckpt_path", str(last), "--run_dir=out", "--data.still=only"])
+    assert found(Path("out"), "test")["top1"] == pytest.approx(found(run)["still_top1"])
+
+
+def test_predict_writes_films_strips_and_a_list(trained, capsys):
+    run, _ = trained
+    Path("other").mkdir()
+    encode(Path("film.mp4"), numbered_film(30))
+    encode(Path("other/film.mp4"), noisy_film(9), rotation=90)
+    Path("text.mp4").write_text("no video")
+    headers_only(Path("empty.mp4"), noisy_film(9))
+    last = run / "checkpoints" / "last.ckpt"
+    files = "--data.files=[film.mp4,other/film.mp4,text.mp4,empty.mp4]"
+    main(["predict", "--ckpt_path", str(last), files, "--run_dir=out"])
+    out = Path("out", "predictions")
+    assert {path.name for path in out.iterdir()} == {
+        "film.mp4", "film.png", "film_2.mp4", "film_2.png", "predictions.json",
+    }  # fmt: skip
+    listed = json.loads((out / "predictions.json").read_text())
+    assert list(listed) == ["film.mp4", "other/film.mp4"]
+    for scores in listed.values():
+        assert len(scores) == 5
+        assert sorted(scores.values(), reverse=True) == list(scores.values())
+    with av.open(str(out / "film.mp4")) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == 30
+    assert frames[0].shape == (350, 480, 3)
+    text = capsys.readouterr().out
+    assert "2 files could not be read" in text
+    assert "left out, met 1 times: text.mp4" in text
+    assert "skipped" in text
+
+
+def test_a_resumed_run_goes_on_as_if_it_had_not_stopped():
+    main(["fit", *STEADY, *UNKEPT, "--trainer.max_epochs=2", "--run_dir=whole"])
+    main(["fit", *STEADY, "--run_dir=half"])
+    last = "half/checkpoints/last.ckpt"
+    main(["fit", "--ckpt_path", last, "--run_dir=rest", "--trainer.max_epochs=2"])
+    whole = losses(Path("whole"))
+    assert {**losses(Path("half")), **losses(Path("rest"))} == whole
+    assert len(set(whole.values())) == 4
+    main(["fit", *STEADY, *UNKEPT, "--run_dir=other", "--seed_everything=1"])
+    # The head starts at zero, so the first loss is log 12 whatever the seed.
+    assert losses(Path("other"))[1] != whole[1]
+
+
+def test_fine_tuning_leaves_a_backbone_of_rate_zero_as_it_was(trained, folders, capsys):
+    run, _ = trained
+    last = run / "checkpoints" / "last.ckpt"
+    main([
+        "fit", "--config", str(TOOLS / "configs" / "ucf101_three_clips.yaml"), *QUICK,
+        "--data.root", str(folders), "--trainer.check_val_every_n_epoch=1", "--run_dir=out",
+        "--model.weights", str(last), "--model.backbone_lr_factor=0",
+        "--model.norm", '{"default": "instance", "layer3": "none", "layer4": "none"}',
+    ])  # fmt: skip
+    assert "left as they were 2: fc.weight, fc.bias" in capsys.readouterr().out
+    before, after = weights(last), weights("out/checkpoints/last.ckpt")
+    changed = [key for key in after if not torch.equal(before[key], after[key])]
+    assert changed == ["model.fc.weight", "model.fc.bias"]
+    assert after["model.fc.weight"].shape[0] == 2
+
+
+def test_files_that_fail_are_listed_at_the_end(folders, capsys):
+    headers_only(folders / "noise" / "1.mp4", noisy_film(9))
+    (folders / "numbers" / "2.mp4").write_bytes(b"no video")
+    config = ["--config", str(TOOLS / "configs" / "ucf101_three_clips.yaml")]
+    root = ["--data.root", str(folders)]
+    main(["fit", *config, *root, *QUICK, "--trainer.check_val_every_n_epoch=1",
+          *UNKEPT])
+    text = capsys.readouterr().out
+    assert "2 files could not be read" in text
+    assert f"left out, met 1 times: {folders / 'numbers' / '2.mp4'}" in text
+    assert f": {folders / 'noise' / '1.mp4'}" in text
+    with pytest.raises(SystemExit) as ended:
+        main(["check-data", *config, *root])
+    assert ended.value.code == 1
+    text = capsys.readouterr().out
+    assert "train: 8 videos, 2 classes" in text
+    assert "2 unreadable, 0 damaged, 0 odd" in text
+    assert not Path("runs").exists()
+
+
+def test_check_data_of_sound_files_ends_well(folders, capsys):
+    main(["check-data", "--config", str(TOOLS / "configs" / "ucf101_three_clips.yaml"),
+          "--data.root", str(folders)])  # fmt: skip
+    assert "0 unreadable" in capsys.readouterr().out
+
+
+def test_a_change_of_appearance_in_testing(trained):
+    run, _ = trained
+    last = run / "checkpoints" / "last.ckpt"
+    main(["test", "--ckpt_path", str(last), "--run_dir=out", "--data.views=1",
+          "--data.shift=AppearanceShift", "--data.shift.kind=cast"])  # fmt: skip
+    assert found(Path("out"), "test")["videos"] == 12
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.name=r3d_81"], "Did you mean r3d_18"),
+        (["--model.backbone_lr_factor=-1"], "backbone_lr_factor must be at least 0; got -1"),
+        (["predict"], "an untrained network cannot predict"),
+        (["test", "--data.clip.crop=80"], "frames must be at least as large as the crop"),
+        (
+            ["--config", str(TOOLS / "configs" / "ucf101.yaml"), "--data.root=nothing"],
+            "expected a folder; nothing is none",
+        ),
+    ],
+)
+def test_mistakes_are_explained(options, message):
+    files = ["--data.files=[a.mp4]"] if options == ["predict"] else []
+    if files:
+        encode(Path("a.mp4"), numbered_film(9))
+    films = [] if "--config" in options else FILMS
+    with pytest.raises(ValueError, match=message):
+        main([*options, *films, *files, "--run_dir=run", "--data.num_workers=0"])

@@ -1,0 +1,290 @@
+"""train_seg.py: its parts by hand, and its documented commands with short limits."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch.nn import functional
+from torchmetrics.classification import MulticlassJaccardIndex
+from train_seg import main
+
+from geonorm.training.cli import complete
+from geonorm.training.optimization import Optimization
+from geonorm.training.sampler import EpochSampler
+from geonorm.training.segmentation.report import table
+from geonorm.training.segmentation.scores import class_iou, scan_mean_loss
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+TINY = [
+    "--data.train.init_args.num_scans=3",
+    "--data.val.init_args.num_scans=2",
+    "--data.voxel_size=0.8",
+    "--data.batch_size=1",
+    "--trainer.max_epochs=1",
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.log_every_n_steps=1",
+    "--run_dir=run",
+]
+# What the tool is made of warns about matters of its own, such as few workers.
+as_users_run_it = pytest.mark.filterwarnings("default")
+
+
+def train_seg(*args, cwd):
+    """Run the tool in a process of its own and return what it prints."""
+    command = [sys.executable, TOOLS / "train_seg.py", *args]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def random_rows(counts, num_classes=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    total = sum(counts)
+    logits = torch.randn(total, num_classes, generator=generator, requires_grad=True)
+    labels = torch.randint(0, num_classes, (total,), generator=generator)
+    index = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    return logits, labels, index
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 2.0, 0.5, 3.0])])
+def test_loss_is_the_mean_of_each_scans_mean(weights):
+    logits, labels, index = random_rows([100, 3, 40])
+    labels[::7] = 255
+    order = torch.randperm(len(labels))
+    loss = scan_mean_loss(logits[order], labels[order], index[order], 3, weights)
+    expected = torch.stack([
+        functional.cross_entropy(logits[index == i], labels[index == i], weights, ignore_index=255)
+        for i in range(3)
+    ]).mean()  # fmt: skip
+    torch.testing.assert_close(loss, expected)
+    whole = functional.cross_entropy(logits, labels, weights, ignore_index=255)
+    assert abs(loss - whole) > 1e-3  # the plain mean over rows is something else
+
+
+def test_scans_without_a_label_count_for_nothing():
+    logits, labels, index = random_rows([10, 20])
+    labels[index == 1] = 255
+    loss = scan_mean_loss(logits, labels, index, 3)
+    alone = functional.cross_entropy(logits[:10], labels[:10])
+    torch.testing.assert_close(loss, alone)
+    loss.backward()
+    assert (logits.grad[10:] == 0).all()
+
+
+def test_loss_of_nothing_is_zero_with_zero_gradient():
+    logits, labels, index = random_rows([5])
+    loss = scan_mean_loss(logits, torch.full_like(labels, 255), index, 1)
+    loss.backward()
+    assert loss == 0
+    assert (logits.grad == 0).all()
+
+
+def test_iou_by_hand_leaves_absent_classes_out():
+    matrix = torch.tensor([[3, 1, 0], [1, 5, 2], [0, 0, 0]])
+    iou = class_iou(matrix)
+    assert iou[:2].tolist() == pytest.approx([3 / 5, 5 / 9])
+    assert math.isnan(iou[2])
+    text = table(matrix, ["road", "car", "bus"])
+    assert "absent" in text
+    assert f"{(3 / 5 + 5 / 9) / 2:.3f}" in text
+    assert "mean of the 2 classes present" in text
+
+
+def test_iou_equals_torchmetrics_where_every_class_is_present():
+    generator = torch.Generator().manual_seed(0)
+    predicted = torch.randint(0, 5, (1000,), generator=generator)
+    labels = torch.randint(0, 5, (1000,), generator=generator)
+    matrix = torch.bincount(labels * 5 + predicted, minlength=25).view(5, 5)
+    expected = MulticlassJaccardIndex(5, average="none")(predicted, labels)
+    torch.testing.assert_close(class_iou(matrix).float(), expected)
+
+
+class CountingDataset:
+    def __init__(self, length):
+        self.length, self.epoch = length, None
+
+    def __len__(self):
+        return self.length
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    def order(seed, epoch):
+        sampler = EpochSampler(CountingDataset(50), shuffle=True, seed=seed)
+        sampler.set_epoch(epoch)
+        assert sampler.dataset.epoch == epoch
+        return list(sampler)
+
+    assert order(0, 3) == order(0, 3)
+    assert sorted(order(0, 3)) == list(range(50))
+    assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_processes_share_the_indices_without_padding(shuffle):
+    samplers = [EpochSampler(CountingDataset(11), shuffle, 0, rank, 3) for rank in range(3)]
+    shares = [list(sampler) for sampler in samplers]
+    together = [index for share in shares for index in share]
+    assert len(set(together)) == len(together)
+    assert [len(share) for share in shares] == ([3, 3, 3] if shuffle else [4, 4, 3])
+    assert [len(sampler) for sampler in samplers] == [len(share) for share in shares]
+
+
+def test_schedules():
+    cosine = Optimization(schedule="cosine", warmup=0.2)
+    rates = [cosine.factor(done) for done in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    assert rates == pytest.approx([0, 0.5, 1, 0.5, 0])
+    assert Optimization(schedule="poly", warmup=0).factor(0.75) == pytest.approx(0.25**0.9)
+    assert Optimization(schedule="constant", warmup=0).factor(0.99) == 1
+
+
+def test_optimization_refuses_what_it_cannot_do():
+    with pytest.raises(ValueError, match=r"no optimizer 'Adamw' in torch.optim; choose one of"):
+        Optimization(name="Adamw")
+    with pytest.raises(ValueError, match=r"warmup must be a part of the run in \[0, 1\); got 5"):
+        Optimization(warmup=5)
+
+
+def test_what_the_command_line_may_leave_out(tmp_path):
+    default = Path("streets.yaml")
+    assert complete([], default) == ["fit", "--config", "streets.yaml"]
+    assert complete(["--model.name", "X"], default)[:3] == ["fit", "--config", "streets.yaml"]
+    assert complete(["test", "--config=a.yaml"], default) == ["test", "--config=a.yaml"]
+    (tmp_path / "config.yaml").touch()
+    checkpoint = tmp_path / "checkpoints" / "last.ckpt"
+    assert complete(["test", f"--ckpt_path={checkpoint}"], default)[2] == str(
+        tmp_path / "config.yaml"
+    )
+    with pytest.raises(ValueError, match="no configuration beside the checkpoint"):
+        complete(["test", "--ckpt_path", "/nowhere/checkpoints/last.ckpt"], default)
+
+
+def test_help_comes_at_once(tmp_path):
+    text = train_seg("--help", cwd=tmp_path)
+    for word in ("fit", "validate", "test", "predict", "--model.norm", "--data.voxel_size"):
+        assert word in text
+
+
+@as_users_run_it
+def test_help_of_a_subcommand_shows_the_options(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    for option in (
+        "--data.voxel_size", "--data.batch_size", "--model.name", "--model.norm",
+        "--model.optim.lr", "--model.optim.schedule", "--trainer.precision", "--trainer.devices",
+        "--run_dir", "--seed_everything",
+    ):  # fmt: skip
+        assert option in text
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return the folder of a run without a subcommand or configuration, and what it printed."""
+    folder = tmp_path_factory.mktemp("train_seg")
+    text = train_seg(*TINY[:-1], cwd=folder)
+    return folder / "runs" / "train_seg" / "001", text
+
+
+def miou(run, stage="val"):
+    return json.loads((run / f"{stage}.json").read_text())["miou"]
+
+
+def test_fit_leaves_a_complete_run(trained):
+    run, text = trained
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml", "metrics.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt",
+        "val.json", "val_confusion.png", "curve.png",
+    } <= names  # fmt: skip
+    assert any(name.startswith("events.out") for name in names)
+    assert "val_scan0.png" in names or "cannot render here" in text
+    assert "mIoU" in text
+    scores = json.loads((run / "val.json").read_text())
+    assert scores["miou"] == pytest.approx(np.mean(list(scores["iou"].values())))
+    with (run / "metrics.csv").open() as file:
+        assert len([row for row in csv.DictReader(file) if row["train/loss"]]) == 3
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["norm"] == "instance"
+
+
+@as_users_run_it
+@pytest.mark.parametrize(("subcommand", "stage"), [("validate", "val"), ("test", "test")])
+def test_a_checkpoint_gives_the_scores_of_the_end_of_training(trained, tmp_path, subcommand, stage):
+    run, _ = trained
+    last = run / "checkpoints" / "last.ckpt"
+    main([subcommand, "--ckpt_path", str(last), "--run_dir", str(tmp_path)])
+    assert miou(tmp_path, stage) == pytest.approx(miou(run), abs=1e-3)
+
+
+@as_users_run_it
+def test_resume_with_more_epochs_goes_on_with_the_schedule(trained, tmp_path):
+    run, _ = trained
+    last = run / "checkpoints" / "last.ckpt"
+    main(["fit", "--ckpt_path", str(last), "--run_dir", str(tmp_path), "--trainer.max_epochs=2"])
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row.get("lr-AdamW")]
+    rates = {int(row["step"]): float(row["lr-AdamW"]) for row in rows}
+    assert sorted(rates) == [3, 4, 5]
+    expected = Optimization(**yaml.safe_load((run / "config.yaml").read_text())["model"]["optim"])
+    for step, rate in rates.items():
+        assert rate == pytest.approx(expected.lr * expected.factor((step + 0.5) / 6), rel=1e-4)
+
+
+@as_users_run_it
+@pytest.mark.parametrize(
+    "options",
+    [
+        [
+            "--model.name=MinkUNet18A", '--model.norm={"default": "instance", "decoder": "batch"}',
+            "--model.optim.name=SGD", "--model.optim.options={momentum: 0.9, nesterov: true}",
+            "--data.num_workers=0", "--data.clip_range=[-20, -20, -3, 20, 20, 5]",
+        ],
+        ["--model.name=PointMLP", "--model.optim.schedule=poly", "--data.num_workers=0"],
+    ],
+    ids=["another MinkUNet, norm and optimizer", "PointMLP"],
+)  # fmt: skip
+def test_options(tmp_path, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    main(["fit", *TINY, *options])
+    assert 0 <= miou(tmp_path / "run") < 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.name=MinkUNet43C"], "Did you mean MinkUNet34C"),
+        (["--model.class_weights=[1, 2]"], "class_weights must be 11 numbers"),
+        (
+            ["--config", str(TOOLS / "configs" / "semantickitti.yaml"), "--data.root=nothing"],
+            "tried nothing/sequences",
+        ),
+        (["predict"], "an untrained network cannot predict"),
+    ],
+)
+@as_users_run_it
+def test_mistakes_are_explained(tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        main([*options, "--run_dir=run"])
+
+
+@as_users_run_it
+def test_one_real_scan(tmp_path, monkeypatch, data_root):
+    monkeypatch.chdir(tmp_path)
+    main([
+        "fit", "--config", str(TOOLS / "configs" / "semantickitti_one_scan.yaml"),
+        "--data.root", str(data_root / "semantickitti"), "--trainer.max_steps=2",
+        "--data.voxel_size=0.8", "--run_dir=run", "--trainer.enable_progress_bar=false",
+    ])  # fmt: skip
+    assert miou(tmp_path / "run") > 0
