@@ -18,7 +18,7 @@ demo: $(READY)
 	$(BIN)/python tools/demo.py
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 # From the beginning each time: a page that is not read again does not warn again.
 docs: $(READY)

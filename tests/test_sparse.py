@@ -12,26 +12,7 @@ from MinkowskiEngine.MinkowskiTensor import clear_global_coordinate_manager
 from geonorm import SparseInstanceNorm
 from geonorm.sparse import features_of, layout_of, with_features
 from helpers.segment_norm_cases import FLOAT32, by_torch
-
-
-def coordinates(sizes=(300, 500, 200), spread=14, seed=1):
-    """Return unique coordinates (N, 4), scan by scan; an empty scan leaves its number out."""
-    generator = torch.Generator().manual_seed(seed)
-    scans = [
-        torch.randint(0, spread, (size, 3), generator=generator).unique(dim=0) for size in sizes
-    ]
-    numbers = torch.arange(len(sizes)).repeat_interleave(torch.tensor([*map(len, scans)]))
-    return torch.cat([numbers[:, None], torch.cat(scans)], 1).int()
-
-
-def sparse_tensor(places, channels=4):
-    rows = torch.randn(len(places), channels, generator=torch.Generator().manual_seed(2))
-    return ME.SparseTensor(rows * 2 + 3, places)
-
-
-def strided(x, channels=4):
-    torch.manual_seed(3)
-    return ME.MinkowskiConvolution(channels, channels, 3, stride=2, dimension=3)(x)
+from helpers.sparse_tensors import coordinates, sparse_tensor, strided
 
 
 def assert_normalizes(x):

@@ -162,7 +162,7 @@ else
     accelerator=$([ $device = cuda ] && echo gpu || echo cpu)
     steps=$([ $device = cuda ] && echo 200 || echo 4)
     step train_seg "$run" tools/train_seg.py fit \
-        --config geonorm/training/configs/semantickitti_one_scan.yaml --data.root "$work/many" \
+        --config semantickitti_one_scan --data.root "$work/many" \
         --trainer.accelerator $accelerator --trainer.devices 1 --trainer.precision bf16-mixed \
         --trainer.max_steps "$steps" --trainer.enable_progress_bar false \
         --run_dir "$results/train_seg"

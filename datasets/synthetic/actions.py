@@ -45,9 +45,9 @@ class SyntheticActions(VideoSet):
     """Films of a shape that moves in one of twelve ways, encoded to mp4 and read like any others.
 
     Translations, turns, zooms, bounces and lopsided swings, each with its reverse as another class
-    (``geonorm.datasets.synthetic.action_drawing.MOTIONS``). Shape, texture, colours, ground, light, start and
-    speed are drawn alike for every class, and in each single frame place, angle and size are spread
-    alike, so nothing but motion tells the classes apart. Classes are equally frequent.
+    (``geonorm.datasets.synthetic.action_drawing.MOTIONS``). Shape, texture, colours, ground, light,
+    start and speed are drawn alike for every class, and in each single frame place, angle and size
+    are spread alike, so nothing but motion tells the classes apart. Classes are equally frequent.
 
     The files of a recipe are made once, in a folder named by the recipe's hash; it is filled beside
     its place and moved there when complete, so two processes may ask for it at once.

@@ -194,7 +194,8 @@ def main() -> None:
         Runner(wheel.with_suffix(".log")).run(
             pip("install", "--no-deps", "--no-index", "--force-reinstall", "--no-cache-dir", wheel)
         )
-    if subprocess.run([sys.executable, "-m", "geonorm.minkowski.install", "--self-test"], check=False).returncode != 0:
+    test = [sys.executable, "-m", "geonorm.minkowski.install", "--self-test"]
+    if subprocess.run(test, check=False).returncode != 0:
         raise InstallError("it is installed and does not work; the self-test's message is above")
 
 

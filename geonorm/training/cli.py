@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -144,14 +145,15 @@ class TrainingCLI(LightningCLI):
 def complete(args: Sequence[str], default_config: Path) -> list[str]:
     """Return the command line with what the user may leave out: `fit` and the configuration.
 
-    Without `--config`, a `--ckpt_path` brings the configuration of the run it comes from.
+    A configuration is a file or the name of one in this package, such as `ucf101`. Without
+    `--config`, a `--ckpt_path` brings the configuration of the run it comes from.
 
     Raises:
-        ValueError: there is no configuration beside the checkpoint.
+        ValueError: there is no configuration beside the checkpoint, or none of a given name.
     """
     subcommand, *rest = args if args and args[0] in SUBCOMMANDS else ["fit", *args]
-    rest = _files_in_brackets(rest)
-    if any(arg.partition("=")[0] in ("-c", "--config") for arg in rest):
+    rest = _with_config_files(_files_in_brackets(rest))
+    if _option(rest, "--config") is not None:
         return [subcommand, *rest]
     config = default_config
     if (checkpoint := _option(rest, "--ckpt_path")) is not None:
@@ -174,6 +176,39 @@ def _files_in_brackets(args: list[str]) -> list[str]:
     if not files or (len(files) == 1 and files[0][0] + files[0][-1] == "[]"):
         return args
     return [*args[:start], json.dumps(files), *args[end:]]
+
+
+def _with_config_files(args: list[str]) -> list[str]:
+    """Write every `-c` and `--config` as `--config FILE`."""
+    words = iter(args)
+    written: list[str] = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name not in ("-c", "--config"):
+            written.append(word)
+        elif equals or (value := next(words, "")):
+            written += ["--config", str(config_file(value))]
+        else:
+            written.append(name)
+    return written
+
+
+def config_file(name: str) -> Path:
+    """Return the file of a configuration: a path, or a name in `geonorm/training/configs`.
+
+    Raises:
+        ValueError: there is no such file, and no configuration of that name (listing them).
+    """
+    named = CONFIGS / f"{name}.yaml"
+    for file in (Path(name), named):
+        if file.is_file():
+            return file
+    names = sorted(file.stem for file in CONFIGS.glob("*.yaml"))
+    near = get_close_matches(name, names, n=1)
+    raise ValueError(
+        f"--config must be a file or one of {', '.join(names)}; got {name!r}"
+        + (f". Did you mean {near[0]}?" if near else "")
+    )
 
 
 def _option(args: Sequence[str], name: str) -> str | None:

@@ -14,6 +14,7 @@ from geonorm import BatchNorm, InstanceBatchNorm, InstanceNorm, convert
 from geonorm.models import MinkUNet14A
 from geonorm.sparse import features_of, layout_of
 from helpers.minkunet_cases import ME, batch, scan
+from helpers.models import randomized, small
 from helpers.norm_family_cases import per_instance, sparse, standardized
 
 EXACT = 1e-5
@@ -47,15 +48,6 @@ def worst_error(model, names, x):
     with torch.no_grad():
         model(x)
     return max(errors), len(errors)
-
-
-def randomized(model, seed=1):
-    """Give every parameter and statistic of the norms a value of its own, none its default."""
-    generator = torch.Generator().manual_seed(seed)
-    for value in model.state_dict().values():
-        if value.ndim == 1 and value.is_floating_point():
-            value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
-    return model
 
 
 def clips():
@@ -151,14 +143,6 @@ def test_swin3d_t_is_refused_until_it_is_told_the_axes():
     assert error < EXACT
     assert count == len(names)
     print(report)
-
-
-def small(seed=0):
-    torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
-        nn.Sequential(nn.Conv2d(8, 8, 3), nn.GroupNorm(2, 8)),
-        nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4))
 
 
 @pytest.mark.parametrize(("where", "names"), [

@@ -5,12 +5,12 @@ import copy
 import pytest
 import torch
 from conftest import relative_error
-from test_convert import randomized, small
 from torch import nn
 
 from geonorm import InstanceNorm, PointLayerNorm, convert
 from geonorm.models import MinkUNet14A
 from helpers.minkunet_cases import batch, scan
+from helpers.models import randomized, small
 
 
 def trained():

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from geonorm.datasets import AppearanceShift, ClipDataset, SyntheticActions, synthetic_videos
+from geonorm.datasets import AppearanceShift, ClipDataset, SyntheticActions
+from geonorm.datasets.synthetic import actions as synthetic_videos
 from geonorm.datasets.synthetic.action_drawing import MOTIONS, Beat, Pose, draw_action
 from geonorm.datasets.synthetic.actions import write_video
 from geonorm.datasets.video_decode import probe, read_frames

@@ -168,7 +168,7 @@ def test_what_the_toolkit_lacks_is_linked_and_nothing_else(tmp_path) -> None:
     ).exists()
 
 
-PREPARE = f"""
+PREPARE = """
 import sys
 from pathlib import Path
 from geonorm.minkowski.host import InstallError, prepare_blas

@@ -8,11 +8,11 @@ import MinkowskiEngine as ME
 import pytest
 import torch
 from conftest import TOLERANCES, relative_error
-from test_sparse import coordinates, sparse_tensor, strided
 from torch import nn
 
 from geonorm import SparseInstanceNorm
 from helpers.segment_norm_cases import FLOAT32, FLOAT64, batch, by_torch, parameters
+from helpers.sparse_tensors import coordinates, sparse_tensor, strided
 
 
 def with_affine(norm, dtype=torch.float32):

@@ -112,9 +112,9 @@ def test_only_norms_of_instances_ignore_the_gain_of_one_instance(name):
 CHECKS = ("float32", "torch.bfloat16", "torch.float16", "state dict")
 HEAD = """# What is checked
 
-Written by tests/norms/test_norm_family.py. A ✓ says that on this kind of input the norm's output and all
-its gradients are those of a loop in float64 to 1e-5, that float16 and bfloat16 come back as they
-came with a relative error below twice their eps, and that a state dict carries the norm over.
+Written by tests/norms/test_norm_family.py. A ✓ says that on this kind of input the norm's output
+and all its gradients are those of a loop in float64 to 1e-5, that float16 and bfloat16 come back as
+they came with a relative error below twice their eps, and that a state dict carries the norm over.
 `DivisiveNorm` is here the one without a window; with one it is defined on MinkowskiEngine's
 SparseTensor and on dense tensors alone, and checked in tests/norms/test_divisive_norm.py.
 

@@ -96,7 +96,7 @@ def test_an_extension_built_for_another_torch_is_explained():
 
 def test_derivatives_without_the_extension():
     """Their rule is then in Python; with the extension it is csrc/autograd.cpp's."""
-    tests = [f"tests/test_{op}_norm_autograd.py" for op in ("segment", "axis")]
+    tests = [f"tests/ops/test_{op}_norm_autograd.py" for op in ("segment", "axis")]
     done = subprocess.run([sys.executable, "-c", WITHOUT_CPP, *tests], cwd=ROOT,
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

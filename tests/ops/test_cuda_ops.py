@@ -1,13 +1,13 @@
 """Every operator and norm layer on a CUDA device against exact arithmetic on the CPU."""
 
-import axis_norm_cases as dense
 import pytest
-import segment_norm_cases as rows_of
 import torch
 from conftest import TOLERANCES, relative_error
 
 import geonorm
 from geonorm.functional import axis_instance_norm, sparse_instance_norm
+from helpers import axis_norm_cases as dense
+from helpers import segment_norm_cases as rows_of
 from helpers.cuda_cases import CUDA, fixed_upstream, no_synchronization, on_cuda, step, to
 
 pytestmark = on_cuda

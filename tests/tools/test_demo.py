@@ -4,7 +4,8 @@ import re
 
 import demo
 import pytest
-from test_train_action import FILMS, QUICK
+
+from helpers.action_runs import FILMS, QUICK
 
 TINY_SCANS = [
     "--data.train.init_args.num_scans=2",

@@ -10,14 +10,14 @@ import shlex
 import subprocess
 import sys
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from test_action_configs import layout
-from test_train_action import QUICK
 
+from helpers.action_runs import QUICK, layout
 from helpers.scan_writers import rows, write
 from helpers.video_files import encode, numbered_film
 
@@ -90,7 +90,7 @@ def run_tool(tool, words, folder):
     limits = []
     if subcommand == "fit" and "--help" not in words:
         default = {"train_seg": "streets", "train_action": "actions"}[tool]
-        named = [Path(word).stem for word in words if word.endswith(".yaml")]
+        named = [after for word, after in pairwise(words) if word == "--config"]
         limits = LIMITS[tool, "fit"] + LIMITS[tool, named[0] if named else default]
     place = [] if {"--help", "check-data"} & set(words) else [f"--run_dir={folder}"]
     import_module(tool).main([*words, *limits, *place])

@@ -7,12 +7,12 @@ from pathlib import Path
 import av
 import pytest
 import yaml
-from test_train_action import QUICK, TOOLS, UNKEPT, found
 from train_action import main
 
-from helpers.video_files import encode, numbered_film
+from geonorm.training.cli import CONFIGS
+from helpers.action_runs import QUICK, UNKEPT, found, layout
 
-THREE_CLIPS = ["--config", str(TOOLS / "configs" / "ucf101_three_clips.yaml")]
+THREE_CLIPS = ["--config", "ucf101_three_clips"]
 CHANCE = 1 / 12
 # What the tool is made of warns about matters of its own, such as few workers.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -27,41 +27,10 @@ def here(tmp_path, monkeypatch):
     monkeypatch.delenv("GEONORM_RUN_DIR")
 
 
-def layout(root, config):
-    """Write the smallest dataset that a configuration reads, of two classes and six films."""
-    films = [root / "films" / name / f"{n}.mp4" for name in ("a", "b") for n in range(3)]
-    lists = root / "lists"
-    lists.mkdir()
-    if config == "ucf101":
-        (lists / "classInd.txt").write_text("1 a\r\n2 b\r\n")
-        names = [f"{film.parent.name}/{film.name}" for film in films]
-        train = "".join(f"{name} {'ab'.find(name[0]) + 1}\n" for name in names)
-        (lists / "trainlist01.txt").write_text(train)
-        (lists / "testlist01.txt").write_text("\n".join(names))
-    elif config == "hmdb51":
-        for name in "ab":
-            (lists / f"{name}_test_split1.txt").write_text("0.mp4 1\n1.mp4 1\n2.mp4 2\n")
-    elif config == "kinetics":
-        rows = [f"{'ab'[n % 2]},video{n},0,10,val" for n in range(6)]
-        head = "label,youtube_id,time_start,time_end,split"
-        (lists / "list").write_text("\n".join([head, *rows]))
-        films = [root / f"films/val/{'ab'[n % 2]}/video{n}_000000_000010.mp4" for n in range(6)]
-    else:
-        items = [{"id": str(n), "template": f"{'ab'[n % 2]} [something]"} for n in range(6)]
-        (lists / "list").write_text(json.dumps(items))
-        (lists / "labels").write_text(json.dumps({"a something": "0", "b something": "1"}))
-        films = [root / f"films/{n}.webm" for n in range(6)]
-    for number, film in enumerate(films):
-        film.parent.mkdir(parents=True, exist_ok=True)
-        encode(root / "film.mp4", numbered_film(12 + number)).rename(film)
-    lone = {"kinetics": lists / "list", "ssv2": lists / "list"}
-    return root / "films", lone.get(config, lists)
-
-
 @pytest.mark.parametrize("config", ["ucf101", "hmdb51", "kinetics", "ssv2"])
 def test_every_configuration(tmp_path, config):
     root, lists = layout(tmp_path, config)
-    file = TOOLS / "configs" / f"{config}.yaml"
+    file = CONFIGS / f"{config}.yaml"
     labels = [f"--data.{fold}.init_args.labels={tmp_path / 'lists' / 'labels'}"
               for fold in ("train", "val") if config == "ssv2"]  # fmt: skip
     main([

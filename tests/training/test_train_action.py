@@ -11,25 +11,9 @@ import pytest
 import torch
 from train_action import main
 
+from helpers.action_runs import FILMS, QUICK, TOOLS, UNKEPT, found
 from helpers.video_files import encode, headers_only, noisy_film, numbered_film
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
-QUICK = [
-    "--data.batch_size=6",
-    "--data.num_workers=0",
-    "--data.clip.length=4",
-    "--data.clip.size=36",
-    "--data.clip.crop=32",
-    "--model.name=resnet3d_10",
-    "--model.optim.name=SGD",
-    "--trainer.max_epochs=1",
-    "--trainer.accelerator=cpu",
-    "--trainer.precision=32-true",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.log_every_n_steps=1",
-]
-UNKEPT = ["--trainer.enable_checkpointing=false", "--run_dir=out"]
-FILMS = ["--data.train.init_args.num_videos=12", "--data.val.init_args.num_videos=12"]
 STEADY = [*FILMS, *QUICK, "--model.optim.schedule=constant", "--model.optim.warmup=0"]
 # What the tool is made of warns about matters of its own, such as few workers.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -71,10 +55,6 @@ def folders(tmp_path):
             film = noisy_film(12) if name == "noise" else numbered_film(12 + number)
             encode(root / name / f"{number}.mp4", film)
     return root
-
-
-def found(run, stage="val"):
-    return json.loads((run / f"{stage}.json").read_text())
 
 
 def losses(run):
@@ -190,7 +170,7 @@ def test_fine_tuning_leaves_a_backbone_of_rate_zero_as_it_was(trained, folders, 
     run, _ = trained
     last = run / "checkpoints" / "last.ckpt"
     main([
-        "fit", "--config", str(TOOLS / "configs" / "ucf101_three_clips.yaml"), *QUICK,
+        "fit", "--config", "ucf101_three_clips", *QUICK,
         "--data.root", str(folders), "--trainer.check_val_every_n_epoch=1", "--run_dir=out",
         "--model.weights", str(last), "--model.backbone_lr_factor=0",
         "--model.norm", '{"default": "instance", "layer3": "none", "layer4": "none"}',
@@ -205,7 +185,7 @@ def test_fine_tuning_leaves_a_backbone_of_rate_zero_as_it_was(trained, folders, 
 def test_files_that_fail_are_listed_at_the_end(folders, capsys):
     headers_only(folders / "noise" / "1.mp4", noisy_film(9))
     (folders / "numbers" / "2.mp4").write_bytes(b"no video")
-    config = ["--config", str(TOOLS / "configs" / "ucf101_three_clips.yaml")]
+    config = ["--config", "ucf101_three_clips"]
     root = ["--data.root", str(folders)]
     main(["fit", *config, *root, *QUICK, "--trainer.check_val_every_n_epoch=1",
           *UNKEPT])
@@ -223,7 +203,7 @@ def test_files_that_fail_are_listed_at_the_end(folders, capsys):
 
 
 def test_check_data_of_sound_files_ends_well(folders, capsys):
-    main(["check-data", "--config", str(TOOLS / "configs" / "ucf101_three_clips.yaml"),
+    main(["check-data", "--config", "ucf101_three_clips",
           "--data.root", str(folders)])  # fmt: skip
     assert "0 unreadable" in capsys.readouterr().out
 
@@ -244,7 +224,7 @@ def test_a_change_of_appearance_in_testing(trained):
         (["predict"], "an untrained network cannot predict"),
         (["test", "--data.clip.crop=80"], "frames must be at least as large as the crop"),
         (
-            ["--config", str(TOOLS / "configs" / "ucf101.yaml"), "--data.root=nothing"],
+            ["--config", "ucf101", "--data.root=nothing"],
             "expected a folder; nothing is none",
         ),
     ],

@@ -266,7 +266,7 @@ def test_options(tmp_path, monkeypatch, options):
         (["--model.name=MinkUNet43C"], "Did you mean MinkUNet34C"),
         (["--model.class_weights=[1, 2]"], "class_weights must be 11 numbers"),
         (
-            ["--config", str(TOOLS / "configs" / "semantickitti.yaml"), "--data.root=nothing"],
+            ["--config", "semantickitti", "--data.root=nothing"],
             "tried nothing/sequences",
         ),
         (["predict"], "an untrained network cannot predict"),
@@ -283,7 +283,7 @@ def test_mistakes_are_explained(tmp_path, monkeypatch, options, message):
 def test_one_real_scan(tmp_path, monkeypatch, data_root):
     monkeypatch.chdir(tmp_path)
     main([
-        "fit", "--config", str(TOOLS / "configs" / "semantickitti_one_scan.yaml"),
+        "fit", "--config", "semantickitti_one_scan",
         "--data.root", str(data_root / "semantickitti"), "--trainer.max_steps=2",
         "--data.voxel_size=0.8", "--run_dir=run", "--trainer.enable_progress_bar=false",
     ])  # fmt: skip

@@ -37,7 +37,7 @@ def train_seg(*args):
 @pytest.mark.usefixtures("without_open3d")
 def test_bin_files_are_learnt_and_the_skipped_pictures_named(tmp_path):
     write_semantickitti(tmp_path / "data", scans=2, points=600)
-    done = train_seg("fit", "--config", TOOLS / "configs" / "semantickitti_one_scan.yaml",
+    done = train_seg("fit", "--config", "semantickitti_one_scan",
                      "--data.root=data", "--data.voxel_size=0.8", "--trainer.max_steps=2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Skipped the pictures val_scan0.png, val_scan1.png" in done.stdout
@@ -95,7 +95,7 @@ def test_the_network_chooses_the_accelerator_unless_the_user_does(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     write_semantickitti(tmp_path / "data", scans=1, points=300)
     monkeypatch.setattr(SegmentationModule, "auto_accelerator", "no such accelerator")
-    arguments = ["fit", "--config", str(TOOLS / "configs" / "semantickitti_one_scan.yaml"),
+    arguments = ["fit", "--config", "semantickitti_one_scan",
                  "--data.root=data", "--trainer.fast_dev_run=true", "--run_dir=run",
                  "--data.voxel_size=0.8", "--trainer.enable_progress_bar=false"]  # fmt: skip
     with pytest.raises(ValueError, match="no such accelerator"):

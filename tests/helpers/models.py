@@ -1,0 +1,21 @@
+"""Small models with norms."""
+
+import torch
+from torch import nn
+
+
+def randomized(model, seed=1):
+    """Give every parameter and statistic of the norms a value of its own, none its default."""
+    generator = torch.Generator().manual_seed(seed)
+    for value in model.state_dict().values():
+        if value.ndim == 1 and value.is_floating_point():
+            value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
+    return model
+
+
+def small(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Sequential(nn.Conv2d(8, 8, 3), nn.GroupNorm(2, 8)),
+        nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4))
