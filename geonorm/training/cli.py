@@ -6,7 +6,6 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from geonorm.names import choices
 from geonorm.training.checkpoints import WholeCheckpoints, read_run_checkpoint
 from geonorm.training.progress import RunProgressBar
 
@@ -203,12 +203,8 @@ def config_file(name: str) -> Path:
     for file in (Path(name), named):
         if file.is_file():
             return file
-    names = sorted(file.stem for file in CONFIGS.glob("*.yaml"))
-    near = get_close_matches(name, names, n=1)
-    raise ValueError(
-        f"--config must be a file or one of {', '.join(names)}; got {name!r}"
-        + (f". Did you mean {near[0]}?" if near else "")
-    )
+    names = (file.stem for file in CONFIGS.glob("*.yaml"))
+    raise ValueError(f"--config {name!r} is no file; {choices(name, names)}")
 
 
 def _option(args: Sequence[str], name: str) -> str | None:

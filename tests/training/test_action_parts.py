@@ -78,7 +78,7 @@ def test_every_network_by_name():
 @pytest.mark.parametrize(
     ("name", "weights", "message"),
     [
-        ("r3d18", None, "Did you mean r3d_18"),
+        ("r3d18", None, "Did you mean 'r3d_18'"),
         ("resnet3d_10", "KINETICS400_V1", "weights of resnet3d_10 must be a file"),
         ("r3d_18", "KINETICS", "weights of r3d_18 must be one of"),
     ],

@@ -219,7 +219,7 @@ def test_a_change_of_appearance_in_testing(trained):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model.name=r3d_81"], "Did you mean r3d_18"),
+        (["--model.name=r3d_81"], "Did you mean 'r3d_18'"),
         (["--model.backbone_lr_factor=-1"], "backbone_lr_factor must be at least 0; got -1"),
         (["predict"], "an untrained network cannot predict"),
         (["test", "--data.clip.crop=80"], "frames must be at least as large as the crop"),

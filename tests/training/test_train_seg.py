@@ -15,7 +15,7 @@ from torch.nn import functional
 from torchmetrics.classification import MulticlassJaccardIndex
 from train_seg import main
 
-from geonorm.training.cli import complete
+from geonorm.training.cli import CONFIGS, complete
 from geonorm.training.optimization import Optimization
 from geonorm.training.sampler import EpochSampler
 from geonorm.training.segmentation.report import table
@@ -159,11 +159,15 @@ def test_what_the_command_line_may_leave_out(tmp_path):
     default = Path("streets.yaml")
     assert complete([], default) == ["fit", "--config", "streets.yaml"]
     assert complete(["--model.name", "X"], default)[:3] == ["fit", "--config", "streets.yaml"]
-    assert complete(["test", "--config=a.yaml"], default) == ["test", "--config=a.yaml"]
-    (tmp_path / "config.yaml").touch()
+    own = tmp_path / "config.yaml"
+    own.touch()
+    assert complete(["test", f"--config={own}"], default) == ["test", "--config", str(own)]
+    assert complete(["-c", "streets"], default)[2] == str(CONFIGS / "streets.yaml")
+    with pytest.raises(ValueError, match=r"--config 'street' is no file; .*mean 'streets'"):
+        complete(["--config=street"], default)
     checkpoint = tmp_path / "checkpoints" / "last.ckpt"
     assert complete(["test", f"--ckpt_path={checkpoint}"], default)[2] == str(
-        tmp_path / "config.yaml"
+        own
     )
     with pytest.raises(ValueError, match="no configuration beside the checkpoint"):
         complete(["test", "--ckpt_path", "/nowhere/checkpoints/last.ckpt"], default)
@@ -263,7 +267,7 @@ def test_options(tmp_path, monkeypatch, options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model.name=MinkUNet43C"], "Did you mean MinkUNet34C"),
+        (["--model.name=MinkUNet43C"], "Did you mean 'MinkUNet34C'"),
         (["--model.class_weights=[1, 2]"], "class_weights must be 11 numbers"),
         (
             ["--config", "semantickitti", "--data.root=nothing"],

@@ -1,13 +1,13 @@
 """The networks that train_action.py trains, by name, and their weights."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
 from torch import nn
 
 from geonorm.models import ResNet3D, load_checkpoint, mc3_18, r2plus1d_18, r3d_18, resnet3d
+from geonorm.names import choices
 
 NETWORKS: dict[str, Callable[..., ResNet3D]] = {
     build.__name__: build for build in (r3d_18, mc3_18, r2plus1d_18)
@@ -36,11 +36,7 @@ def build(
         ValueError: an unknown name, or a file that does not fit.
     """
     if name not in NETWORKS:
-        near = get_close_matches(name, NETWORKS, n=1)
-        raise ValueError(
-            f"no network {name!r}; choose one of {', '.join(NETWORKS)}"
-            + (f". Did you mean {near[0]}?" if near else "")
-        )
+        raise ValueError(f"no network {name!r}; {choices(name, NETWORKS)}")
     if weights is None:
         return NETWORKS[name](num_classes, norm=norm)
     if Path(weights).is_file():

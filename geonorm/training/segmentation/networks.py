@@ -1,13 +1,12 @@
 """The networks that train_seg.py trains, by name."""
 
-from difflib import get_close_matches
-
 import torch
 from torch import Tensor, nn
 
 import geonorm.models
 from geonorm.datasets.voxelize import ScanBatch
 from geonorm.models.minkunet import ME, MinkUNet
+from geonorm.names import choices
 
 CHANNELS = 4
 
@@ -46,11 +45,7 @@ def build(name: str, norm: str | dict[str, str], num_classes: int) -> nn.Module:
         ValueError: an unknown name.
     """
     if name not in names():
-        near = get_close_matches(name, names(), n=1)
-        raise ValueError(
-            f"no network {name!r}; choose one of {', '.join(names())}"
-            + (f". Did you mean {near[0]}?" if near else "")
-        )
+        raise ValueError(f"no network {name!r}; {choices(name, names())}")
     if name == "PointMLP":
         return PointMLP(CHANNELS, num_classes)
     network = MinkUNetSlim if name == "MinkUNetSlim" else getattr(geonorm.models, name)
