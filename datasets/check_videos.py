@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from geonorm.datasets.video_decode import UndecodableVideoError, decoded_frames, probe
+from geonorm.datasets.video_io import UndecodableVideoError, decoded_frames
 from geonorm.datasets.video_lists import VideoSet
+from geonorm.datasets.video_probe import probe
 
 _SMALL = 32
 
@@ -37,9 +38,9 @@ class Finding:
 def check_data(videos: VideoSet) -> list[Finding]:
     """Decode every file of a set and return what is unreadable, damaged or odd, in its order.
 
-    Odd are: a variable or unknown frame rate (clips at a given rate then use the mean one, or the
-    frames as they are), a picture stored sideways (turned upright in reading), a side below 32
-    pixels, a single frame, and a file that is listed more than once.
+    Odd are: a variable or unknown frame rate (clips at a given rate then follow the time stamps, or
+    take the frames as they are), a picture stored sideways or mirrored (turned upright in reading),
+    a side below 32 pixels, a single frame, and a file that is listed more than once.
     """
     paths = [path for path, _ in videos.videos]
     with ThreadPoolExecutor(os.cpu_count()) as readers:
@@ -52,7 +53,7 @@ def _findings(path: Path) -> list[Finding]:
     """Compare what the headers of one file say with what it decodes to."""
     try:
         info = probe(path)
-        frames, errors, rotation = decoded_frames(path)
+        frames, errors, stored = decoded_frames(path)
     except UndecodableVideoError as error:
         return [Finding(path, "unreadable", str(error))]
     if frames == 0:
@@ -64,7 +65,7 @@ def _findings(path: Path) -> list[Finding]:
     oddities = {
         f"variable frame rate, {info.fps:.2f} frames per second in the mean": info.variable_rate,
         "frame rate unknown": not info.fps,
-        f"stored turned by {rotation} degrees": rotation % 360,
+        f"stored {stored}": stored,
         f"a picture of {info.width} by {info.height} pixels": min(info.width, info.height) < _SMALL,
         "a single frame": frames == 1,
     }

@@ -20,8 +20,8 @@ from geonorm.datasets.clip_sampling import (
     still_clip,
     uniform_clip,
 )
-from geonorm.datasets.video_decode import Frames, Size, UndecodableVideoError, read_frames
 from geonorm.datasets.video_index import video_index
+from geonorm.datasets.video_io import Frames, Size, UndecodableVideoError, read_frames
 from geonorm.datasets.video_lists import VideoSet
 
 logger = logging.getLogger(__name__)

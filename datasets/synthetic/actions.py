@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from geonorm.datasets.appearance_shift import AppearanceShift
 from geonorm.datasets.synthetic.action_drawing import MOTIONS, draw_action
-from geonorm.datasets.video_index import user_cache
+from geonorm.datasets.video_io import write_video
 from geonorm.datasets.video_lists import VideoSet
+from geonorm.files import user_cache
 
 FPS = 25
 _VERSION = 2
@@ -136,33 +137,9 @@ def _film(folder: Path, number: int, recipe: _Recipe, shift: AppearanceShift | N
         clip = torch.from_numpy(film).permute(0, 3, 1, 2)
         foreground = torch.from_numpy(cover)[:, None]
         film = shift(clip, np.random.default_rng((*key, 1)), foreground).permute(0, 2, 3, 1).numpy()
-    write_video(folder / _name(number), film, codec=recipe.codec)
+    write_video(folder / _name(number), film, fps=FPS, codec=recipe.codec)
 
 
 def _name(number: int) -> str:
     """Return a film's file name, which does not tell its class."""
     return f"{number:05d}.mp4"
-
-
-def write_video(
-    path: str | Path, film: np.ndarray, *, fps: int = FPS, codec: str = "libx264"
-) -> None:
-    """Encode uint8 RGB frames (T, H, W, 3) with even sides to a file.
-
-    Raises:
-        ValueError: not uint8 (T, H, W, 3), no frame, or an odd side.
-    """
-    if film.dtype != np.uint8 or film.ndim != 4 or film.shape[-1] != 3 or not len(film):
-        raise ValueError(f"film must be uint8 (T, H, W, 3); got {film.dtype} {film.shape}")
-    if film.shape[1] % 2 or film.shape[2] % 2:
-        raise ValueError(f"both sides of a film must be even; got {film.shape[1:3]}")
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=fps)
-        stream.height, stream.width = film.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.thread_count = 1
-        stream.options = {"crf": "18", "preset": "veryfast"} if codec == "libx264" else {"q": "3"}
-        for picture in film:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())

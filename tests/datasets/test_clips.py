@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from geonorm.datasets import Clip, ClipDataset, VideoSet
 from geonorm.datasets import video_index as index_module
-from geonorm.datasets.video_decode import UndecodableVideoError
 from geonorm.datasets.video_index import video_index
+from geonorm.datasets.video_io import UndecodableVideoError
 from helpers.video_files import (
     damage,
     encode,

@@ -11,8 +11,9 @@ from torch import nn
 from geonorm.datasets import VideoSet, read_scan
 from geonorm.datasets.clips import ClipDataset
 from geonorm.datasets.semantickitti import SemanticKITTI
-from geonorm.datasets.video_decode import decoded_frames, probe, read_frames
 from geonorm.datasets.video_index import video_index
+from geonorm.datasets.video_io import decoded_frames, read_frames
+from geonorm.datasets.video_probe import probe
 from geonorm.models import load_checkpoint
 from helpers.broken_files import broken, outcome
 from helpers.scan_writers import rows, write

@@ -10,8 +10,8 @@ import torch
 from geonorm.datasets import AppearanceShift, ClipDataset, SyntheticActions
 from geonorm.datasets.synthetic import actions as synthetic_videos
 from geonorm.datasets.synthetic.action_drawing import MOTIONS, Beat, Pose, draw_action
-from geonorm.datasets.synthetic.actions import write_video
-from geonorm.datasets.video_decode import probe, read_frames
+from geonorm.datasets.video_io import read_frames
+from geonorm.datasets.video_probe import probe
 
 
 def poses(motion: str, count: int = 1000) -> np.ndarray:
@@ -197,13 +197,3 @@ def test_bad_sizes(tmp_path: Path, options: dict[str, int]) -> None:
 def test_bad_fold(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="fold must be one of"):
         SyntheticActions("test", root=tmp_path)
-
-
-@pytest.mark.parametrize(("film", "message"), [
-    (np.zeros((2, 16, 16, 3), np.float32), "film must be uint8"),
-    (np.zeros((0, 16, 16, 3), np.uint8), "film must be uint8"),
-    (np.zeros((2, 15, 16, 3), np.uint8), "both sides of a film must be even"),
-])
-def test_what_cannot_be_written(tmp_path: Path, film: np.ndarray, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        write_video(tmp_path / "a.mp4", film)

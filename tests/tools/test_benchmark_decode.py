@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from benchmarks.decode import converted, decode_figures
 
-from geonorm.datasets.video_decode import UndecodableVideoError
+from geonorm.datasets.video_io import UndecodableVideoError
 from helpers.video_files import encode, headers_only, noisy_film, numbered_film
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from geonorm.datasets.clip_sampling import uniform_clip
 from geonorm.datasets.synthetic.actions import SyntheticActions
-from geonorm.datasets.video_decode import probe, read_frames
+from geonorm.datasets.video_io import read_frames
+from geonorm.datasets.video_probe import probe
 
 SIZE = (128, 171)  # height and width that torchvision's recipe resizes to
 

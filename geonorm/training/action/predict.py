@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from geonorm.datasets import Clip
-from geonorm.datasets.synthetic.actions import FPS, write_video
-from geonorm.datasets.video_decode import probe, read_frames
+from geonorm.datasets.synthetic.actions import FPS
+from geonorm.datasets.video_io import read_frames, write_video
+from geonorm.datasets.video_probe import probe
 from geonorm.files import written_whole
 from geonorm.training.action.pictures import draw_strip, spread
 

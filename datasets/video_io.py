@@ -1,4 +1,8 @@
-"""Reading chosen frames of a video file: in decode order, upright, resized, and nothing else."""
+"""Reading and writing video files: what they show, chosen frames of it, and new files.
+
+A file shows what a player shows of it. That differs from the packets it stores: an edit list cuts
+frames away, frames at the start may refer to others that are gone, and some are never shown.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -26,18 +31,20 @@ class UndecodableVideoError(ValueError):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file's headers tell of its video, without decoding it.
+    """The frames of a video that are shown, as far as that can be told without decoding it all.
 
     Args:
-        frames: packets of the video stream that are shown; a damaged file decodes to fewer.
-        fps: mean frame rate in frames per second, 0.0 where the file states none.
-        width: of the stored picture, before its rotation, in pixels.
+        frames: how many are shown; a damaged file decodes to fewer.
+        fps: mean frame rate in frames per second: the stated one where the time stamps agree with
+            it, else theirs; 0.0 where there is neither.
+        width: of the stored picture, before it is turned upright, in pixels.
         height: likewise.
         keyframes: frame numbers of the keyframes, in decode order.
-        enterable: whether decoding may begin at a keyframe: the headers list every packet, and
-            packets leave the decoder in the order they enter it. With B-frames they do not, and a
-            keyframe's number does not tell which frame it decodes to.
-        variable_rate: whether more than one interval in a hundred is half a frame off the median.
+        enterable: whether decoding may begin at a keyframe: the headers list every packet, each
+            packet is a shown frame, and frames leave the decoder in the order of their packets.
+            With B-frames they do not, and a keyframe's number does not tell which frame it is.
+        times: seconds from the first frame to each, where the rate varies and the time stamps
+            strictly increase; else empty.
     """
 
     frames: int
@@ -46,7 +53,12 @@ class VideoInfo:
     height: int
     keyframes: tuple[int, ...]
     enterable: bool
-    variable_rate: bool
+    times: tuple[float, ...]
+
+    @property
+    def variable_rate(self) -> bool:
+        """Whether the frames are unevenly spaced in time."""
+        return bool(self.times)
 
     def entry_before(self, frame: int) -> int:
         """Return the last frame at which decoding may begin and still give ``frame`` exactly."""
@@ -82,7 +94,7 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
         UndecodableVideoError: the file is missing, no video, truncated or sound alone.
     """
     try:
-        container = av.open(str(path), metadata_errors="ignore")
+        container = av.open(_location(path), metadata_errors="ignore")
     except (av.FFmpegError, OSError) as error:
         raise UndecodableVideoError(
             f"expected a video; {path} cannot be opened ({_reason(error)}): it is missing, "
@@ -105,37 +117,6 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
             )
         streams[0].thread_count = 1
         yield container, streams[0]
-
-
-def probe(path: str | Path) -> VideoInfo:
-    """Return what the headers tell of a video; read its packets only where they tell no length.
-
-    Raises:
-        UndecodableVideoError: as :func:`open_video`, or there is no frame.
-    """
-    with open_video(path) as (container, stream):
-        entries = [entry for entry in stream.index_entries if not entry.is_discard]
-        listed = bool(stream.frames) and len(entries) == stream.frames
-        if listed:
-            times = [entry.timestamp for entry in entries]
-            keys = [entry.is_keyframe for entry in entries]
-        else:
-            packets = [packet for packet in _demuxed(container, stream) if packet.size]
-            times = [packet.dts for packet in packets if packet.dts is not None]
-            keys = [packet.is_keyframe for packet in packets]
-        if not keys:
-            raise UndecodableVideoError(
-                f"expected frames; {path} holds a video stream of zero frames. Take it off the list"
-            )
-        return VideoInfo(
-            frames=len(keys),
-            fps=float(stream.average_rate or stream.guessed_rate or 0),
-            width=stream.codec_context.width,
-            height=stream.codec_context.height,
-            keyframes=tuple(number for number, key in enumerate(keys) if key),
-            enterable=listed and not stream.codec_context.has_b_frames,
-            variable_rate=_is_variable(times),
-        )
 
 
 def read_frames(
@@ -172,7 +153,7 @@ def read_frames(
             if landed is None:
                 return read_frames(path, numbers, size=size)
             packets = chain([landed], container.demux(stream))
-        decoder = _Decoder(packets, stream)
+        decoder = Decoder(packets, stream)
         images, end = _converted(decoder, first, set(numbers), size)
     if end is None:
         return Frames(np.stack([images[number] for number in numbers]), decoder.errors, None)
@@ -187,17 +168,50 @@ def read_frames(
     return Frames(again.video, max(again.errors, decoder.errors), end)
 
 
-def decoded_frames(path: str | Path) -> tuple[int, int, int]:
-    """Decode a whole file; return its frames, its errors (see Frames) and degrees of rotation."""
+def decoded_frames(path: str | Path) -> tuple[int, int, str]:
+    """Decode a whole file; return its frames, its errors (see Frames) and how it is stored.
+
+    The last is "" for an upright picture, or words such as "turned by 90 degrees".
+    """
     with open_video(path) as (container, stream):
-        decoder = _Decoder(container.demux(stream), stream)
-        count, rotation = 0, 0
+        decoder = Decoder(container.demux(stream), stream)
+        count, stored = 0, ""
         for frame in decoder:
-            count, rotation = count + 1, frame.rotation
-        return count, decoder.errors, rotation
+            count, stored = count + 1, _orientation(frame).words
+        return count, decoder.errors, stored
 
 
-class _Decoder:
+def write_video(
+    path: str | Path, film: np.ndarray, *, fps: int = 25, codec: str = "libx264"
+) -> None:
+    """Encode uint8 RGB frames (T, H, W, 3) with even sides to a file.
+
+    Args:
+        path: the file; its suffix chooses the container.
+        film: the frames.
+        fps: frames per second.
+        codec: FFmpeg's name of an encoder that takes yuv420p.
+
+    Raises:
+        ValueError: not uint8 (T, H, W, 3), no frame, or an odd side.
+    """
+    if film.dtype != np.uint8 or film.ndim != 4 or film.shape[-1] != 3 or not len(film):
+        raise ValueError(f"film must be uint8 (T, H, W, 3); got {film.dtype} {film.shape}")
+    if film.shape[1] % 2 or film.shape[2] % 2:
+        raise ValueError(f"both sides of a film must be even; got {film.shape[1:3]}")
+    with av.open(_location(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.height, stream.width = film.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.thread_count = 1
+        stream.options = {"crf": "18", "preset": "veryfast"} if codec == "libx264" else {"q": "3"}
+        for picture in film:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+class Decoder:
     """Frames in decode order; ``errors`` counts packets that failed and corrupt frames."""
 
     def __init__(self, packets: Iterator[Packet], stream: VideoStream) -> None:
@@ -225,7 +239,32 @@ class _Decoder:
             yield from frames
 
 
-def _demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+class _Orientation(NamedTuple):
+    """How a stored picture becomes upright: transposed first, then mirrored."""
+
+    transposed: bool
+    left_right: bool
+    up_down: bool
+
+    def upright(self, picture: np.ndarray) -> np.ndarray:
+        """Return the picture (H, W, 3) as it is meant to be seen."""
+        if self.transposed:
+            picture = picture.transpose(1, 0, 2)
+        return picture[:: -1 if self.up_down else 1, :: -1 if self.left_right else 1]
+
+    @property
+    def words(self) -> str:
+        """The same in words, turns counted clockwise; "" where there is nothing to do."""
+        quarter = "turned by 90 degrees and " if self.transposed else ""
+        return {
+            (False, False, False): "",
+            (False, True, True): "turned by 180 degrees",
+            (True, False, True): "turned by 90 degrees",
+            (True, True, False): "turned by 270 degrees",
+        }.get(self, f"{quarter}mirrored")
+
+
+def demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
     """Yield packets up to the end of the file or of what can be read of it."""
     packets = container.demux(stream)
     while True:
@@ -242,14 +281,14 @@ def _entered(container: InputContainer, stream: VideoStream, keyframe: int) -> P
         return None
     entry = stream.index_entries[keyframe]
     container.seek(entry.timestamp, stream=stream)
-    packet = next(_demuxed(container, stream), None)
+    packet = next(demuxed(container, stream), None)
     if packet is None or (packet.dts, packet.size) != (entry.timestamp, entry.size):
         return None
     return packet
 
 
 def _converted(
-    decoder: _Decoder, first: int, wanted: set[int], size: Size
+    decoder: Decoder, first: int, wanted: set[int], size: Size
 ) -> tuple[dict[int, np.ndarray], int | None]:
     """Convert the wanted frames; also return the number of frames if they end too early."""
     images: dict[int, np.ndarray] = {}
@@ -258,11 +297,11 @@ def _converted(
     for number, frame in enumerate(decoder, first):
         if number not in wanted:
             continue
-        turns = round(frame.rotation / 90) % 4
+        orientation = _orientation(frame)
         if not images:
-            height, width = _target(frame, size, sideways=turns % 2 == 1)
+            height, width = _target(frame, size, sideways=orientation.transposed)
         picture = reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
-        images[number] = np.rot90(picture, turns)
+        images[number] = orientation.upright(picture)
         if number == last:
             return images, None
     return images, number + 1
@@ -279,13 +318,23 @@ def _target(frame: VideoFrame, size: Size, *, sideways: bool) -> tuple[int, int]
     return (width, height) if sideways else (height, width)
 
 
-def _is_variable(times: Sequence[int]) -> bool:
-    """Tell whether the intervals between decoding times differ, rounding and a few gaps apart."""
-    if len(times) < 3:
-        return False
-    steps = np.diff(np.asarray(times, dtype=np.int64))
-    median = float(np.median(steps))
-    return bool((np.abs(steps - median) > 0.5 * abs(median)).mean() > 0.01)
+def _orientation(frame: VideoFrame) -> _Orientation:
+    """Read a frame's display matrix, rounded to a quarter turn: (x, y) goes to (x, y) · matrix."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return _Orientation(False, False, False)
+    (a, b), (c, d) = np.frombuffer(data, np.int32).reshape(3, 3)[:2, :2].tolist()
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return _Orientation(False, a < 0, d < 0)
+    return _Orientation(True, c < 0, b < 0)
+
+
+def _location(path: str | Path) -> str:
+    """Return a name that FFmpeg takes for a file; ``12:30.mp4`` alone has it look for a protocol.
+
+    An absolute path begins with no letter, and so never with a protocol.
+    """
+    return str(Path(path).absolute())
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,13 @@ import av
 import numpy as np
 import pytest
 
-from geonorm.datasets.video_decode import UndecodableVideoError, decoded_frames, probe, read_frames
+from geonorm.datasets.video_io import (
+    UndecodableVideoError,
+    decoded_frames,
+    read_frames,
+    write_video,
+)
+from geonorm.datasets.video_probe import probe
 from helpers.video_files import (
     damage,
     encode,
@@ -41,7 +47,7 @@ def test_frames_are_those_asked_for(tmp_path: Path, form: str) -> None:
             read = read_frames(path, wanted, info=known)
             assert numbers_of(read.video) == wanted
             assert (read.errors, read.length) == (0, None)
-    assert decoded_frames(path) == (50, 0, 0)
+    assert decoded_frames(path) == (50, 0, "")
 
 
 def test_decoding_begins_at_a_keyframe_only_where_that_is_exact(tmp_path: Path) -> None:
@@ -204,3 +210,13 @@ def test_files_are_closed_whatever_happens(tmp_path: Path) -> None:
             with pytest.raises(UndecodableVideoError):
                 read_frames(broken, [0])
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(("film", "message"), [
+    (np.zeros((2, 16, 16, 3), np.float32), "film must be uint8"),
+    (np.zeros((0, 16, 16, 3), np.uint8), "film must be uint8"),
+    (np.zeros((2, 15, 16, 3), np.uint8), "both sides of a film must be even"),
+])
+def test_what_cannot_be_written(tmp_path: Path, film: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        write_video(tmp_path / "a.mp4", film)
