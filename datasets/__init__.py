@@ -4,7 +4,7 @@ from importlib import import_module
 
 _EXPORTS = {
     "scan": ("Scan",),
-    "scan_files": ("read_scan",),
+    "scan_io": ("read_scan",),
     "semantickitti": ("SemanticKITTI",),
     "synthetic.streets": ("SyntheticStreets",),
     "transforms": (

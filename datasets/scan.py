@@ -19,6 +19,8 @@ class Scan:
         name: where the scan comes from, unique within its dataset.
         dropped: number of points removed because a coordinate or intensity was not finite.
         kept: which points of the file these were when it was read, bool; None for all of them.
+        offset: x, y, z in metres that were subtracted from the file's coordinates in float64:
+            ``points + np.array(offset)`` gives them back.
 
     Shape:
         - points: (N, 3)
@@ -42,6 +44,7 @@ class Scan:
     name: str
     dropped: int = 0
     kept: np.ndarray | None = None
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         if self.points.ndim != 2 or self.points.shape[1] != 3:
@@ -62,7 +65,12 @@ class Scan:
 
     @classmethod
     def from_raw(
-        cls, points: np.ndarray, intensity: np.ndarray, labels: np.ndarray | None, name: str
+        cls,
+        points: np.ndarray,
+        intensity: np.ndarray,
+        labels: np.ndarray | None,
+        name: str,
+        offset: tuple[float, float, float] = (0.0, 0.0, 0.0),
     ) -> Self:
         """Return the scan without the points that have a NaN or infinite value, counting them.
 
@@ -71,6 +79,7 @@ class Scan:
             intensity: returned intensity in [0, 1], (N,), any floating dtype.
             labels: train ids, (N,), any integer dtype, or None.
             name: where the scan comes from.
+            offset: what was subtracted from the points, metres.
 
         Raises:
             ValueError: an intensity outside [0, 1].
@@ -84,7 +93,7 @@ class Scan:
         points = np.asarray(points, dtype=np.float32)
         intensity = np.asarray(intensity, dtype=np.float32)
         labels = None if labels is None else np.asarray(labels, dtype=np.int64)
-        whole = cls(points, intensity, labels, name)
+        whole = cls(points, intensity, labels, name, offset=offset)
         finite = np.isfinite(points).all(axis=1) & np.isfinite(intensity)
         low, high = intensity.min(initial=0, where=finite), intensity.max(initial=0, where=finite)
         if low < 0 or high > 1:
@@ -102,4 +111,5 @@ class Scan:
             name,
             dropped=int(len(points) - finite.sum()),
             kept=finite,
+            offset=offset,
         )

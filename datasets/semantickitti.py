@@ -7,6 +7,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from geonorm.datasets.scan import IGNORE_INDEX, Scan
+from geonorm.datasets.scan_io import read_bin
+from geonorm.files import is_hidden
 
 SPLITS = {
     "train": ("00", "01", "02", "03", "04", "05", "06", "07", "09", "10"),
@@ -38,7 +40,6 @@ CLASSES = (
 )
 IGNORED_RAW_IDS = (0, 1, 52, 99)
 _UNKNOWN = -1
-_POINT_BYTES = 16
 
 
 def _train_ids() -> np.ndarray:
@@ -51,29 +52,6 @@ def _train_ids() -> np.ndarray:
 
 
 _TRAIN_IDS = _train_ids()
-
-
-def read_points(path: str | Path) -> np.ndarray:
-    """Read a `.bin` file: x, y, z in metres and the intensity in [0, 1], float32.
-
-    Args:
-        path: a SemanticKITTI (or KITTI) velodyne file.
-
-    Shape:
-        - result: (N, 4)
-
-    Raises:
-        ValueError: the file is empty or its size is no multiple of 16 bytes.
-    """
-    data = Path(path).read_bytes()
-    if len(data) == 0:
-        raise ValueError(f"{path} is empty; expected one scan of float32 x, y, z, intensity")
-    if len(data) % _POINT_BYTES:
-        raise ValueError(
-            f"{path} is truncated: expected a multiple of {_POINT_BYTES} bytes (float32 x, y, z, "
-            f"intensity per point); got {len(data)}. Copy the file again"
-        )
-    return np.frombuffer(data, dtype="<f4").reshape(-1, 4).copy()
 
 
 def read_labels(path: str | Path, num_points: int) -> np.ndarray:
@@ -159,7 +137,8 @@ class SemanticKITTI(Dataset[Scan]):
 
     @staticmethod
     def _scan_files(sequence: Path) -> list[Path]:
-        files = sorted((sequence / "velodyne").glob("*.bin"))
+        found = (sequence / "velodyne").glob("*.bin")
+        files = sorted(file for file in found if not is_hidden(file))
         if not files:
             raise ValueError(
                 f"no scans in {sequence / 'velodyne'} (expected NNNNNN.bin files); give the "
@@ -176,7 +155,7 @@ class SemanticKITTI(Dataset[Scan]):
     def __getitem__(self, index: int) -> Scan:
         file = self.files[index]
         sequence = file.parent.parent
-        rows = read_points(file)
+        rows = read_bin(file)
         labels = None
         if sequence.name not in SPLITS["test"]:
             label_file = sequence / "labels" / f"{file.stem}.label"

@@ -29,6 +29,7 @@ class ScanBatch(NamedTuple):
         point_batch: (P,) int64, number of the scan in the batch.
         names: the scans' names.
         kept: for each scan which points of its file are here, bool; None where all are.
+        offsets: for each scan the metres to add to its points for its file's coordinates.
     """
 
     coordinates: Tensor
@@ -41,6 +42,7 @@ class ScanBatch(NamedTuple):
     point_batch: Tensor
     names: list[str]
     kept: list[np.ndarray | None]
+    offsets: list[tuple[float, float, float]]
 
 
 def collate_scans(
@@ -100,6 +102,7 @@ def collate_scans(
         point_batch=point_batch,
         names=[scan.name for scan in scans],
         kept=[scan.kept for scan in scans],
+        offsets=[scan.offset for scan in scans],
     )
 
 

@@ -21,14 +21,14 @@ from geonorm.training.threads import share_cores
 def scans_of(data: Path | None) -> list:
     """Return scans that differ: streets seen by two sensors, or a scan and two parts of it."""
     from geonorm.datasets.scan import Scan
-    from geonorm.datasets.semantickitti import read_points
+    from geonorm.datasets.scan_io import read_bin
 
     if data is None:
         from geonorm.datasets.synthetic.streets import SyntheticStreets
 
         return [SyntheticStreets(num_scans=2, seed=7, sensor=name)[i]
                 for i, name in enumerate(("roof32", "mast64"))]  # fmt: skip
-    raw = read_points(data)
+    raw = read_bin(data)
     parts = {"whole": raw[:, 0] > -1e9, "front": raw[:, 0] > 0, "low": raw[:, 2] < -1}
     return [Scan.from_raw(raw[m, :3], raw[m, 3], None, f"{data} ({part})")
             for part, m in parts.items()]  # fmt: skip

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geonorm.datasets.semantickitti import SPLITS, SemanticKITTI, read_labels, read_points
+from geonorm.datasets.scan_io import read_bin
+from geonorm.datasets.semantickitti import SPLITS, SemanticKITTI, read_labels
 
 
 def write_scan(root: Path, sequence: str, frame: int, points: np.ndarray, raw: np.ndarray | None):
@@ -114,14 +115,14 @@ def test_truncated_scan(tmp_path):
     file = tmp_path / "cut.bin"
     file.write_bytes(b"\0" * 30)
     with pytest.raises(ValueError, match=r"cut.bin is truncated.*got 30"):
-        read_points(file)
+        read_bin(file)
 
 
 def test_empty_scan(tmp_path):
     file = tmp_path / "empty.bin"
     file.touch()
     with pytest.raises(ValueError, match=r"empty.bin is empty"):
-        read_points(file)
+        read_bin(file)
 
 
 def test_scan_without_a_finite_point(tmp_path, points):

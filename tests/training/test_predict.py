@@ -12,10 +12,11 @@ import pytest
 from train_seg import main
 
 from geonorm.datasets import SemanticKITTI, read_scan
+from geonorm.datasets.ply import write_ply
 from geonorm.datasets.synthetic.streets import SyntheticStreets
 from geonorm.files import distinct_stems, written_whole
 from geonorm.training.cli import complete
-from geonorm.training.segmentation.predict import label_ids, write_labels, write_ply
+from geonorm.training.segmentation.predict import label_ids, write_labels
 from geonorm.training.segmentation.predictor import Predictor
 from helpers.scan_writers import rows, write
 

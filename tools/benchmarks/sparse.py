@@ -13,7 +13,7 @@ from benchmarks.measure import Contender
 from benchmarks.workload import DEVICE, UNITS, OnReference, Workload, copy, released, timed
 from geonorm import SparseInstanceNorm
 from geonorm.datasets.scan import Scan
-from geonorm.datasets.semantickitti import read_points
+from geonorm.datasets.scan_io import read_bin
 from geonorm.datasets.synthetic.streets import SyntheticStreets
 from geonorm.datasets.voxelize import collate_scans
 from geonorm.models import MinkUNet34C
@@ -69,7 +69,7 @@ def four_scans(path: Path | None) -> list[Scan]:
     if path is None:
         streets = SyntheticStreets(num_scans=4, seed=7)
         return [streets[i] for i in range(4)]
-    raw = read_points(path)
+    raw = read_bin(path)
     scans = []
     for quarter in range(4):
         scans.append(Scan.from_raw(raw[:, :3], raw[:, 3], None, f"{path} turned {quarter}"))

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from geonorm.datasets.augmented import Augmented
 from geonorm.datasets.scan import Scan
-from geonorm.datasets.scan_files import check_file, read_scan
+from geonorm.datasets.scan_io import check_file, read_scan
 from geonorm.datasets.semantickitti import SemanticKITTI
 from geonorm.datasets.synthetic.streets import SyntheticStreets
 from geonorm.datasets.transforms import ScanTransform

@@ -9,6 +9,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from geonorm.datasets.ply import write_ply
 from geonorm.datasets.scan import IGNORE_INDEX
 from geonorm.datasets.semantickitti import SemanticKITTI
 from geonorm.datasets.voxelize import ScanBatch
@@ -64,18 +65,6 @@ def write_labels(
     return len(whole)
 
 
-def write_ply(path: Path, points: np.ndarray, colors: np.ndarray) -> None:
-    """Write coloured points, float32 (N, 3) and uint8 (N, 3), as a binary PLY file."""
-    rows = np.empty(len(points), [("xyz", "<f4", 3), ("rgb", "u1", 3)])
-    rows["xyz"], rows["rgb"] = points, colors
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
-    header += [f"property float {name}" for name in ("x", "y", "z")]
-    header += [f"property uchar {name}" for name in ("red", "green", "blue")]
-    text = "\n".join([*header, "end_header\n"])
-    with written_whole(path) as aside:
-        aside.write_bytes(text.encode() + rows.tobytes())
-
-
 class PredictionWriter(Callback):
     """Writes the classes of each predicted file, its picture, and a list of the ids.
 
@@ -106,7 +95,10 @@ class PredictionWriter(Callback):
             count = write_labels(file, predicted, batch.kept[index], module.classes)
             print(f"{name}: {count:,} labels in {file}")
             if self.output.ply:
-                write_ply(stem.with_name(f"{stem.name}.ply"), points, paint(predicted, colors))
+                # float64 for the coordinates of a map, float32 for those of a sensor.
+                offset = batch.offsets[index]
+                places = points + np.array(offset) if any(offset) else points
+                write_ply(stem.with_name(f"{stem.name}.ply"), places, paint(predicted, colors))
             unknown = np.full(len(points), IGNORE_INDEX)
             pictures[stem.with_name(f"{stem.name}.png")] = SegmentedScan(
                 name, points, predicted, unknown

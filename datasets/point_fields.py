@@ -1,0 +1,110 @@
+"""The columns of a scan among the named fields of a point-cloud file, in text or in binary."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+INTENSITIES = ("intensity", "scalar_intensity")
+# The best that PCD's compression can do, and more than any other encoding does.
+_MOST_POINTS_PER_BYTE = 100
+
+
+class Field(NamedTuple):
+    """One field of every point.
+
+    Attributes:
+        name: such as `x`; fields that only fill up space may share one.
+        dtype: of one value, with its byte order.
+        count: values of each point.
+        length: dtype of the number before the values where each point has its own count, as a list
+            in a PLY file has; then `count` says nothing.
+    """
+
+    name: str
+    dtype: np.dtype
+    count: int = 1
+    length: np.dtype | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of one point, for a field that is no list."""
+        return self.dtype.itemsize * self.count
+
+
+def scan_columns(fields: Sequence[Field], path: Path) -> list[int]:
+    """Return the places of x, y, z and, where there is one, the intensity among the fields.
+
+    Raises:
+        ValueError: x, y or z is missing, or one of the four is a list or several values.
+    """
+    places: dict[str, int] = {}
+    for place, field in enumerate(fields):
+        places.setdefault(field.name.lower(), place)
+    missing = [axis for axis in "xyz" if axis not in places]
+    if missing:
+        raise ValueError(
+            f"{path} has no {', '.join(missing)}; expected fields named x, y and z. Its points "
+            f"have {', '.join(field.name for field in fields) or 'no fields'}; the file is of "
+            "another kind, truncated or damaged"
+        )
+    names = [*"xyz", *(name for name in INTENSITIES if name in places)][:4]
+    for name in names:
+        field = fields[places[name]]
+        if field.count != 1 or field.length is not None:
+            many = "a list" if field.length is not None else f"{field.count} values"
+            raise ValueError(f"{path}: expected one {name} for each point; got {many}")
+    return [places[name] for name in names]
+
+
+def check_promise(promised: int, path: Path, size: int) -> None:
+    """Refuse a header that promises more points than a file of this size can hold at all."""
+    if promised > _MOST_POINTS_PER_BYTE * size:
+        raise ValueError(
+            f"{path} is truncated: its header promises {promised} points, more than its {size} "
+            "bytes can hold"
+        )
+
+
+def too_few(promised: int, found: int, path: Path, what: str = "points") -> ValueError:
+    """Return the error of a file that ends before its last point."""
+    return ValueError(
+        f"{path} is truncated or damaged: its header promises {promised} {what}, {found} can be "
+        "read. Copy the file again"
+    )
+
+
+def text_rows(lines: Sequence[bytes], columns: int, path: Path) -> np.ndarray:
+    """Return the numbers of lines in text, `columns` in each; (N, columns) float64."""
+    if not lines:
+        return np.zeros((0, columns))
+    try:
+        decoded = [line.decode("ascii") for line in lines]
+        rows = np.loadtxt(decoded, ndmin=2, comments=None)
+    except ValueError as error:
+        raise ValueError(f"{path} is truncated or damaged: {error}") from error
+    if rows.shape[1] != columns:
+        raise ValueError(
+            f"{path} is truncated or damaged: its header promises {columns} numbers for each "
+            f"point; got {rows.shape[1]}"
+        )
+    return rows
+
+
+def exact_rows(names: Sequence[str], columns: Sequence[np.ndarray], path: Path) -> np.ndarray:
+    """Return columns of numbers as float64, side by side.
+
+    Raises:
+        ValueError: whole numbers that float64 would round.
+    """
+    for name, column in zip(names, columns, strict=True):
+        if column.dtype.kind in "iu" and column.size:
+            largest = max(abs(int(column.min())), abs(int(column.max())))
+            if largest > 2**53:
+                raise ValueError(
+                    f"{path}: {name} reaches {largest}, more than float64 can count exactly; "
+                    "expected metres. Divide the column before it is saved"
+                )
+    with np.errstate(invalid="ignore"):  # raised by some of the bit patterns that are NaN
+        return np.stack([column.astype(np.float64) for column in columns], axis=1)
