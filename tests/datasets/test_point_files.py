@@ -1,9 +1,11 @@
 """PCD and PLY files drawn at random: every value is read as written, every cut file refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from geonorm.datasets.pcd import read_pcd
+from geonorm.datasets.pcd import lzf_decompressed, read_pcd
 from geonorm.datasets.ply import read_ply
 from helpers.cloud_files import drawn_pcd, drawn_ply
 
@@ -35,3 +37,151 @@ def test_a_file_cut_anywhere_is_refused_by_name(tmp_path, form, which):
             path.write_bytes(data[:end])
             with pytest.raises(ValueError, match=rf"cut\.{form} .*(truncated|damaged)"):
                 read(path)
+
+
+def test_lzf_by_hand(tmp_path):
+    """Literals, a reference, one that overlaps what it makes, and one with a longer length."""
+    packed = bytes([2, 97, 98, 99, 1 << 5, 2, 3 << 5, 0, 7 << 5, 4, 0, 5 << 5 | 1, 3])
+    made = b"abc" b"abc" + b"c" * 5 + b"c" * 13 + b"c" * 7
+    with pytest.raises(ValueError, match=r"a\.pcd is truncated or damaged: .* end within one"):
+        lzf_decompressed(packed, len(made), Path("a.pcd"))  # 260 back, before all there is
+    near = packed[:-2] + bytes([5 << 5, 3])
+    assert lzf_decompressed(near, len(made), Path("a.pcd")) == made
+    with pytest.raises(ValueError, match=r"points are 31 bytes or more; expected 30\. Copy"):
+        lzf_decompressed(near, 30, Path("a.pcd"))
+    for end in (1, 2, 5, len(near) - 1):
+        with pytest.raises(ValueError, match=r"a\.pcd is truncated or damaged"):
+            lzf_decompressed(near[:end], len(made), Path("a.pcd"))
+
+
+PADDED = """VERSION 0.7
+FIELDS x y z _ intensity _
+SIZE 4 4 4 1 4 1
+TYPE F F F U F U
+COUNT 1 1 1 4 1 12
+WIDTH 5
+HEIGHT 1
+VIEWPOINT 0 0 0 1 0 0 0
+DATA binary
+"""
+
+
+def refused(path, data, message):
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    with pytest.raises(ValueError, match=rf"{path.name}.*{message}"):
+        {".pcd": read_pcd, ".ply": read_ply}[path.suffix](path)
+
+
+def test_points_that_pcl_pads(tmp_path):
+    """As PCL writes PointXYZI, whose points are 32 bytes; the padding holds anything."""
+    rows = np.arange(20, dtype="<f4").reshape(5, 4)
+    padded = np.frombuffer(np.random.default_rng(0).bytes(160), "u1").reshape(5, 32).copy()
+    padded[:, :12], padded[:, 16:20] = rows[:, :3].copy().view("u1"), rows[:, 3:].copy().view("u1")
+    (tmp_path / "a.pcd").write_bytes(PADDED.encode() + padded.tobytes())
+    np.testing.assert_array_equal(read_pcd(tmp_path / "a.pcd"), rows)
+
+
+PCD_FAULTS = {
+    "no header at all": ("\x00" * 300, "no header of a .pcd file, whose last line is DATA"),
+    "an unknown encoding": (PADDED.replace("binary", "zipped"), "DATA must be one of ascii, .*"),
+    "a size of no number": (PADDED.replace("SIZE 4", "SIZE 3"), "field x is of TYPE F and SIZE 3"),
+    "an unknown type": (PADDED.replace("TYPE F", "TYPE C"), "x is of TYPE C and SIZE 4; exp"),
+    "too few sizes": (PADDED.replace("SIZE 4", "SIZE"), "SIZE must have .* of 6 .* got 5"),
+    "too many counts": (PADDED.replace("COUNT 1", "COUNT 1 1"), "COUNT must have .* of 6 .* got 7"),
+    "a count of zero": (PADDED.replace("COUNT 1 1 1 4", "COUNT 1 1 1 0"), "field _ has COUNT 0"),
+    "a count of no number": (PADDED.replace("COUNT 1", "COUNT -1"), "COUNT must be a whole .*'-1'"),
+    "no number of points": (PADDED.replace("WIDTH 5\n", ""), "neither POINTS nor WIDTH"),
+    "two numbers of points": (PADDED.replace("DATA", "POINTS 4\nDATA"), "4 POINTS, but WIDTH .* 5"),
+    "points of no number": (PADDED.replace("WIDTH 5", "WIDTH x"), "WIDTH must be a whole number"),
+    "several x": (PADDED.replace("COUNT 1", "COUNT 2"), "expected one x for each point; got 2 val"),
+    "no z": (PADDED.replace(" z ", " t "), "has no z; expected fields named x, y and z"),
+    "nothing compressed": (PADDED.replace("binary", "binary_compressed"), "ends before its compr"),
+    "sizes that do not fit": (
+        PADDED.replace("binary", "binary_compressed") + "\x00" * 8, "5 points need 160 bytes",
+    ),
+    "a text of other columns": (PADDED.replace("binary", "ascii") + "1 2 3\n" * 5, "promises 20"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", PCD_FAULTS)
+def test_pcd_files_that_are_refused(tmp_path, fault):
+    refused(tmp_path / "a.pcd", *PCD_FAULTS[fault])
+
+
+PLY = """ply
+format ascii 1.0
+element vertex 2
+property float x
+property float y
+property double z
+property list uchar int tags
+element face 1
+property list uchar int vertex_indices
+end_header
+1 2 3 2 7 7
+4 5 6 0
+3 0 1 0
+"""
+PLY_FAULTS = {
+    "not ply": (PLY.replace("ply\n", "plx\n", 1), "no header of a .ply file, which begins ply"),
+    "an unknown format": (PLY.replace("ascii", "utf8"), "'format utf8 1.0' is no line of a .ply"),
+    "no format": (PLY.replace("format ascii 1.0\n", ""), "'end_header' is no line"),
+    "an unknown type": (PLY.replace("double", "quad"), "'property quad z' is no line"),
+    "a list counted in floats": (PLY.replace("list uchar", "list float"), "'property list flo"),
+    "a number of no digits": (PLY.replace("vertex 2", "vertex -2"), "'element vertex -2' is"),
+    "a property of nothing": (PLY.replace("element vertex 2\n", ""), "'property float x' is"),
+    "no vertices": (PLY.replace("element vertex", "element point"), "a .ply file with vertices"),
+    "a list for x": (
+        PLY.replace("float x", "list uchar float x"), "expected one x for each point; got a list",
+    ),
+    "no y": (PLY.replace("float y", "float v"), "has no y; expected fields named x, y and z"),
+    "a list too short": (PLY.replace("2 7 7", "2 7"), "a line has 5 numbers; .* promises 6"),
+    "a list too long": (PLY.replace("2 7 7", "2 7 7 7"), "a line has 7 numbers; .* promises 6"),
+    "a list of no number": (PLY.replace("2 7 7", "x 7 7"), "damaged: a list of 'x' values"),
+    "a face too short": (PLY.replace("3 0 1 0", "3 0 1"), "a line has 3 numbers; .* promises 4"),
+    "no face": (PLY.replace("3 0 1 0\n", ""), "promises 1 rows of face, 0 can be read"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", PLY_FAULTS)
+def test_ply_files_that_are_refused(tmp_path, fault):
+    refused(tmp_path / "a.ply", *PLY_FAULTS[fault])
+
+
+def test_a_binary_list_of_fewer_than_no_values(tmp_path):
+    head = PLY.partition("1 2 3")[0].replace("ascii", "binary_little_endian")
+    data = head.replace("uchar int tags", "char int tags").encode() + bytes(16) + b"\xff"
+    refused(tmp_path / "a.ply", data + bytes(90), r"damaged: a list of -1 values")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_whole_numbers_that_float64_would_round(tmp_path, form):
+    path = tmp_path / f"a.{form}"
+    if form == "ply":  # whose whole numbers have four bytes at the most
+        path.write_text(PLY.replace("float x", "uint x").replace("1 2 3 2", "4294967295 2 3 2"))
+        np.testing.assert_array_equal(read_ply(path), [[4294967295, 2, 3], [4, 5, 6]])
+        return
+    head = "FIELDS x y z\nSIZE 8 8 8\nTYPE U I I\nPOINTS 1\nDATA binary\n"
+    for largest, fits in ((2**53, True), (2**53 + 1, False), (2**64 - 1, False)):
+        rows = np.array([largest, 2**53 - 1, 2**53 - 3], "<u8")
+        path.write_bytes(head.encode() + rows.tobytes())
+        if fits:
+            assert read_pcd(path).astype(np.uint64).tolist() == [rows.tolist()]
+            continue
+        with pytest.raises(ValueError, match=rf"a\.pcd: x reaches {largest}, more than float64"):
+            read_pcd(path)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("text", [True, False])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_files_that_open3d_writes(tmp_path, form, text, compressed):
+    o3d = pytest.importorskip("open3d")
+    rows = np.random.default_rng(0).uniform(-9, 9, (5000, 4)).astype(np.float32)
+    rows[::3] = rows[::3].round(1)  # so that there is something to compress
+    cloud = o3d.t.geometry.PointCloud(rows[:, :3].copy())
+    cloud.point["intensity"] = rows[:, 3:].copy()
+    path = tmp_path / f"a.{form}"
+    o3d.t.io.write_point_cloud(str(path), cloud, text, compressed)
+    _, read, _ = FORMATS[form]
+    np.testing.assert_allclose(read(path), rows, rtol=1e-5 * text, atol=1e-5 * text)

@@ -1,9 +1,13 @@
 """Single scans from .bin, .npy, .ply and .pcd files."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from geonorm.datasets import read_scan
+from geonorm.datasets.ply import read_ply, write_ply
+from geonorm.datasets.scan_io import read_bin
 from helpers.scan_writers import ply, rows, write
 
 KINDS = {
@@ -146,3 +150,121 @@ def test_headers_that_promise_nothing_or_too_much(tmp_path):
 
 def test_a_cloud_without_places(tmp_path):
     refused(tmp_path, "a.ply", ply(rows(), names=("a", "b", "c")), r"a\.ply .*truncated or damaged")
+
+
+UTM = np.array([513_000.0, 5_403_600.0, 312.0])
+
+
+def on_a_map(count=1000):
+    """Return float64 rows in UTM coordinates, a millimetre and more apart along y."""
+    points = rows(count).astype(np.float64)
+    points[:, 1] = np.linspace(-1, 1, count)
+    points[:, :3] += UTM + 0.123456789
+    return points
+
+
+MAPS = {"a.npy": {}, "a.ply": {"dtype": "<f8"}, "text.ply": {"dtype": "<f8", "text": True},
+        "a.pcd": {"dtype": "<f8"}, "text.pcd": {"dtype": "<f8", "text": True}}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_coordinates_of_a_map_keep_what_float32_would_round_away(tmp_path, name):
+    points = on_a_map()
+    points[7, 0] = np.nan
+    path = write(tmp_path / name, points, **MAPS[name])
+    with pytest.warns(UserWarning, match=rf"{name} lies about \(513001.0, 5403600.0, 313.0\), not"):
+        scan = read_scan(path)
+    assert scan.offset == (513001.0, 5403600.0, 313.0)
+    assert len(np.unique(points[:, 1].astype(np.float32))) < 10  # what was read before
+    assert len(np.unique(scan.points[:, 1])) == 999
+    there = scan.points + np.array(scan.offset)
+    np.testing.assert_allclose(there, np.delete(points, 7, axis=0)[:, :3], rtol=0, atol=2e-6)
+    np.testing.assert_array_equal(scan.kept, np.arange(1000) != 7)
+
+
+@pytest.mark.parametrize("dtype", ["<i4", "<i8", "<u4", "<f4"])
+def test_coordinates_of_a_map_in_other_numbers(tmp_path, dtype):
+    """Whole millimetres, say; and float32, which a file rounded before."""
+    whole = np.rint(on_a_map()[:, :3] * [100, 100, 1]).astype(dtype)
+    np.save(tmp_path / "a.npy", np.insert(whole, 3, 0, axis=1))
+    with pytest.warns(UserWarning, match=r"a\.npy lies about"):
+        scan = read_scan(tmp_path / "a.npy")
+    np.testing.assert_array_equal(scan.points + np.array(scan.offset), whole.astype(np.float64))
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_a_scan_about_its_sensor_stays_where_it_is(tmp_path, name):
+    """Though it is of float64 and a point lies far away, which alone is rounded, and said to be."""
+    points = rows(1000).astype(np.float64)
+    path = write(tmp_path / name, points, **MAPS[name])
+    scan = read_scan(path)
+    assert scan.offset == (0.0, 0.0, 0.0)
+    np.testing.assert_array_equal(scan.points, points[:, :3].astype(np.float32))
+    points[5, :3] = UTM + 0.2
+    write(path, points, **MAPS[name])
+    with pytest.warns(UserWarning, match=r"1 of its points are so far .* by up to 0\.2 m\. Cut"):
+        scan = read_scan(path)
+    assert scan.offset == (0.0, 0.0, 0.0)
+    np.testing.assert_array_equal(scan.points, points[:, :3].astype(np.float32))
+
+
+@pytest.mark.parametrize("intensity_max", [1, 255])
+@pytest.mark.parametrize("scale", [255, 1])
+def test_six_columns_with_colours(tmp_path, scale, intensity_max):
+    """S3DIS has whole colours up to 255 and places above 0, SUN RGB-D colours in [0, 1]."""
+    colors = np.random.default_rng(1).integers(0, 256, (300, 3)) * (scale / 255)
+    places = np.abs(rows()[:, :3]) if scale == 255 else rows()[:, :3]
+    data = np.concatenate([places, colors.astype("<f4")], axis=1).tobytes()
+    message = r"a\.bin has 6 columns of float32 by its values; expected 4: .*reshape\(-1, 6\)"
+    refused(tmp_path, "a.bin", data, message, intensity_max=intensity_max)
+    with pytest.raises(ValueError, match=message):
+        read_bin(tmp_path / "a.bin")
+    rows_of_six = np.fromfile(tmp_path / "a.bin", "f4").reshape(-1, 6)
+    np.save(tmp_path / "a.npy", rows_of_six[:, :3])  # as the message says
+    with pytest.warns(UserWarning, match="has no intensity"):
+        np.testing.assert_array_equal(read_scan(tmp_path / "a.npy").points, places)
+
+
+def test_five_columns(tmp_path):
+    points = np.concatenate([rows(), np.arange(300)[:, None] % 32], axis=1).astype("<f4")
+    points[:, 3] = np.floor(points[:, 3] * 255)
+    refused(tmp_path, "a.bin", points.tobytes(), r"a\.bin has 5 columns of float32 by its values")
+    refused(
+        tmp_path, "b.bin", points[:299].tobytes(),
+        r"a multiple of 16 bytes, .* got 5980\. Copy the file again\. Or has it 5 columns\?",
+    )  # fmt: skip
+    six = np.concatenate([points, points[:, :1]], axis=1)[:299]
+    refused(tmp_path, "c.bin", six.tobytes(), r"got 7176\. Copy .*\. Or has it 6 columns\? ")
+
+
+def test_four_columns_are_not_taken_for_more(tmp_path):
+    """Whatever stands in them: places above 0, whole numbers, nothing but zeros."""
+    for number, points in enumerate([rows(300), np.abs(rows(300)), np.ones((60, 4)),
+                                     np.zeros((60, 4)), np.rint(np.abs(rows(60))), rows(60) / 99]):
+        points = points.astype("<f4")
+        points[:, 3] = np.clip(points[:, 3], 0, 1)
+        path = write(tmp_path / f"{number}.bin", points)
+        np.testing.assert_array_equal(read_scan(path).points, points[:, :3])
+
+
+NAMES = ("12:30:45", "%05d", "file:a", "http:a", "pipe:0", "-a", "a*[b]?", "a b", "a\nb", "é")
+
+
+@pytest.mark.parametrize("kind", ["bin", "npy", "ply", "pcd"])
+def test_names_that_libraries_take_for_patterns_or_addresses(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(NAMES):
+        write(Path(f"{name}.{kind}"), rows(9, seed=seed))
+    for seed, name in enumerate(NAMES):
+        scan = read_scan(f"{name}.{kind}")
+        assert scan.name == f"{name}.{kind}"
+        np.testing.assert_array_equal(scan.points, rows(9, seed=seed)[:, :3])
+        write_ply(Path(f"{name}.out.ply"), scan.points, np.zeros((9, 3), np.uint8))
+        np.testing.assert_array_equal(read_ply(Path(f"{name}.out.ply")), scan.points)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_write_ply_writes_is_read_again(tmp_path, dtype):
+    places = on_a_map()[:, :3].astype(dtype)
+    write_ply(tmp_path / "a.ply", places, np.zeros((1000, 3), np.uint8))
+    np.testing.assert_array_equal(read_ply(tmp_path / "a.ply"), places)

@@ -84,6 +84,21 @@ def test_points_that_are_not_finite_are_dropped_and_counted(tmp_path, points):
     np.testing.assert_array_equal(scan.points, points[[0, 2, 4], :3])
 
 
+def test_files_that_are_none_of_the_users_are_passed_over(tmp_path, points):
+    write_scan(tmp_path, "00", 0, points, RAW)
+    folder = tmp_path / "sequences" / "00" / "velodyne"
+    for name in ("._000000.bin", ".000001.bin", ".part.bin"):
+        (folder / name).write_bytes(b"Mac OS X        ")
+    for name in ("@eaDir", "lost+found", ".Trash-1000"):
+        (folder / name).mkdir()
+        (folder / name / "000002.bin").write_bytes(b"x")
+    dataset = SemanticKITTI(tmp_path, split=["00"])
+    assert [dataset[i].name for i in range(len(dataset))] == ["00/000000"]
+    (folder / "000000.bin").unlink()
+    with pytest.raises(ValueError, match=r"no scans in .*00.velodyne"):
+        SemanticKITTI(tmp_path, split=["00"])
+
+
 def test_missing_folder_says_what_was_tried(tmp_path):
     with pytest.raises(ValueError, match=r"tried .*sequences and .*dataset.sequences"):
         SemanticKITTI(tmp_path / "nothing")

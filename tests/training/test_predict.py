@@ -12,7 +12,7 @@ import pytest
 from train_seg import main
 
 from geonorm.datasets import SemanticKITTI, read_scan
-from geonorm.datasets.ply import write_ply
+from geonorm.datasets.ply import read_ply, write_ply
 from geonorm.datasets.synthetic.streets import SyntheticStreets
 from geonorm.files import distinct_stems, written_whole
 from geonorm.training.cli import complete
@@ -96,6 +96,26 @@ def test_numbers_of_classes_pictures_and_coloured_points(predict, run, capsys):
     np.testing.assert_allclose(cloud.points, scan.points, rtol=1e-6)
     colors = SyntheticStreets.colors[predictor(scan)]
     np.testing.assert_array_equal(np.round(np.asarray(cloud.colors) * 255), colors)
+
+
+def test_coordinates_of_a_map_come_back(predict):
+    """UTM's, in float64: the classes are those of the scan about its middle."""
+    middle = np.array([513_001.0, 5_403_600.0, 312.0])
+    about, there = rows(1000), rows(1000).astype(np.float64)
+    about[:, :3] -= np.rint(np.median(about[:, :3], axis=0))
+    there[:, :3] = about[:, :3] + middle
+    np.save("there.npy", there)
+    np.save("about.npy", about)
+    options = ("--output.pictures=false", "--output.ply=true", "--data.num_workers=0")
+    folder = predict("--data.files", "there.npy", "about.npy", *options)
+    labels = [np.fromfile(folder / f"{name}.label", "<u4") for name in ("there", "about")]
+    assert np.array_equal(*labels)
+    assert len(np.unique(labels[0])) > 1
+    colored = read_ply(folder / "there.ply")
+    np.testing.assert_allclose(colored, there[:, :3], rtol=0, atol=2e-6)
+    assert b"property double x" in (folder / "there.ply").read_bytes()
+    np.testing.assert_array_equal(read_ply(folder / "about.ply"), about[:, :3])
+    assert b"property float x" in (folder / "about.ply").read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["bin", "npy", "ply", "pcd"])
