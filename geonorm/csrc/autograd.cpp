@@ -1,5 +1,6 @@
 // The derivative rules of geonorm::segment_norm and geonorm::axis_norm, on every device: those of
 // geonorm/ops/, which in Python take longer than a small norm itself.
+#include <ATen/Functions.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
@@ -32,6 +33,20 @@ Tensor of(const Tensor& parameter, const Tensor& grad) {
   return parameter.defined() ? grad : Tensor();
 }
 
+// Where there is a residual the activation's gradient is taken from its result, which the next layer
+// keeps anyway, as torch's own ReLU does; the slope of a leaky one is then not negative.
+Tensor result_for_backward(const Outputs& outputs, const OptionalTensor& residual,
+                           std::string_view activation) {
+  return residual && activation != "none" ? std::get<0>(outputs) : Tensor();
+}
+
+Tensor before_activation(const Tensor& grad, const Tensor& result, std::string_view activation,
+                         double slope) {
+  if (!result.defined()) return grad;
+  return activation == "relu" ? at::threshold_backward(grad, result, 0)
+                              : at::leaky_relu_backward(grad, result, slope, true);
+}
+
 variable_list kept(AutogradContext* ctx, const Outputs& outputs, variable_list saved) {
   const auto& [out, shift, mean, rstd] = outputs;
   ctx->save_for_backward(std::move(saved));
@@ -46,21 +61,23 @@ struct SegmentNorm : torch::autograd::Function<SegmentNorm> {
                                const c10::SymInt& instances, const OptionalTensor& row_weights,
                                const OptionalTensor& weight, const OptionalTensor& bias,
                                int64_t groups, double eps, std::string_view activation,
-                               double slope) {
+                               double slope, const OptionalTensor& residual) {
     static const auto run = op<Outputs(const Tensor&, const Tensor&, c10::SymInt,
                                        const OptionalTensor&, const OptionalTensor&,
                                        const OptionalTensor&, int64_t, double, std::string_view,
-                                       double)>("geonorm::segment_norm");
+                                       double, const OptionalTensor&)>("geonorm::segment_norm");
     const at::AutoDispatchBelowADInplaceOrView below;
     const auto outputs = run.call(rows, index, instances, row_weights, weight, bias, groups, eps,
-                                  activation, slope);
+                                  activation, slope, residual);
     ctx->saved_data["instances"] = instances;
     ctx->saved_data["groups"] = groups;
     ctx->saved_data["eps"] = eps;
     ctx->saved_data["activation"] = std::string(activation);
     ctx->saved_data["slope"] = slope;
+    ctx->saved_data["residual"] = residual.has_value();
     return kept(ctx, outputs, {rows, index, or_none(row_weights), or_none(weight), or_none(bias),
-                               std::get<1>(outputs), std::get<2>(outputs), std::get<3>(outputs)});
+                               std::get<1>(outputs), std::get<2>(outputs), std::get<3>(outputs),
+                               result_for_backward(outputs, residual, activation)});
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -77,36 +94,41 @@ struct SegmentNorm : torch::autograd::Function<SegmentNorm> {
     const auto row_weights = given(saved[2]);
     auto& data = ctx->saved_data;
     const int64_t groups = data["groups"].toInt();
-    const auto activation = data["activation"].toStringView();
     const double slope = data["slope"].toDouble();
+    const bool added = data["residual"].toBool();
+    auto activation = data["activation"].toStringView();
+    const Tensor none, grad = before_activation(grads[0], saved[8], activation, slope);
+    if (added) activation = "none";
     const auto [grad_rows, grad_weight, grad_bias] =
         at::GradMode::is_enabled()
-            ? twice.call(grads[0], rows, index, data["instances"].toSymInt(), row_weights,
+            ? twice.call(grad, rows, index, data["instances"].toSymInt(), row_weights,
                          given(weight), given(bias), groups, data["eps"].toDouble(), activation,
                          slope)
-            : fast.call(grads[0], rows, index, saved[5], saved[6], saved[7], row_weights,
+            : fast.call(grad, rows, index, saved[5], saved[6], saved[7], row_weights,
                         given(weight), given(bias), groups, activation, slope);
-    const Tensor none;
     return {grad_rows, none, none, none, of(weight, grad_weight), of(bias, grad_bias),
-            none,      none, none, none};
+            none,      none, none, none, added ? grad : none};
   }
 };
 
 struct AxisNorm : torch::autograd::Function<AxisNorm> {
   static variable_list forward(AutogradContext* ctx, const Tensor& x, at::IntArrayRef axes,
                                const OptionalTensor& weight, const OptionalTensor& bias, double eps,
-                               std::string_view activation, double slope) {
+                               std::string_view activation, double slope,
+                               const OptionalTensor& residual) {
     static const auto run =
         op<Outputs(const Tensor&, at::IntArrayRef, const OptionalTensor&, const OptionalTensor&,
-                   double, std::string_view, double)>("geonorm::axis_norm");
+                   double, std::string_view, double, const OptionalTensor&)>("geonorm::axis_norm");
     const at::AutoDispatchBelowADInplaceOrView below;
-    const auto outputs = run.call(x, axes, weight, bias, eps, activation, slope);
+    const auto outputs = run.call(x, axes, weight, bias, eps, activation, slope, residual);
     ctx->saved_data["axes"] = axes.vec();
     ctx->saved_data["eps"] = eps;
     ctx->saved_data["activation"] = std::string(activation);
     ctx->saved_data["slope"] = slope;
+    ctx->saved_data["residual"] = residual.has_value();
     return kept(ctx, outputs, {x, or_none(weight), or_none(bias), std::get<1>(outputs),
-                               std::get<2>(outputs), std::get<3>(outputs)});
+                               std::get<2>(outputs), std::get<3>(outputs),
+                               result_for_backward(outputs, residual, activation)});
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -122,37 +144,42 @@ struct AxisNorm : torch::autograd::Function<AxisNorm> {
     const Tensor &x = saved[0], &weight = saved[1], &bias = saved[2];
     auto& data = ctx->saved_data;
     const auto axes = data["axes"].toIntVector();
-    const auto activation = data["activation"].toStringView();
     const double slope = data["slope"].toDouble();
+    const bool added = data["residual"].toBool();
+    auto activation = data["activation"].toStringView();
+    const Tensor none, grad = before_activation(grads[0], saved[6], activation, slope);
+    if (added) activation = "none";
     const auto [grad_x, grad_weight, grad_bias] =
         at::GradMode::is_enabled()
-            ? twice.call(grads[0], x, axes, given(weight), given(bias), data["eps"].toDouble(),
+            ? twice.call(grad, x, axes, given(weight), given(bias), data["eps"].toDouble(),
                          activation, slope)
-            : fast.call(grads[0], x, saved[3], saved[4], saved[5], axes, given(weight),
+            : fast.call(grad, x, saved[3], saved[4], saved[5], axes, given(weight),
                         given(bias), activation, slope);
-    const Tensor none;
-    return {grad_x, none, of(weight, grad_weight), of(bias, grad_bias), none, none, none};
+    return {grad_x, none, of(weight, grad_weight), of(bias, grad_bias), none, none, none,
+            added ? grad : none};
   }
 };
 
 Outputs segment_norm(const Tensor& rows, const Tensor& index, c10::SymInt instances,
                      const OptionalTensor& row_weights, const OptionalTensor& weight,
                      const OptionalTensor& bias, int64_t groups, double eps,
-                     std::string_view activation, double slope) {
+                     std::string_view activation, double slope, const OptionalTensor& residual) {
   return as_outputs(SegmentNorm::apply(rows, index, instances, row_weights, weight, bias, groups,
-                                       eps, activation, slope));
+                                       eps, activation, slope, residual));
 }
 
 Outputs axis_norm(const Tensor& x, at::IntArrayRef axes, const OptionalTensor& weight,
                   const OptionalTensor& bias, double eps, std::string_view activation,
-                  double slope) {
-  return as_outputs(AxisNorm::apply(x, axes, weight, bias, eps, activation, slope));
+                  double slope, const OptionalTensor& residual) {
+  return as_outputs(AxisNorm::apply(x, axes, weight, bias, eps, activation, slope, residual));
 }
 
 }  // namespace
+
+void add_derivatives(torch::Library& library) {
+  library.impl("segment_norm", segment_norm);
+  library.impl("axis_norm", axis_norm);
+}
+
 }  // namespace geonorm
 
-TORCH_LIBRARY_IMPL(geonorm, Autograd, m) {
-  m.impl("segment_norm", geonorm::segment_norm);
-  m.impl("axis_norm", geonorm::axis_norm);
-}

@@ -38,7 +38,7 @@ struct Pass {
   using A = Math<T>;
   Runs runs;
   Cut cut;
-  const T *grads, *x;
+  const T *grads, *x, *residual;
   T* out;
   Statistics<A> stats;
   const A *weight, *bias;
@@ -81,8 +81,12 @@ struct Forward : Pass<T> {
   template <int B>
   GEONORM_INLINE void write(int64_t i, int64_t p, Slice slice) const {
     const int64_t base = this->runs.at(i);
-    normalize_run<B, large, activation>(this->x + base, this->out + base, slice, this->of(i, p),
-                                        this->slope);
+    const auto run = [&](auto added) GEONORM_LAMBDA {
+      const T* residual = added ? this->residual + base : nullptr;
+      normalize_run<B, large, activation, added>(this->x + base, residual, this->out + base, slice,
+                                                 this->of(i, p), this->slope);
+    };
+    this->residual ? run(std::true_type{}) : run(std::false_type{});
   }
 };
 
@@ -155,7 +159,7 @@ void over_runs(const Work& work) {
 }
 
 template <template <bool, Activation, class> class Work, class T>
-void run(const Pass<T>& pass, std::string_view activation) {
+void run(const Pass<T>& pass, Activation activation) {
   with_activation(activation, [&](auto chosen) {
     constexpr Activation tail = decltype(chosen)::value;
     if (pass.past_cache()) return over_runs(Work<true, tail, T>{pass});
@@ -172,7 +176,7 @@ Pass<T> pass_of(const AxisLayout& layout, const Tensor& bases, const Tensor& pie
                   pieces.const_data_ptr<int64_t>(), layout.instances(), pieces.numel(),
                   layout.inner_size()};
   return {.runs = runs, .cut = Cut(runs), .grads = nullptr, .x = x.const_data_ptr<T>(),
-          .out = out.mutable_data_ptr<T>(), .stats = {},
+          .residual = nullptr, .out = out.mutable_data_ptr<T>(), .stats = {},
           .weight = weight ? weight->const_data_ptr<A>() : nullptr,
           .bias = bias ? bias->const_data_ptr<A>() : nullptr,
           .period = weight ? weight->numel() : bias ? bias->numel() : 1,
@@ -215,17 +219,24 @@ Tensor gradient_of(const AxisLayout& layout, const Tensor& each, const OptionalT
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> axis_norm(
     const Tensor& x_, at::IntArrayRef axes, const OptionalTensor& weight,
-    const OptionalTensor& bias, double eps, std::string_view activation, double negative_slope) {
+    const OptionalTensor& bias, double eps, std::string_view activation, double negative_slope,
+    const OptionalTensor& residual_) {
   const AxisLayout layout(x_, axes);
   const auto options = stats_options(x_);
   Tensor out = layout.empty(x_.options()), shift = layout.empty_stats(options);
   Tensor mean = layout.empty_stats(options), rstd = layout.empty_stats(options);
   if (x_.numel() > 0) {
     const Tensor x = layout.dense(x_);
+    const Tensor residual = residual_ ? layout.dense(*residual_) : Tensor();
+    Tail tail{activation_of(activation), negative_slope};
     if (layout.inner_kept()) {
-      normalize(x.scalar_type(), rows_of(layout, x, layout.owners()), Parameter(),
-                for_rows(layout, weight), for_rows(layout, bias), eps,
-                {activation, negative_slope}, out.mutable_data_ptr(), pointers(shift, mean, rstd));
+      const Tensor owners = layout.owners();
+      const Batch batch = rows_of(layout, x, owners);
+      tail.residual = residual_ ? residual.const_data_ptr() : nullptr;
+      tail.residual_stride = batch.stride;
+      normalize(x.scalar_type(), batch, Parameter(), for_rows(layout, weight),
+                for_rows(layout, bias), eps, tail, out.mutable_data_ptr(),
+                pointers(shift, mean, rstd));
     } else {
       const Tensor bases = layout.bases(), pieces = layout.pieces();
       const auto gains = for_runs(layout, weight, bias);
@@ -236,7 +247,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> axis_norm(
                                           negative_slope);
             pass.stats = pointers(shift, mean, rstd).of<Math<scalar_t>>();
             pass.eps = eps;
-            run<Forward>(pass, activation);
+            if (residual_) pass.residual = residual.const_data_ptr<scalar_t>();
+            run<Forward>(pass, tail.activation);
           });
     }
   }
@@ -261,7 +273,8 @@ std::tuple<Tensor, Tensor, Tensor> axis_norm_backward(
       const Batch batch = rows_of(layout, x, owners);
       gradients(x.scalar_type(), batch, grad.const_data_ptr(), batch.stride,
                 stats.of<const void>(), Parameter(), for_rows(layout, weight),
-                for_rows(layout, bias), {activation, negative_slope}, out.mutable_data_ptr(),
+                for_rows(layout, bias), {activation_of(activation), negative_slope},
+                out.mutable_data_ptr(),
                 products.mutable_data_ptr(), sums.mutable_data_ptr());
     } else {
       const Tensor bases = layout.bases(), pieces = layout.pieces();
@@ -276,7 +289,7 @@ std::tuple<Tensor, Tensor, Tensor> axis_norm_backward(
             pass.stats = stats.of<A>();
             pass.grad_weight = products.mutable_data_ptr<A>();
             pass.grad_bias = sums.mutable_data_ptr<A>();
-            run<Backward>(pass, activation);
+            run<Backward>(pass, activation_of(activation));
           });
     }
   } else {

@@ -7,9 +7,14 @@
 #include <algorithm>
 #include <atomic>
 #include <string_view>
+#include <vector>
 
 #include "axis_norm.h"
 #include "segment_norm.h"
+
+namespace geonorm {
+void add_derivatives(torch::Library& library);  // autograd.cpp
+}
 
 namespace {
 
@@ -60,15 +65,13 @@ PyMethodDef methods[] = {
     {"force", force, METH_O, "Let the operators of namespace geonorm_forced run in our place."},
     {nullptr, nullptr, 0, nullptr}};
 
-}  // namespace
-
 #define GEONORM_KERNEL(name)                                            \
   struct name##_forced {                                                \
     static const char* value() { return "geonorm_forced::" #name; }     \
   };                                                                    \
-  m.impl(#name, Choose<&geonorm::name, name##_forced>::run)
+  library.impl(#name, Choose<&geonorm::name, name##_forced>::run)
 
-TORCH_LIBRARY_IMPL(geonorm, CPU, m) {
+void add_kernels(torch::Library& library) {
   GEONORM_KERNEL(segment_norm);
   GEONORM_KERNEL(segment_norm_backward);
   GEONORM_KERNEL(segment_stats);
@@ -76,7 +79,25 @@ TORCH_LIBRARY_IMPL(geonorm, CPU, m) {
   GEONORM_KERNEL(axis_norm_backward);
 }
 
+}  // namespace
+
+// Here, not in TORCH_LIBRARY_IMPL, where operators of other schemas, those of a geonorm installed
+// before this one, would end the process.
 PyMODINIT_FUNC PyInit__C() {
   static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "geonorm._C", nullptr, -1, methods};
+  static std::vector<torch::Library> registered;  // until the process ends
+  const auto add = [&](c10::DispatchKey key, void (*add_to)(torch::Library&)) {
+    torch::Library library(torch::Library::IMPL, "geonorm", key, __FILE__, __LINE__);
+    add_to(library);
+    registered.push_back(std::move(library));
+  };
+  try {
+    add(c10::DispatchKey::CPU, add_kernels);
+    add(c10::DispatchKey::Autograd, geonorm::add_derivatives);
+  } catch (const c10::Error& error) {
+    registered.clear();
+    PyErr_SetString(PyExc_ImportError, error.what_without_backtrace());
+    return nullptr;
+  }
   return PyModule_Create(&definition);
 }

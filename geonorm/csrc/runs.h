@@ -145,16 +145,17 @@ struct RunLine {
   }
 };
 
-template <int B, bool past_cache, Activation activation, class T>
-GEONORM_INLINE void normalize_run(const T* x, T* out, Slice slice, RunLine<Math<T>> at,
-                                  Math<T> slope) {
+template <int B, bool past_cache, Activation activation, bool added, class T>
+GEONORM_INLINE void normalize_run(const T* x, const T* residual, T* out, Slice slice,
+                                  RunLine<Math<T>> at, Math<T> slope) {
   using A = Math<T>;
   slice.over_chunks([&](int64_t offset, int64_t count) GEONORM_LAMBDA {
     over_channels<B, A, kAbreast<B>>(count, [&](auto w, auto u, int64_t c) GEONORM_LAMBDA {
       constexpr int W = decltype(w)::value, U = decltype(u)::value;
       GEONORM_UNROLL for (int v = 0; v < U; ++v) {
         const int64_t k = offset + c + v * W;
-        const auto y = at.affine(at.template centred<W>(x + k));
+        auto y = at.affine(at.template centred<W>(x + k));
+        if constexpr (added) y += read<A, W>(residual + k);
         store<W>(std::bool_constant<past_cache>{}, out + k, activate<activation>(y, slope));
       }
     });

@@ -35,18 +35,19 @@ Partition partition_of(const Batch& batch) {
   return partition(batch.index, batch.count, batch.instances, batch.channels);
 }
 
-template <int B, Activation activation, class T>
-GEONORM_INLINE void write_rows(Matrix<T> rows, T* out, const int64_t* index,
+template <int B, Activation activation, bool added, class T>
+GEONORM_INLINE void write_rows(Matrix<T> rows, Matrix<T> residual, T* out, const int64_t* index,
                                const Lines<Math<T>>& lines, Math<T> slope, int64_t begin,
                                int64_t end, bool large) {
   using A = Math<T>;
   over_rows<T>(begin, end, rows.channels, large, [&](auto past_cache, int64_t row) GEONORM_LAMBDA {
     const auto at = lines.of(index[row]);
-    const T* x = rows.row(row);
+    const T *x = rows.row(row), *r = added ? residual.row(row) : nullptr;
     T* y = out + row * rows.channels;
     over_channels<B, A, 1>(rows.channels, [&](auto w, auto, int64_t c) GEONORM_LAMBDA {
       constexpr int W = decltype(w)::value;
-      const auto result = at.template affine<W>(at.template centred<W>(x + c, c), c);
+      auto result = at.template affine<W>(at.template centred<W>(x + c, c), c);
+      if constexpr (added) result += read<A, W>(r + c);
       store<W>(past_cache, y + c, activate<activation>(result, slope));
     });
   });
@@ -67,33 +68,38 @@ void normalize(at::ScalarType type, const Batch& batch, const Parameter& row_wei
     std::fill_n(into.rstd, size, static_cast<A>(1 / std::sqrt(eps)));
     const MomentsOutput<A> found{into.shift, into.mean, into.rstd, batch.groups, eps};
     Lines<A> lines(into.of<const A>(), batch, weight, bias, false);
-    with_activation(tail.activation, [&](auto chosen) {
-      const auto write = [&](int64_t begin, int64_t end) {
+    const Matrix<scalar_t> residual{static_cast<const scalar_t*>(tail.residual),
+                                    tail.residual_stride, batch.channels};
+    const auto write = [&](int64_t begin, int64_t end) {
+      with_activation(tail.activation, [&](auto chosen) {
         vectorized([&](auto bytes) GEONORM_LAMBDA {
-          write_rows<bytes, decltype(chosen)::value>(
-              batch.matrix<scalar_t>(), static_cast<scalar_t*>(out), batch.index, lines,
-              static_cast<A>(tail.slope), begin, end, beyond_cache<scalar_t>(batch));
+          const auto rows = [&](auto added) GEONORM_LAMBDA {
+            write_rows<decltype(bytes)::value, decltype(chosen)::value, added>(
+                batch.matrix<scalar_t>(), residual, static_cast<scalar_t*>(out), batch.index, lines,
+                static_cast<A>(tail.slope), begin, end, beyond_cache<scalar_t>(batch));
+          };
+          tail.residual ? rows(std::true_type{}) : rows(std::false_type{});
         });
-      };
-      if (one_by_one<scalar_t>(parts, batch, 1)) {
-        moments<scalar_t>(parts, batch, row_weights, found,
-                          [&](int64_t instance, int64_t begin, int64_t end) {
-                            lines.fill(instance);
-                            write(begin, end);
-                          });
-        return;
-      }
-      moments<scalar_t>(parts, batch, row_weights, found);
-      lines.fill();
-      over_parts(parts, write);
-    });
+      });
+    };
+    if (one_by_one<scalar_t>(parts, batch, 1)) {
+      moments<scalar_t>(parts, batch, row_weights, found,
+                        [&](int64_t instance, int64_t begin, int64_t end) {
+                          lines.fill(instance);
+                          write(begin, end);
+                        });
+      return;
+    }
+    moments<scalar_t>(parts, batch, row_weights, found);
+    lines.fill();
+    over_parts(parts, write);
   });
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> segment_norm(
     const Tensor& rows_, const Tensor& index_, int64_t instances, const OptionalTensor& row_weights,
     const OptionalTensor& weight, const OptionalTensor& bias, int64_t groups, double eps,
-    std::string_view activation, double negative_slope) {
+    std::string_view activation, double negative_slope, const OptionalTensor& residual_) {
   const Tensor rows = as_rows(rows_), index = index_.contiguous();
   const auto options = stats_options(rows);
   Tensor out = at::empty(rows.sizes(), rows.options());
@@ -103,8 +109,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> segment_norm(
   }
   Tensor shift = at::empty({instances, groups}, options), mean = at::empty_like(shift);
   Tensor rstd = at::empty_like(shift);
+  Tail tail{activation_of(activation), negative_slope};
+  Tensor residual;
+  if (residual_) {
+    residual = as_rows(*residual_);
+    tail.residual = residual.const_data_ptr();
+    tail.residual_stride = residual.stride(0);
+  }
   normalize(rows.scalar_type(), batch_of(rows, index, instances, groups), row_weights, weight, bias,
-            eps, {activation, negative_slope}, out.mutable_data_ptr(),
+            eps, tail, out.mutable_data_ptr(),
             {shift.mutable_data_ptr(), mean.mutable_data_ptr(), rstd.mutable_data_ptr()});
   return {out, shift, mean, rstd};
 }

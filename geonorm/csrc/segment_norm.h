@@ -27,12 +27,22 @@ inline Batch batch_of(const Tensor& rows, const Tensor& index, int64_t instances
           index.const_data_ptr<int64_t>(), instances, groups};
 }
 
+inline Activation activation_of(std::string_view name) {
+  if (name == "relu") return Activation::relu;
+  if (name == "leaky_relu") return Activation::leaky_relu;
+  TORCH_CHECK_VALUE(name == "none", "activation must be none, relu or leaky_relu; got ", name);
+  return Activation::none;
+}
+
+// Calls f with the activation as a constant of the compiler.
 template <class F>
-void with_activation(std::string_view name, F f) {
-  if (name == "none") return f(std::integral_constant<Activation, Activation::none>{});
-  if (name == "relu") return f(std::integral_constant<Activation, Activation::relu>{});
-  if (name == "leaky_relu") return f(std::integral_constant<Activation, Activation::leaky_relu>{});
-  TORCH_CHECK_VALUE(false, "activation must be none, relu or leaky_relu; got ", name);
+void with_activation(Activation activation, F f) {
+  switch (activation) {
+    case Activation::none: return f(std::integral_constant<Activation, Activation::none>{});
+    case Activation::relu: return f(std::integral_constant<Activation, Activation::relu>{});
+    case Activation::leaky_relu:
+      return f(std::integral_constant<Activation, Activation::leaky_relu>{});
+  }
 }
 
 // The rows of all parts, each on its own thread as in sum_rows.
@@ -84,10 +94,12 @@ bool one_by_one(const Partition& partition, const Batch& batch, int64_t tensors)
   return partition.whole && tensors * bytes / present <= kOwnCacheBytes;
 }
 
-// What follows the norm.
+// What follows the norm: act(norm(x) + residual), whose rows are `residual_stride` apart.
 struct Tail {
-  std::string_view activation;
+  Activation activation;
   double slope;
+  const void* residual = nullptr;
+  int64_t residual_stride = 0;
 };
 
 // Normalizes a batch that has rows; out is contiguous, and every statistic is written.
@@ -103,7 +115,7 @@ void gradients(at::ScalarType type, const Batch& batch, const void* grad, int64_
 std::tuple<Tensor, Tensor, Tensor, Tensor> segment_norm(
     const Tensor& rows, const Tensor& index, int64_t instances, const OptionalTensor& row_weights,
     const OptionalTensor& weight, const OptionalTensor& bias, int64_t groups, double eps,
-    std::string_view activation, double negative_slope);
+    std::string_view activation, double negative_slope, const OptionalTensor& residual);
 
 std::tuple<Tensor, Tensor, Tensor> segment_norm_backward(
     const Tensor& grad, const Tensor& rows, const Tensor& index, const Tensor& shift,

@@ -109,7 +109,7 @@ std::tuple<Tensor, Tensor, Tensor> segment_norm_backward(
     gradients(rows.scalar_type(), batch_of(rows, index, shift.size(0), groups),
               grad.const_data_ptr(), grad.stride(0),
               {shift.const_data_ptr(), mean.const_data_ptr(), rstd.const_data_ptr()}, row_weights,
-              weight, bias, {activation, negative_slope}, out.mutable_data_ptr(),
+              weight, bias, {activation_of(activation), negative_slope}, out.mutable_data_ptr(),
               products.mutable_data_ptr(), sums.mutable_data_ptr());
   } else {
     sums.zero_();

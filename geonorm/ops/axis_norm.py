@@ -13,6 +13,9 @@ Beyond the schema, a kernel may rely on:
 - shift is any number among the instance's values, such as that first element or one near their
   mean; mean is the mean of x − shift; x̂ = ((x − shift) − mean) · rstd.
 - grad_weight and grad_bias are shaped as weight and bias; empty, shape (0,), where those are None.
+- residual has the shape and dtype of x and any strides; it is added before the activation, in the
+  statistics' dtype. Before a leaky_relu it asks for negative_slope ≥ 0: the gradient is then taken
+  from the sign of the result.
 """
 
 from collections.abc import Sequence
@@ -22,11 +25,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geonorm.ops.backends import define, define_derivative
+from geonorm.ops.backends import before_activation, define, define_derivative
 
 SCHEMAS = (
     "axis_norm(Tensor x, int[] axes, Tensor? weight, Tensor? bias, float eps, str activation, "
-    "float negative_slope) -> (Tensor out, Tensor shift, Tensor mean, Tensor rstd)",
+    "float negative_slope, Tensor? residual=None) "
+    "-> (Tensor out, Tensor shift, Tensor mean, Tensor rstd)",
     "axis_norm_backward(Tensor grad, Tensor x, Tensor shift, Tensor mean, Tensor rstd, int[] axes, "
     "Tensor? weight, Tensor? bias, str activation, float negative_slope) "
     "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)",
@@ -65,10 +69,12 @@ def affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
 
 
 def forward(x: Tensor, axes: list[int], weight: Tensor | None, bias: Tensor | None, eps: float,
-            activation: str, negative_slope: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return act((x − mean) · rstd · weight + bias) and the statistics that the backward needs."""
+            activation: str, negative_slope: float, residual: Tensor | None = None
+            ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return act(x̂ · weight + bias + residual) and the statistics that the backward needs."""
     shift, mean, rstd = statistics(x, axes, eps)
     out = affine(((x - shift) - mean) * rstd, weight, bias)
+    out = out if residual is None else out + residual
     if activation != "none":
         out = out.relu() if activation == "relu" else F.leaky_relu(out, negative_slope)
     return out.to(x.dtype), shift, mean, rstd
@@ -139,23 +145,26 @@ def _fake_backward(grad: Tensor, x: Tensor, shift: Tensor, mean: Tensor, rstd: T
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, axes, weight, bias, eps, activation, negative_slope = inputs
-    ctx.save_for_backward(x, weight, bias, *output[1:])
+    x, ctx.axes, weight, bias, ctx.eps, *ctx.tail, residual = inputs
+    ctx.added = residual is not None
+    result = output[0] if ctx.added and ctx.tail[0] != "none" else None
+    ctx.save_for_backward(x, weight, bias, result, *output[1:])
     ctx.mark_non_differentiable(*output[1:])
-    ctx.axes, ctx.eps, ctx.tail = axes, eps, (activation, negative_slope)
 
 
 def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    x, weight, bias, *stats = ctx.saved_tensors
+    x, weight, bias, result, *stats = ctx.saved_tensors
+    grad = before_activation(grad, result, *ctx.tail)
+    tail = ("none", 0.0) if ctx.added else ctx.tail
     if torch.is_grad_enabled():  # create_graph
-        gradients = _backward_twice(grad, x, ctx.axes, weight, bias, ctx.eps, *ctx.tail)
+        gradients = _backward_twice(grad, x, ctx.axes, weight, bias, ctx.eps, *tail)
     else:
         gradients = torch.ops.geonorm.axis_norm_backward(
-            grad, x, *stats, ctx.axes, weight, bias, *ctx.tail
+            grad, x, *stats, ctx.axes, weight, bias, *tail
         )
     grad_x, grad_weight, grad_bias = gradients
     return (grad_x, None, None if weight is None else grad_weight,
-            None if bias is None else grad_bias, None, None, None)
+            None if bias is None else grad_bias, None, None, None, grad if ctx.added else None)
 
 
 def _backward_twice(grad: Tensor, x: Tensor, axes: list[int], weight: Tensor | None,

@@ -160,6 +160,19 @@ def define_derivative(
         )
 
 
+def before_activation(grad: torch.Tensor, result: torch.Tensor | None, activation: str,
+                      negative_slope: float) -> torch.Tensor:
+    """Return the gradient before an activation, by the sign of its result if that was kept."""
+    if result is None:
+        return grad
+    aten = torch.ops.aten
+    before: torch.Tensor = (
+        aten.threshold_backward(grad, result, 0) if activation == "relu"
+        else aten.leaky_relu_backward(grad, result, negative_slope, True)
+    )
+    return before
+
+
 def _kernel(name: str, plain: Callable[..., Any], triton: str) -> Callable[..., Any]:
     def run(first: torch.Tensor, *rest: Any) -> Any:
         if backend_for(first.device) == "triton":

@@ -10,6 +10,9 @@ Beyond the schema, a kernel may rely on:
 - shift is, per group, any number among the instance's values, such as its first row's first channel
   or one near their mean; mean is the weighted mean of x − shift; both are 0 where no row counts.
 - grad_weight and grad_bias are empty, shape (0,), where weight and bias are None.
+- residual has the shape and dtype of rows and any strides; it is added before the activation, in
+  the statistics' dtype. Before a leaky_relu it asks for negative_slope ≥ 0: the gradient is then
+  taken from the sign of the result.
 - it must raise IndexError, or skip the row, where index lies outside [0, num_instances).
 """
 
@@ -18,12 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geonorm.ops.backends import define, define_derivative
+from geonorm.ops.backends import before_activation, define, define_derivative
 
 SCHEMAS = (
     "segment_norm(Tensor rows, Tensor index, SymInt num_instances, Tensor? row_weights, "
-    "Tensor? weight, Tensor? bias, int groups, float eps, str activation, float negative_slope) "
-    "-> (Tensor out, Tensor shift, Tensor mean, Tensor rstd)",
+    "Tensor? weight, Tensor? bias, int groups, float eps, str activation, float negative_slope, "
+    "Tensor? residual=None) -> (Tensor out, Tensor shift, Tensor mean, Tensor rstd)",
     "segment_norm_backward(Tensor grad, Tensor rows, Tensor index, Tensor shift, Tensor mean, "
     "Tensor rstd, Tensor? row_weights, Tensor? weight, Tensor? bias, int groups, str activation, "
     "float negative_slope) -> (Tensor grad_rows, Tensor grad_weight, Tensor grad_bias)",
@@ -79,11 +82,14 @@ def affine(x: Tensor, index: Tensor, weight: Tensor | None, bias: Tensor | None)
 
 def forward(rows: Tensor, index: Tensor, num_instances: int, row_weights: Tensor | None,
             weight: Tensor | None, bias: Tensor | None, groups: int, eps: float, activation: str,
-            negative_slope: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            negative_slope: float, residual: Tensor | None = None
+            ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return act(x̂ · weight + bias + residual) and the statistics that the backward needs."""
     shift, mean, var = statistics(rows, index, num_instances, row_weights, groups)
     rstd, channels = (var + eps).rsqrt(), rows.shape[1]
     centred = (rows - per_row(shift, index, channels)) - per_row(mean, index, channels)
     out = affine(centred * per_row(rstd, index, channels), index, weight, bias)
+    out = out if residual is None else out + residual
     if activation != "none":
         out = out.relu() if activation == "relu" else nn.functional.leaky_relu(out, negative_slope)
     return out.to(rows.dtype).contiguous(), shift, mean, rstd
@@ -159,15 +165,18 @@ def _fake_stats(rows: Tensor, index: Tensor, num_instances: int, row_weights: Te
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    rows, index, _, row_weights, weight, bias, groups, eps, activation, negative_slope = inputs
-    ctx.save_for_backward(rows, index, *output[1:], row_weights, weight, bias)
+    rows, index, _, row_weights, weight, bias, ctx.groups, ctx.eps, *ctx.tail, residual = inputs
+    ctx.added = residual is not None
+    result = output[0] if ctx.added and ctx.tail[0] != "none" else None
+    ctx.save_for_backward(rows, index, *output[1:], row_weights, weight, bias, result)
     ctx.mark_non_differentiable(*output[1:])
-    ctx.eps, ctx.options = eps, (groups, activation, negative_slope)
 
 
 def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    rows, index, *stats, row_weights, weight, bias = ctx.saved_tensors
-    parameters, (groups, *tail) = (row_weights, weight, bias), ctx.options
+    rows, index, *stats, row_weights, weight, bias, result = ctx.saved_tensors
+    parameters, groups = (row_weights, weight, bias), ctx.groups
+    grad = before_activation(grad, result, *ctx.tail)
+    tail = ("none", 0.0) if ctx.added else ctx.tail
     if torch.is_grad_enabled():  # create_graph
         gradients = _backward_twice(
             grad, rows, index, len(stats[0]), *parameters, groups, ctx.eps, *tail
@@ -178,7 +187,8 @@ def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         )
     grad_rows, grad_weight, grad_bias = gradients
     return (grad_rows, None, None, None, None if weight is None else grad_weight,
-            None if bias is None else grad_bias, None, None, None, None)
+            None if bias is None else grad_bias, None, None, None, None,
+            grad if ctx.added else None)
 
 
 def _backward_twice(grad: Tensor, rows: Tensor, index: Tensor, num_instances: int,

@@ -14,11 +14,13 @@ FLOAT32 = TOLERANCES["float32 against float64"]
 FLOAT64 = TOLERANCES["float64 against float64"]
 
 
-def axis_norm(x, axes, weight=None, bias=None, eps=1e-5, activation="none", slope=0.01):
-    return torch.ops.geonorm.axis_norm(x, axes, weight, bias, eps, activation, slope)[0]
+def axis_norm(x, axes, weight=None, bias=None, eps=1e-5, activation="none", slope=0.01,
+              residual=None):
+    return torch.ops.geonorm.axis_norm(x, axes, weight, bias, eps, activation, slope, residual)[0]
 
 
-def by_torch(x, axes, weight=None, bias=None, eps=1e-5, activation="none", slope=0.01):
+def by_torch(x, axes, weight=None, bias=None, eps=1e-5, activation="none", slope=0.01,
+             residual=None):
     """Do the same by F.instance_norm: the kept axes become instances, the others one line."""
     kept = [dim for dim in range(x.ndim) if dim not in axes]
     order = kept + axes
@@ -29,6 +31,7 @@ def by_torch(x, axes, weight=None, bias=None, eps=1e-5, activation="none", slope
         out = out * weight.reshape(-1, x.shape[1], *(1,) * (x.ndim - 2))
     if bias is not None:
         out = out + bias.reshape(-1, x.shape[1], *(1,) * (x.ndim - 2))
+    out = out if residual is None else out + residual
     return {"none": out, "relu": F.relu(out), "leaky_relu": F.leaky_relu(out, slope)}[activation]
 
 
@@ -59,8 +62,11 @@ def parameters(shape, dtype=torch.float32):
     return [torch.randn(shape, generator=generator, dtype=dtype) for _ in range(2)]
 
 
-def results(function, x, axes, weight, bias, upstream, **options):
-    """Return the output and the gradients of x, weight and bias under one upstream gradient."""
+def results(function, x, axes, weight, bias, upstream, residual=None, **options):
+    """Return the output and the gradients of x, weight, bias and residual under one upstream."""
     inputs = [t.detach().requires_grad_() for t in (x, weight, bias)]
-    out = function(inputs[0], axes, *inputs[1:], **options)
+    if residual is not None:
+        inputs.append(residual.detach().requires_grad_())
+        options["residual"] = inputs[3]
+    out = function(inputs[0], axes, *inputs[1:3], **options)
     return out, *torch.autograd.grad(out, inputs, upstream)

@@ -45,7 +45,8 @@ def compile_only(self, *args, grid, warmup, **options):
     compiled.setdefault(kernel.hash, (self.fn.__name__, kernel))
 
 
-def segments(dtype, activation, channels, groups, weighted, affine, instances, count=300):
+def segments(dtype, activation, channels, groups, weighted, affine, instances, count=300,
+             added=False):
     wide = torch.promote_types(dtype, torch.float32)
     rows, index = torch.zeros(count, channels, dtype=dtype), torch.zeros(count, dtype=torch.long)
     weights = torch.ones(count, dtype=wide) if weighted else None
@@ -53,26 +54,26 @@ def segments(dtype, activation, channels, groups, weighted, affine, instances, c
                                                            dtype=wide)
     stats = (torch.zeros(instances, groups, dtype=wide) for _ in range(3))
     segment.segment_norm(rows, index, instances, weights, weight, bias, groups, 1e-5, activation,
-                         0.1)
+                         0.1, rows if added else None)
     segment.segment_norm_backward(rows, rows, index, *stats, weights, weight, bias, groups,
                                   activation, 0.1)
 
 
-def clips(dtype, activation, shape, axes, memory_format, affine):
+def clips(dtype, activation, shape, axes, memory_format, affine, added=False):
     wide = torch.promote_types(dtype, torch.float32)
     x = torch.zeros(shape, dtype=dtype).to(memory_format=memory_format)
     weight = bias = None if affine is None else torch.ones(shape[affine:2], dtype=wide)
-    stats = axis.axis_norm(x, axes, weight, bias, 1e-5, activation, 0.1)[1:]
+    stats = axis.axis_norm(x, axes, weight, bias, 1e-5, activation, 0.1, x if added else None)[1:]
     axis.axis_norm_backward(x, x, *stats, axes, weight, bias, activation, 0.1)
 
 
 def main():
     triton.runtime.driver.set_active(Target())
     JITFunction.run = compile_only
-    for dtype, activation in itertools.product(DTYPES, ACTIVATIONS):
-        segments(dtype, activation, 32, 32, False, 1, 4)
-        clips(dtype, activation, (2, 64, 4, 8, 8), [2, 3, 4], torch.contiguous_format, 1)
-        clips(dtype, activation, (2, 64, 16, 16, 16), [2, 3, 4], torch.channels_last_3d, 1)
+    for dtype, activation, added in itertools.product(DTYPES, ACTIVATIONS, (False, True)):
+        segments(dtype, activation, 32, 32, False, 1, 4, added=added)
+        clips(dtype, activation, (2, 64, 4, 8, 8), [2, 3, 4], torch.contiguous_format, 1, added)
+        clips(dtype, activation, (2, 64, 16, 16, 16), [2, 3, 4], torch.channels_last_3d, 1, added)
     for dtype in DTYPES:
         segments(dtype, "none", 96, 96, True, 0, 100)
         segments(dtype, "relu", 6, 2, True, None, 3)

@@ -12,14 +12,14 @@ SIZES = (7, 0, 1, 40, 3, 12, 0)  # rows per instance, empty ones in the middle a
 
 
 def segment_norm(rows, index, instances, weight=None, bias=None, row_weights=None, groups=None,
-                 eps=1e-5, activation="none", slope=0.01):
+                 eps=1e-5, activation="none", slope=0.01, residual=None):
     return torch.ops.geonorm.segment_norm(
         rows, index, instances, row_weights, weight, bias, groups or rows.shape[1], eps, activation,
-        slope)[0]
+        slope, residual)[0]
 
 
 def by_torch(rows, index, instances, weight=None, bias=None, row_weights=None, groups=None,
-             eps=1e-5, activation="none", slope=0.01):
+             eps=1e-5, activation="none", slope=0.01, residual=None):
     """Do the same by F.instance_norm, one instance after the other; weights are repetitions."""
     out = torch.zeros_like(rows)
     for instance in range(instances):
@@ -34,6 +34,7 @@ def by_torch(rows, index, instances, weight=None, bias=None, row_weights=None, g
     for parameter, apply in ((weight, torch.mul), (bias, torch.add)):
         if parameter is not None:
             out = apply(out, parameter[index] if parameter.dim() == 2 else parameter)
+    out = out if residual is None else out + residual
     return {"none": out, "relu": F.relu(out), "leaky_relu": F.leaky_relu(out, slope)}[activation]
 
 
@@ -56,14 +57,18 @@ def upstream_of(rows, seed=2**32 - 1):  # no batch's: rows as gradient leave not
     return torch.randn(rows.shape, generator=torch.Generator().manual_seed(seed), dtype=rows.dtype)
 
 
-def results(function, rows, index, instances, weight, bias, upstream, **options):
-    """Return the output and the gradients of rows, weight and bias under one upstream gradient."""
+def results(function, rows, index, instances, weight, bias, upstream, residual=None, **options):
+    """Return the output and the gradients of rows, weight, bias and residual under one upstream."""
     inputs = [t.detach().requires_grad_() for t in (rows, weight, bias)]
-    out = function(inputs[0], index, instances, *inputs[1:], **options)
+    if residual is not None:
+        inputs.append(residual.detach().requires_grad_())
+        options["residual"] = inputs[3]
+    out = function(inputs[0], index, instances, *inputs[1:3], **options)
     return out, *torch.autograd.grad(out, inputs, upstream)
 
 
 def exact_results(rows, index, instances, weight, bias, upstream, **options):
     """Return what float64 arithmetic by torch gives for the same values."""
-    doubles = (t.double() for t in (weight, bias, upstream))
+    doubles = (None if t is None else t.double()
+               for t in (weight, bias, upstream, options.pop("residual", None)))
     return results(by_torch, rows.double(), index, instances, *doubles, **options)

@@ -30,16 +30,19 @@ def randn(shape, seed=3):
 def found_on(device, *arguments, **options):
     """Return the results of the kernels, on the CPU; the layout of x is kept on the way."""
     there = [v.to(device) if isinstance(v, torch.Tensor) else v for v in arguments]
+    if "residual" in options:
+        options["residual"] = options["residual"].to(device)
     return [each.detach().cpu() for each in results(axis_norm, *there, **options)]
 
 
-def exact_results(*arguments, **options):
+def exact_results(*arguments, residual=None, **options):
     doubles = (v.double() if isinstance(v, torch.Tensor) else v for v in arguments)
-    return results(by_torch, *doubles, **options)
+    return results(by_torch, *doubles, None if residual is None else residual.double(), **options)
 
 
 def compare(found, exact, tolerance):
-    for name, actual, expected in zip(NAMES, found, exact, strict=True):
+    names = (*NAMES, "residual")[: len(exact)]
+    for name, actual, expected in zip(names, found, exact, strict=True):
         assert relative_error(actual, expected) < tolerance, name
 
 
@@ -104,6 +107,37 @@ def test_instances_cut_into_chunks(triton_device, poisoned, shape, memory_format
     weight, bias = parameters(shape[:2])
     arguments = (x, [2, 3, 4], weight, bias, randn(shape, 5).to(memory_format=memory_format))
     compare(found_on(triton_device, *arguments), exact_results(*arguments), FLOAT32)
+
+
+@pytest.mark.parametrize("activation", ["none", "relu", "leaky_relu"])
+@pytest.mark.parametrize(("layout", "other"), [
+    ("contiguous", "contiguous"), ("channels_last_3d", "channels_last_3d"),
+    ("contiguous", "channels_last_3d"), ("channels_last_3d", "sliced"), ("permuted", "expanded"),
+])
+@pytest.mark.parametrize("axes", [[2, 3, 4], [2, 4]])
+def test_a_residual_is_added_before_the_activation(
+        triton_device, poisoned, axes, layout, other, activation):
+    x = with_layout(layout, mean=1e4)
+    options = {"activation": activation, "slope": 0.2, "residual": with_layout(other).flip(0, 4)}
+    arguments = (x, axes, *parameters((3, 5)), randn(SHAPE))
+    found = found_on(triton_device, *arguments, **options)
+    compare(found, exact_results(*arguments, **options), FLOAT32)
+    assert found[0].stride() == torch.empty_like(x).stride()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_a_residual_of_instances_cut_into_chunks(triton_device, poisoned, dtype):
+    shape = (1, 2, 2, 90, 91)
+    x, residual = randn(shape, 4).to(dtype), randn(shape, 6).to(dtype)
+    wide = torch.promote_types(dtype, torch.float32)
+    there = [t.to(triton_device) for t in parameters(2, wide)]
+    found = axis_norm(x.to(triton_device), [2, 3, 4], *there, activation="relu",
+                      residual=residual.to(triton_device)).cpu()
+    apart = (axis_norm(x.to(triton_device), [2, 3, 4], *there).cpu() + residual).relu()
+    exact = by_torch(x.double(), [2, 3, 4], *(p.double() for p in parameters(2, wide)),
+                     activation="relu", residual=residual.double())
+    limit = FLOAT64 if dtype == torch.float64 else relative_error(apart, exact)
+    assert relative_error(found, exact) < limit
 
 
 @pytest.mark.parametrize("axes", [[2], [2, 4], [2, 3, 4]])

@@ -1,6 +1,6 @@
 """Backends: what is present is said, what is missing is explained, and nothing falls back."""
 
-import importlib
+import importlib.util
 import os
 import re
 import subprocess
@@ -15,6 +15,7 @@ import geonorm
 from geonorm.ops import backends as module
 
 ROOT = Path(__file__).resolve().parents[2]
+KERNELS = str(getattr(importlib.util.find_spec("geonorm._C"), "origin", None))
 OTHER = "\n".join([
     "import sys, importlib.abc, importlib.machinery",
     "class Broken(importlib.abc.MetaPathFinder, importlib.abc.Loader):",
@@ -94,9 +95,28 @@ def test_an_extension_built_for_another_torch_is_explained():
     assert "ValueError: backend 'cpp' is missing" in done.stderr
 
 
+def test_an_extension_built_for_other_operators_is_explained():
+    if geonorm.backends()["cpp"] != "available":
+        pytest.skip(geonorm.backends()["cpp"])
+    program = "\n".join([
+        "import importlib.util, torch",
+        "library = torch.library.Library('geonorm', 'DEF')",
+        "library.define('segment_norm(Tensor rows) -> Tensor')",
+        f"found = importlib.util.spec_from_file_location('geonorm._C', {KERNELS!r})",
+        "importlib.util.module_from_spec(found)",
+    ])
+    done = output_of(program)
+    assert done.returncode == 1, done.stderr  # not killed by a signal
+    assert "ImportError: " in done.stderr
+    assert "segment_norm" in done.stderr
+
+
 def test_derivatives_without_the_extension():
     """Their rule is then in Python; with the extension it is csrc/autograd.cpp's."""
-    tests = [f"tests/ops/test_{op}_norm_autograd.py" for op in ("segment", "axis")]
+    tests = [f"tests/ops/test_{op}_norm_{what}" for op in ("segment", "axis") for what in (
+        "autograd.py", "residual.py::test_gradcheck_and_gradgradcheck",
+        "residual.py::test_opcheck_and_one_graph",
+        "residual.py::test_a_result_that_the_gradient_needs_may_not_be_changed")]
     done = subprocess.run([sys.executable, "-c", WITHOUT_CPP, *tests], cwd=ROOT,
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

@@ -33,7 +33,8 @@ def found_on(device, *arguments, **options):
 
 
 def compare(found, exact, tolerance):
-    for name, actual, expected in zip(NAMES, found, exact, strict=True):
+    names = (*NAMES, "residual")[: len(exact)]
+    for name, actual, expected in zip(names, found, exact, strict=True):
         assert relative_error(actual, expected) < tolerance, name
 
 
@@ -62,6 +63,39 @@ def test_is_torchs_instance_norm_in_float64(
     arguments = (rows, index, 7, *parameters((7, 6), torch.float64), upstream_of(rows))
     compare(found_on(triton_device, *arguments, **options),
             results(by_torch, *arguments, **options), FLOAT64)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("strided", [False, True])  # rows 10 apart, or channels two
+@pytest.mark.parametrize(("dtype", "groups", "mean"), [
+    (torch.float32, 5, 1e4), (torch.float64, 1, 0.0),
+])
+def test_a_residual_is_added_before_the_activation(
+        triton_device, poisoned, activation, strided, dtype, groups, mean):
+    sizes = (3, 0, 40, 1, 700, 0)
+    rows, index = batch(sizes, mean=mean, dtype=dtype)
+    wide = torch.randn(len(rows), 10, generator=torch.Generator().manual_seed(7), dtype=dtype)
+    options = {"groups": groups, "activation": activation, "slope": 0.2,
+               "residual": wide[:, :5] if strided else wide[:, ::2]}
+    arguments = (rows, index, len(sizes), *parameters((6, 5), dtype), upstream_of(rows))
+    there = dict(zip(options, on(triton_device, options.values()), strict=True))
+    found = [each.cpu() for each in results(segment_norm, *on(triton_device, arguments), **there)]
+    compare(found, exact_results(*arguments, **options),
+            FLOAT64 if dtype == torch.float64 else FLOAT32)
+
+
+def test_a_residual_in_half_precision_is_rounded_once(triton_device):
+    dtype = torch.float16  # the interpreter cuts bfloat16 off instead of rounding it
+    rows, index = batch((50, 3, 400, 1), mean=3.0)
+    rows, residual = rows.to(dtype), upstream_of(rows, 7).to(dtype)
+    arguments = (rows, index, 4, *parameters(5))
+    there = on(triton_device, arguments)
+    found = segment_norm(*there, activation="relu", residual=residual.to(triton_device))
+    apart = torch.relu(segment_norm(*there) + residual.to(triton_device))
+    exact = by_torch(rows.double(), index, 4, *(p.double() for p in parameters(5)),
+                     activation="relu", residual=residual.double())
+    assert found.dtype == dtype
+    assert relative_error(found.cpu(), exact) < relative_error(apart.cpu(), exact)
 
 
 @pytest.mark.parametrize("groups", [4, 2])

@@ -85,19 +85,22 @@ def moments_of(x, base, inside, first, last, L, origin, TILE_P: tl.constexpr):
 
 
 @triton.jit
-def normalize_values(x, out, base, inside, first, last, L, origin, middle, scale, gain, offset,
-                     ACTIVATION: tl.constexpr, SLOPE: tl.constexpr, TILE_P: tl.constexpr):
+def normalize_values(x, residual, out, base, inside, first, last, L, origin, middle, scale, gain,
+                     offset, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr, TILE_P: tl.constexpr):
     for start in range(first, last, TILE_P):
         keep, place = values_at(start, last, L, inside, base, TILE_P)
         xhat = standardized(tl.load(x + place, mask=keep, other=0), origin, middle, scale)
-        y = activated(xhat * gain[None, :] + offset[None, :], ACTIVATION, SLOPE)
+        y = xhat * gain[None, :] + offset[None, :]
+        if residual is not None:
+            y += tl.load(residual + place, mask=keep, other=0).to(y.dtype)
+        y = activated(y, ACTIVATION, SLOPE)
         tl.store(out + place, y.to(out.dtype.element_ty), mask=keep)
 
 
 @triton.jit
-def forward(x, out, shift, mean, rstd, weight, bias, weight_rows, bias_rows, channels, channel_step,
-            batch_step, Q, P, L, EPS: tl.constexpr, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr,
-            TILE_P: tl.constexpr, TILE_Q: tl.constexpr):
+def forward(x, residual, out, shift, mean, rstd, weight, bias, weight_rows, bias_rows, channels,
+            channel_step, batch_step, Q, P, L, EPS: tl.constexpr, ACTIVATION: tl.constexpr,
+            SLOPE: tl.constexpr, TILE_P: tl.constexpr, TILE_Q: tl.constexpr):
     """Do it all where a program has whole instances."""
     q, inside, base = instances_at(Q, P, L, TILE_Q)
     accuracy: tl.constexpr = mean.dtype.element_ty
@@ -106,8 +109,8 @@ def forward(x, out, shift, mean, rstd, weight, bias, weight_rows, bias_rows, cha
     scale = (1 / tl.sqrt(squares.to(tl.float64) / P + EPS)).to(accuracy)
     gain, offset = parameters_at(weight, bias, weight_rows, bias_rows, q, inside, channels,
                                  channel_step, batch_step, accuracy)
-    normalize_values(x, out, base, inside, 0, P, L, origin, middle, scale, gain, offset, ACTIVATION,
-                     SLOPE, TILE_P)
+    normalize_values(x, residual, out, base, inside, 0, P, L, origin, middle, scale, gain, offset,
+                     ACTIVATION, SLOPE, TILE_P)
     tl.store(shift + q, origin, mask=inside)
     tl.store(mean + q, middle, mask=inside)
     tl.store(rstd + q, scale, mask=inside)
@@ -156,7 +159,7 @@ def merge_moments(x, means, squares, shift, mean, rstd, Q, P, L, chunks, EPS: tl
 
 
 @triton.jit
-def normalize(x, out, shift, mean, rstd, weight, bias, weight_rows, bias_rows, channels,
+def normalize(x, residual, out, shift, mean, rstd, weight, bias, weight_rows, bias_rows, channels,
               channel_step, batch_step, Q, P, L, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr,
               CHUNK: tl.constexpr, TILE_P: tl.constexpr, TILE_Q: tl.constexpr):
     """Write the output of one chunk of some instances."""
@@ -167,8 +170,8 @@ def normalize(x, out, shift, mean, rstd, weight, bias, weight_rows, bias_rows, c
     scale = tl.load(rstd + q, mask=inside, other=0)
     gain, offset = parameters_at(weight, bias, weight_rows, bias_rows, q, inside, channels,
                                  channel_step, batch_step, scale.dtype)
-    normalize_values(x, out, base, inside, first, tl.minimum(first + CHUNK, P), L, origin, middle,
-                     scale, gain, offset, ACTIVATION, SLOPE, TILE_P)
+    normalize_values(x, residual, out, base, inside, first, tl.minimum(first + CHUNK, P), L, origin,
+                     middle, scale, gain, offset, ACTIVATION, SLOPE, TILE_P)
 
 
 @triton.jit
@@ -363,12 +366,14 @@ class _Layout:
 
 
 def axis_norm(x: Tensor, axes: list[int], weight: Tensor | None, bias: Tensor | None, eps: float,
-              activation: str, negative_slope: float) -> tuple[Tensor, ...]:
+              activation: str, negative_slope: float, residual: Tensor | None = None
+              ) -> tuple[Tensor, ...]:
     outputs, constants = outputs_like(x, axes), tail(activation, negative_slope)
     if x.numel() == 0:
         return outputs
     lie = _Layout(outputs[0], axes)
     x, targets = lie.packed(x), [lie.target(each) for each in outputs]
+    residual = None if residual is None else lie.packed(residual)
     affine = lie.affine(weight, bias)
     if "CHUNK" in lie.tiles:
         stats, chunks = targets[1:], lie.grid[1]
@@ -376,10 +381,10 @@ def axis_norm(x: Tensor, axes: list[int], weight: Tensor | None, bias: Tensor | 
         launch(chunk_moments, lie.grid, x, means, squares, *lie.sized, **lie.tiles)
         launch(merge_moments, [-(-lie.instances // MERGE["TILE_Q"])], x, means,
                squares, *stats, *lie.sized, chunks, EPS=eps, CHUNK=lie.tiles["CHUNK"], **MERGE)
-        launch(normalize, lie.grid, x, *targets, *affine, *lie.sized, **constants,
+        launch(normalize, lie.grid, x, residual, *targets, *affine, *lie.sized, **constants,
                **lie.tiles)
     else:
-        launch(forward, lie.grid, x, *targets, *affine, *lie.sized, EPS=eps,
+        launch(forward, lie.grid, x, residual, *targets, *affine, *lie.sized, EPS=eps,
                **constants, **lie.tiles)
     for output, target in zip(outputs, targets, strict=True):
         lie.fill(output, target)

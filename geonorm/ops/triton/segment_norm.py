@@ -195,10 +195,10 @@ def coefficients(shift, mean, rstd, weight, bias, weight_step, bias_step, instan
 
 
 @triton.jit
-def normalize(rows, out, order, bounds, shift, mean, rstd, weight, bias, weight_step, bias_step,
-              instances, channels, stride, width, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr,
-              CHUNK: tl.constexpr, LANES: tl.constexpr, TILE_R: tl.constexpr,
-              TILE_C: tl.constexpr):
+def normalize(rows, residual, out, order, bounds, shift, mean, rstd, weight, bias, weight_step,
+              bias_step, instances, channels, stride, residual_stride, width,
+              ACTIVATION: tl.constexpr, SLOPE: tl.constexpr, CHUNK: tl.constexpr,
+              LANES: tl.constexpr, TILE_R: tl.constexpr, TILE_C: tl.constexpr):
     """Write the output of a slot's rows; NaN where their index lies outside."""
     instance, first, last = find_slot(tl.program_id(0).to(tl.int64), bounds, instances, CHUNK,
                                       LANES)
@@ -212,7 +212,11 @@ def normalize(rows, out, order, bounds, shift, mean, rstd, weight, bias, weight_
             keep = there[:, None] & (channel < channels)[None, :]
             x = tl.load(rows + row[:, None] * stride + channel[None, :], mask=keep, other=0)
             xhat = standardized(x, origin, middle, scale)
-            y = activated(xhat * gain[None, :] + offset[None, :], ACTIVATION, SLOPE)
+            y = xhat * gain[None, :] + offset[None, :]
+            if residual is not None:
+                place = row[:, None] * residual_stride + channel[None, :]
+                y += tl.load(residual + place, mask=keep, other=0).to(y.dtype)
+            y = activated(y, ACTIVATION, SLOPE)
             y = tl.where(instance < instances, y, float("nan")).to(out.dtype.element_ty)
             tl.store(out + row[:, None] * channels + channel[None, :], y, mask=keep)
 
@@ -406,16 +410,19 @@ def _moments(rows: Tensor, index: Tensor, instances: int, row_weights: Tensor | 
 
 def segment_norm(rows: Tensor, index: Tensor, instances: int, row_weights: Tensor | None,
                  weight: Tensor | None, bias: Tensor | None, groups: int, eps: float,
-                 activation: str, negative_slope: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+                 activation: str, negative_slope: float, residual: Tensor | None = None
+                 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rows, constants = _as_rows(rows), tail(activation, negative_slope)
+    residual = None if residual is None else _as_rows(residual)
     row_weights, weight, bias = _dense(row_weights, weight, bias)
     lie, shift, mean, var = _moments(rows, index, instances, row_weights, groups)
     rstd = (var + eps).rsqrt()
     out = torch.empty_like(rows, memory_format=torch.contiguous_format)
     if lie is not None:
-        launch(normalize, lie.grid, rows, out, lie.order, lie.bounds, shift, mean,
+        launch(normalize, lie.grid, rows, residual, out, lie.order, lie.bounds, shift, mean,
                rstd, weight, bias, _step(weight), _step(bias), instances, rows.shape[1],
-               rows.stride(0), rows.shape[1] // groups, **constants, **lie.sizes)
+               rows.stride(0), 0 if residual is None else residual.stride(0),
+               rows.shape[1] // groups, **constants, **lie.sizes)
     return out, shift, mean, rstd
 
 
