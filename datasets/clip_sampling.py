@@ -2,28 +2,42 @@
 
 Every function returns int64 frame numbers in [0, frames). A clip longer than its video loops: after
 the last frame comes the first one again.
+
+A video of variable rate is given by ``times``, seconds from its first frame to each. Steps are then
+seconds too, and a clip has the frames that are on the screen at its moments.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+# Time stamps are rounded, in Matroska to milliseconds: a frame so much too late is on time.
+_ROUNDING = 1e-3
 
-def random_clip(frames: int, length: int, step: float, rng: np.random.Generator) -> np.ndarray:
+
+def random_clip(
+    frames: int,
+    length: int,
+    step: float,
+    rng: np.random.Generator,
+    times: np.ndarray | None = None,
+) -> np.ndarray:
     """Return ``length`` frames ``step`` apart from a start drawn evenly from all that fit.
 
     Args:
         frames: number of frames in the video.
         length: number of frames in the clip.
-        step: frames from one to the next; a fraction resamples the frame rate.
+        step: frames from one to the next, a fraction resamples the frame rate; seconds with
+            ``times``.
         rng: draws the start.
+        times: of the frames, in seconds, where the rate varies.
 
     Raises:
         ValueError: ``frames`` or ``length`` below 1, or ``step`` not above 0.
     """
     _check(frames, length, step)
-    room = max(frames - _span(length, step), 0)
-    return _looped(frames, int(rng.integers(room + 1)), length, step)
+    start = int(rng.integers(_room(frames, length, step, times) + 1))
+    return _looped(frames, start, length, step, times)
 
 
 def uniform_clip(frames: int, length: int) -> np.ndarray:
@@ -55,10 +69,17 @@ def segment_clip(frames: int, length: int, rng: np.random.Generator) -> np.ndarr
     return np.minimum(drawn.astype(np.int64), frames - 1)
 
 
-def dense_clip(frames: int, length: int, step: float, view: int, views: int) -> np.ndarray:
+def dense_clip(
+    frames: int,
+    length: int,
+    step: float,
+    view: int,
+    views: int,
+    times: np.ndarray | None = None,
+) -> np.ndarray:
     """Return view number ``view`` of ``views`` whose starts are spread evenly over the video.
 
-    One view alone is the middle one.
+    One view alone is the middle one. ``times`` are as in :func:`random_clip`.
 
     Raises:
         ValueError: as :func:`random_clip`, or ``view`` is not in [0, views).
@@ -69,9 +90,9 @@ def dense_clip(frames: int, length: int, step: float, view: int, views: int) -> 
     _check(frames, length, step)
     if not 0 <= view < views:
         raise ValueError(f"view must be in [0, {views}); got {view}")
-    room = max(frames - _span(length, step), 0)
+    room = _room(frames, length, step, times)
     start = room // 2 if views == 1 else round(room * view / (views - 1))
-    return _looped(frames, start, length, step)
+    return _looped(frames, start, length, step, times)
 
 
 def still_clip(frames: int, length: int) -> np.ndarray:
@@ -84,14 +105,24 @@ def still_clip(frames: int, length: int) -> np.ndarray:
     return np.full(length, frames // 2, dtype=np.int64)
 
 
-def _span(length: int, step: float) -> int:
-    """Return how many consecutive frames a clip reaches over."""
-    return int((length - 1) * step) + 1
+def _room(frames: int, length: int, step: float, times: np.ndarray | None) -> int:
+    """Return the last frame from which a clip ends within the video, or 0."""
+    if times is not None:
+        latest = times[-1] - (length - 1) * step + _ROUNDING
+        return max(int(np.searchsorted(times, latest, side="right")) - 1, 0)
+    return max(frames - 1 - int((length - 1) * step), 0)
 
 
-def _looped(frames: int, start: int, length: int, step: float) -> np.ndarray:
+def _looped(
+    frames: int, start: int, length: int, step: float, times: np.ndarray | None
+) -> np.ndarray:
     """Return the frame numbers from ``start``, past the end from the beginning again."""
-    return (start + np.floor(np.arange(length) * step).astype(np.int64)) % frames
+    steps = np.arange(length) * step
+    if times is None:
+        return (start + np.floor(steps).astype(np.int64)) % frames
+    duration = times[-1] * frames / (frames - 1)  # the last frame stays for a mean interval
+    moments = (times[start] + steps) % duration
+    return np.searchsorted(times, moments + _ROUNDING, side="right") - 1
 
 
 def _check(frames: int, length: int, step: float) -> None:

@@ -78,8 +78,8 @@ class ClipDataset(Dataset[Clip]):
         length: frames in a clip; a clip longer than its video loops.
         step: frames from one to the next.
         fps: take ``step`` in frames of this rate instead of each video's own: with ``fps=15`` a
-            video of 30 frames per second is read at every other frame. A video of variable rate
-            counts by its mean rate.
+            video of 30 frames per second is read at every other frame. A video of variable rate is
+            read by its time stamps where they strictly increase, else by its mean rate.
         sampling: "random" (a start drawn anew in each epoch), "segments" (a frame of each of
             ``length`` parts of the video, drawn anew), "uniform" (the middle of each part),
             "dense" (``views`` clips spread over the video) or "still" (one frame repeated: a
@@ -180,17 +180,20 @@ class ClipDataset(Dataset[Clip]):
         info = self._infos[video]
         first = min(int(info.frames * self.portion[0]), info.frames - 1)
         frames = max(int(info.frames * self.portion[1]) - first, 1)
-        step = float(self.step)
-        if self.fps is not None and info.fps > 0:
+        step, times = float(self.step), None
+        if self.fps is not None and info.times and frames > 1:
+            times = np.subtract(info.times[first : first + frames], info.times[first])
+            step /= self.fps
+        elif self.fps is not None and info.fps > 0:
             step *= info.fps / self.fps
         if self.sampling == "random":
-            chosen = random_clip(frames, self.length, step, np.random.default_rng(key))
+            chosen = random_clip(frames, self.length, step, np.random.default_rng(key), times)
         elif self.sampling == "segments":
             chosen = segment_clip(frames, self.length, np.random.default_rng(key))
         elif self.sampling == "uniform":
             chosen = uniform_clip(frames, self.length)
         elif self.sampling == "dense":
-            chosen = dense_clip(frames, self.length, step, view, self.views)
+            chosen = dense_clip(frames, self.length, step, view, self.views, times)
         else:
             chosen = still_clip(frames, self.length)
         path = self.videos[video][0]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from geonorm.datasets.video_lists import VideoSet, folder, lines_of
+from geonorm.files import is_hidden
 
 _USES = {"0": None, "1": "train", "2": "test"}
 
@@ -39,7 +40,8 @@ class HMDB51(VideoSet):
             )
         root = folder(root)
         ending = f"_test_split{split}.txt"
-        lists = sorted(folder(annotations).glob(f"*{ending}"))
+        found = folder(annotations).glob(f"*{ending}")
+        lists = sorted(path for path in found if not is_hidden(path))
         if not lists:
             raise ValueError(f"expected files <class>{ending}; {annotations} holds none")
         classes = [path.name.removesuffix(ending) for path in lists]

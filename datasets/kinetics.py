@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
-from geonorm.datasets.video_lists import UNLABELLED, VideoSet, folder, labels_of
+from geonorm.datasets.video_lists import UNLABELLED, VideoSet, folder, labels_of, text_of
+from geonorm.files import is_hidden
 
 
 class Kinetics(VideoSet):
@@ -54,12 +55,11 @@ class Kinetics(VideoSet):
 
 def _rows(path: Path) -> list[dict[str, str]]:
     """Read the CSV file and check its columns."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        try:
-            columns, rows = reader.fieldnames or (), list(reader)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}, line {reader.line_num}: no CSV: {error}") from error
+    reader = csv.DictReader(io.StringIO(text_of(path), newline=""))
+    try:
+        columns, rows = reader.fieldnames or (), list(reader)
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: no CSV: {error}") from error
     missing = {"youtube_id", "time_start", "time_end", "split"} - set(columns)
     if missing:
         raise ValueError(
@@ -75,9 +75,8 @@ def _path(root: Path, row: dict[str, str]) -> Path:
     name = f"{row['youtube_id']}_{start:06d}_{end:06d}.mp4"
     home = root / row["split"]
     label = row.get("label") or ""
-    places = chain(
-        [home / label, home / label.replace(" ", "_")], () if label else home.glob("*")
-    )
+    others = [] if label else sorted(place for place in home.glob("*") if not is_hidden(place))
+    places = [home / label, home / label.replace(" ", "_"), *others]
     return next(
         (place / name for place in places if os.path.exists(place / name)), home / label / name
     )

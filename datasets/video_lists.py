@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from geonorm.files import is_hidden
 
 UNLABELLED = -1
 SUFFIXES = (
     ".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts",
     ".webm", ".wmv",
 )
+# Byte-order marks; UTF-32's begins with UTF-16's.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 _PLAIN = re.compile(r"^(?P<path>.*\S)\s+(?P<label>\S+)$")
 # SlowFast's lists may put the number of frames between the path and the label.
 _WITH_FRAMES = re.compile(r"^(?P<path>.*\.\w+)\s+\d+\s+(?P<label>\S+)$")
@@ -50,6 +62,8 @@ class VideoSet:
 class ClassFolders(VideoSet):
     """Videos in one folder per class: ``root/class/video.mp4``; classes in alphabetical order.
 
+    Hidden files and folders (:func:`geonorm.files.is_hidden`) are no videos and no classes.
+
     Args:
         root: the folder of class folders.
         classes: the names and their order, where they are not simply the sorted folders.
@@ -60,7 +74,9 @@ class ClassFolders(VideoSet):
 
     def __init__(self, root: str | Path, classes: Sequence[str] | None = None) -> None:
         root = Path(root)
-        folders = sorted(path.name for path in folder(root).iterdir() if path.is_dir())
+        folders = sorted(
+            path.name for path in folder(root).iterdir() if path.is_dir() and not is_hidden(path)
+        )
         names = list(folders if classes is None else classes)
         unknown = sorted(set(folders) - set(names))
         if unknown:
@@ -81,7 +97,8 @@ class VideoList(VideoSet):
     """Videos in a text file of lines ``path label``, the paths perhaps with spaces.
 
     A third field between the two, as in SlowFast's lists, is the number of frames and is not used.
-    Lines end in LF or CRLF; empty ones are passed over.
+    Lines end in LF or CRLF; empty ones are passed over. The file is UTF-8, or UTF-16 or UTF-32 with
+    a byte-order mark.
 
     Args:
         path: the list.
@@ -90,7 +107,8 @@ class VideoList(VideoSet):
         labelled: False for a list of paths alone (testing without labels).
 
     Raises:
-        ValueError: the list is empty, a line has no label, or a label is out of range.
+        ValueError: the list is empty or in another encoding, a line has no label, or a label is out
+            of range.
     """
 
     def __init__(
@@ -114,18 +132,44 @@ class VideoList(VideoSet):
         super().__init__(videos, classes)
 
 
+def text_of(path: str | Path) -> str:
+    """Return a file's text: UTF-8, or what its byte-order mark says.
+
+    Raises:
+        ValueError: the bytes are no such text.
+    """
+    data = Path(path).read_bytes()
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        seen = "ISO-8859-1" if encoding == "utf-8" else encoding.upper()
+        raise ValueError(
+            f"expected text in UTF-8; {path} holds the byte 0x{data[error.start]:02X} in line "
+            f"{line}, which is none in {encoding}. If it is {seen}, convert it: "
+            f"iconv -f {seen} -t UTF-8"
+        ) from error
+    if "\0" in text:
+        raise ValueError(
+            f"expected text in UTF-8; {path} holds zero bytes, as UTF-16 without a byte-order mark "
+            "does. Convert it: iconv -f UTF-16LE -t UTF-8"
+        )
+    return text
+
+
 def lines_of(path: str | Path) -> Iterable[tuple[int, str]]:
     """Yield the number and the text of each line that holds any, without its line end."""
-    with Path(path).open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield number, line.strip()
+    for number, line in enumerate(io.StringIO(text_of(path), newline=None), 1):
+        if line.strip():
+            yield number, line.strip()
 
 
 def json_of(path: str | Path, kind: type[list] | type[dict]) -> list | dict:
     """Return the list or object in a JSON file, or raise ValueError naming the file."""
+    text = text_of(path)
     try:
-        tree = json.loads(Path(path).read_text("utf-8"))
+        tree = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(tree, kind):
@@ -148,8 +192,10 @@ def folder(path: str | Path) -> Path:
 
 
 def videos_in(path: Path) -> Iterable[Path]:
-    """Yield the video files of one folder, told by their suffixes."""
-    return (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    """Yield the video files of one folder, told by their suffixes, hidden ones left out."""
+    return (
+        file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not is_hidden(file)
+    )
 
 
 def labels_of(names: Iterable[str]) -> dict[str, int]:

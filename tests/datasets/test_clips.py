@@ -1,8 +1,6 @@
 """The clip dataset: what is random, what loops, and files that fail."""
 
-import json
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +10,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from geonorm.datasets import Clip, ClipDataset, VideoSet
-from geonorm.datasets import video_index as index_module
-from geonorm.datasets.video_index import video_index
-from geonorm.datasets.video_io import UndecodableVideoError
 from helpers.video_files import (
     damage,
     encode,
@@ -222,45 +217,3 @@ def test_bad_arguments(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         ClipDataset(as_set(films), cache=cache, **options)
-
-
-def test_index_is_read_once_and_again_when_a_file_changes(
-    films: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened = []
-
-    def counted(path: Path) -> object:
-        opened.append(path)
-        return probe(path)
-
-    probe = index_module.probe
-    monkeypatch.setattr(index_module, "probe", counted)
-    films[2].write_bytes(b"no video")
-    first = video_index(films, cache)
-    assert sorted(opened) == films
-    again = video_index(films, cache)
-    assert len(opened) == 4
-    assert again[:2] == first[:2]
-    assert isinstance(again[2], UndecodableVideoError)
-    assert str(again[2]) == str(first[2])
-    encode(films[2], numbered_film(9))
-    assert video_index(films, cache)[2].frames == 9
-    assert len(opened) == 8
-    os.utime(films[0], (1, 1))
-    video_index(films, cache)
-    assert len(opened) == 12
-    kept = sorted(cache.iterdir())
-    assert len(kept) == 3
-    assert all(len(json.loads(file.read_text())) == 4 for file in kept)
-
-
-def test_index_goes_to_the_users_cache(
-    films: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GEONORM_CACHE", str(tmp_path / "mine"))
-    video_index(films)
-    assert len(list((tmp_path / "mine/video-index").glob("*.json"))) == 1
-    monkeypatch.delenv("GEONORM_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-    video_index(films)
-    assert len(list((tmp_path / "user/geonorm/video-index").glob("*.json"))) == 1

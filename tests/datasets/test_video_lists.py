@@ -235,3 +235,122 @@ def test_bad_lists(tmp_path: Path, text: str, message: str) -> None:
 def test_a_set_needs_videos() -> None:
     with pytest.raises(ValueError, match="the list is empty"):
         VideoSet([], ["a"])
+
+
+def test_hidden_files_are_no_videos_and_hidden_folders_no_classes(tmp_path: Path) -> None:
+    """Trash, a Mac's doubles of every file, and what drives leave behind would shift the labels."""
+    videos = [touch(tmp_path / "run/b.mp4"), touch(tmp_path / "walk/#1 (a).mp4")]
+    for name in (
+        ".Trash-1000/x.mp4", ".git/x.mp4", "lost+found/x.mp4", "@eaDir/run.mp4", "#recycle/x.mp4",
+        "$RECYCLE.BIN/x.mp4", "System Volume Information/x.mp4", "__MACOSX/x.mp4", "run/._b.mp4",
+        "run/.a.mp4", "walk/@eaDir/a.mp4", "._run",
+    ):  # fmt: skip
+        touch(tmp_path / name)
+    assert ClassFolders(tmp_path).classes == ("run", "walk")
+    assert ClassFolders(tmp_path).videos == [(videos[0], 0), (videos[1], 1)]
+    assert len(ClassFolders(tmp_path, classes=["walk", "run"])) == 2
+    (tmp_path / "jump").mkdir()
+    touch(tmp_path / "jump/._a.mp4")
+    with pytest.raises(ValueError, match="jump holds no videos"):
+        ClassFolders(tmp_path)
+
+
+def test_a_root_may_itself_be_hidden(tmp_path: Path) -> None:
+    video = touch(tmp_path / ".cache/run/a.mp4")
+    assert ClassFolders(tmp_path / ".cache").videos == [(video, 0)]
+
+
+def test_hidden_lists_of_hmdb51_are_no_classes(tmp_path: Path) -> None:
+    write(tmp_path / "lists/wave_test_split1.txt", "w.avi 1\n")
+    (tmp_path / "lists/._wave_test_split1.txt").write_bytes(b"\0\5\x16\7 Mac OS X")
+    assert HMDB51(tmp_path, tmp_path / "lists", "train").classes == ("wave",)
+
+
+def test_kinetics_finds_an_unlabelled_clip_in_the_first_folder_that_is_not_hidden(
+    tmp_path: Path,
+) -> None:
+    csv = write(tmp_path / "test.csv", "youtube_id,time_start,time_end,split\na,1,11,test\n")
+    for name in ("e", "b", ".Trash-1000", "d", "lost+found", "c", "f"):
+        touch(tmp_path / "test" / name / "a_000001_000011.mp4")
+    assert Kinetics(tmp_path, csv).videos == [(tmp_path / "test/b/a_000001_000011.mp4", -1)]
+
+
+@pytest.fixture(params=["folders", "hmdb51"])
+def unsorted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have folders list their files in the reverse of the order of names."""
+    for method in ("iterdir", "glob"):
+        listed = getattr(Path, method)
+        monkeypatch.setattr(
+            Path, method,
+            lambda self, *args, listed=listed: iter(sorted(listed(self, *args), reverse=True)),
+        )  # fmt: skip
+    return request.param
+
+
+def test_order_is_that_of_names_whatever_the_file_system_says(
+    unsorted: str, tmp_path: Path
+) -> None:
+    names = ["apply", "bow", "clap"]
+    videos = [touch(tmp_path / name / f"{i}.mp4") for name in names for i in range(3)]
+    for name in names:
+        write(tmp_path / f"lists/{name}_test_split1.txt", "0.mp4 1\n1.mp4 1\n2.mp4 1\n")
+    if unsorted == "hmdb51":
+        data = HMDB51(tmp_path, tmp_path / "lists", "train")
+        assert data.videos == [(path, i // 3) for i, path in enumerate(videos)]
+    else:
+        (tmp_path / "lists").rename(tmp_path / ".lists")
+        data = ClassFolders(tmp_path)
+        assert data.videos == [(path, i // 3) for i, path in enumerate(videos)]
+    assert data.classes == tuple(names)
+
+
+MARKED = ["utf-8-sig", "utf-16", "utf-32"]
+
+
+@pytest.mark.parametrize("encoding", [*MARKED, "utf-8"])
+def test_lists_are_read_in_the_encoding_that_they_name(tmp_path: Path, encoding: str) -> None:
+    def put(name: str, text: str) -> Path:
+        path = tmp_path / name
+        path.write_bytes(text.encode(encoding))
+        return path
+
+    first = VideoList(put("list.txt", "é a.mp4 0\r\nb.mp4 1\r\n")).videos
+    assert first == [(tmp_path / "é a.mp4", 0), (tmp_path / "b.mp4", 1)]
+    put("classInd.txt", "1 Jump\n2 Run\n")
+    put("trainlist01.txt", "Jump/v_1.avi 1\nRun/v_é.avi 2\n")
+    assert UCF101(tmp_path, tmp_path, "train").videos[1] == (tmp_path / "Run/v_é.avi", 1)
+    put("jump_test_split1.txt", "é.avi 1\n")
+    assert HMDB51(tmp_path, tmp_path, "train").videos == [(tmp_path / "jump/é.avi", 0)]
+    csv = put("train.csv", 'label,youtube_id,time_start,time_end,split\n"é\nx",a,1,11,train\n')
+    assert Kinetics(tmp_path, csv).classes == ("é\nx",)
+    items = put("train.json", '[{"vid_name": "é", "label": 3}]')
+    assert Diving48(tmp_path, items).videos == [(tmp_path / "é.mp4", 3)]
+    labels = put("labels.json", '{"Holding é": "0"}')
+    items = put("items.json", '[{"id": "7", "template": "Holding [é]"}]')
+    assert SomethingSomethingV2(tmp_path, items, labels).classes == ("Holding é",)
+
+
+READERS = {
+    "list.txt": lambda root: VideoList(root / "list.txt"),
+    "classInd.txt": lambda root: UCF101(root, root, "train"),
+    "jump_test_split1.txt": lambda root: HMDB51(root, root, "train"),
+    "train.csv": lambda root: Kinetics(root, root / "train.csv"),
+    "train.json": lambda root: Diving48(root, root / "train.json"),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), [
+    ("a é.mp4 0\nb é.mp4 0\n".encode("latin-1"),
+     r"expected text in UTF-8; .*{} holds the byte 0xE9 in line 1, .*iconv -f ISO-8859-1 -t UTF-8"),
+    ("a.mp4 0\nb.mp4 1\n".encode("utf-16-le"),
+     r"{} holds zero bytes, as UTF-16 without a byte-order mark .*iconv -f UTF-16LE -t UTF-8"),
+    ("a.mp4 0\nb.mp4 1\n".encode("utf-16")[:-1],
+     r"{} holds the byte 0x0A in line 2, which is none in utf-16"),
+])  # fmt: skip
+@pytest.mark.parametrize("name", READERS)
+def test_text_in_another_encoding_is_refused_by_name(
+    tmp_path: Path, name: str, data: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=message.format(name)):
+        READERS[name](tmp_path)

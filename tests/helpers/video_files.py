@@ -44,11 +44,16 @@ def encode(
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
     times: Sequence[int] | None = None,
+    rate: int | None = None,
     rotation: int = 0,
 ) -> Path:
-    """Write a film; ``times`` are the frames' places in hundredths of a second."""
+    """Write a film at ``rate``; ``times`` are the frames' places in units of it.
+
+    The rate is 25 by default, or 100 with times.
+    """
+    rate = rate or (25 if times is None else 100)
     with av.open(str(path), "w", options=container_options or {}) as container:
-        stream = container.add_stream(codec, rate=100 if times is not None else 25)
+        stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = film.shape[1:3] if len(film) else (48, 96)
         stream.pix_fmt = "yuv420p"
         stream.options = options or {}

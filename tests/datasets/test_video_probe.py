@@ -1,0 +1,269 @@
+"""What a video shows, against a full decode of it by PyAV: every frame, in order, and when."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from geonorm.datasets import ClipDataset, VideoSet, check_data, video_probe
+from geonorm.datasets.clip_sampling import uniform_clip
+from geonorm.datasets.video_io import read_frames, write_video
+from geonorm.datasets.video_probe import probe
+from helpers.odd_videos import EDITS, ODD, WHOLE, gif, oriented
+from helpers.video_files import encode, numbered_film, numbers_of
+
+
+def shown(path: Path) -> list[av.VideoFrame]:
+    """Decode a whole file by PyAV, passing over packets that fail."""
+    frames = []
+    with av.open(str(path)) as container:
+        for packet in container.demux(video=0):
+            try:
+                frames += packet.decode()
+            except av.FFmpegError:
+                continue
+    return frames
+
+
+def pictures(path: Path) -> np.ndarray:
+    return np.stack([frame.to_ndarray(format="rgb24") for frame in shown(path)])
+
+
+def packets(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(packet.size > 0 for packet in container.demux(video=0))
+
+
+def check_reading(path: Path, expected: np.ndarray, cache: Path) -> None:
+    """Compare all frames, some frames and a clip, read with and without what probe tells."""
+    info = probe(path)
+    assert info.frames == len(expected)
+    some = np.random.default_rng(0).integers(0, len(expected), 5).tolist()
+    for numbers in (list(range(len(expected))), some, [len(expected) - 1]):
+        for known in (info, None):
+            read = read_frames(path, numbers, info=known)
+            assert read.length is None
+            assert np.array_equal(read.video, expected[numbers])
+    data = ClipDataset(VideoSet([(path, 0)], "a"), length=5, sampling="uniform", cache=cache)
+    clip = data[0].video.permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(clip, expected[uniform_clip(len(expected), 5)])
+    assert data.report() == []
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_frames_are_those_shown_not_the_packets_stored(tmp_path: Path, kind: str) -> None:
+    path = ODD[kind](tmp_path)
+    expected = pictures(path)
+    assert 5 < len(expected) < packets(path)
+    check_reading(path, expected, tmp_path / "cache")
+    findings = check_data(VideoSet([(path, 0)], "a"))
+    assert not [finding for finding in findings if finding.kind == "damaged"]
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_unusual_files_of_which_every_packet_is_shown(tmp_path: Path, kind: str) -> None:
+    path = WHOLE[kind](tmp_path)
+    expected = pictures(path)
+    assert 5 < len(expected) == packets(path)
+    check_reading(path, expected, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("bframes", [0, 3])
+@pytest.mark.parametrize("kind", EDITS)
+def test_edit_lists_by_hand(tmp_path: Path, kind: str, bframes: int) -> None:
+    path = ODD[f"edit list, {bframes} B-frames: {kind}"](tmp_path)
+    info = probe(path)
+    expected = [
+        number for frames, at in EDITS[kind] if at >= 0 for number in range(at, at + frames)
+    ]
+    assert numbers_of(read_frames(path, range(info.frames), info=info).video) == expected
+
+
+TURNS = {
+    (1, 0, 0, 1): (lambda picture: picture, ""),
+    (-1, 0, 0, 1): (np.fliplr, "stored mirrored"),
+    (1, 0, 0, -1): (np.flipud, "stored mirrored"),
+    (-1, 0, 0, -1): (lambda picture: np.rot90(picture, 2), "stored turned by 180 degrees"),
+    (0, 1, -1, 0): (lambda picture: np.rot90(picture, -1), "stored turned by 270 degrees"),
+    (0, -1, 1, 0): (np.rot90, "stored turned by 90 degrees"),
+    (0, 1, 1, 0): (lambda picture: picture.transpose(1, 0, 2), "turned by 90 degrees and mirrored"),
+    (0, -1, -1, 0): (
+        lambda picture: np.rot90(picture, 2).transpose(1, 0, 2),
+        "turned by 90 degrees and mirrored",
+    ),
+}
+
+
+def noise() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (3, 16, 24, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("matrix", TURNS)
+def test_all_eight_orientations(tmp_path: Path, matrix: tuple[int, ...]) -> None:
+    turn, words = TURNS[matrix]
+    path = oriented(tmp_path / "a.mp4", noise(), matrix)
+    stored = pictures(path)
+    check_reading(path, np.stack([turn(picture) for picture in stored]), tmp_path / "cache")
+    small = np.stack([f.to_ndarray(format="rgb24", width=18, height=12) for f in shown(path)])
+    expected = np.stack([turn(picture) for picture in small])
+    assert np.array_equal(read_frames(path, [0, 1, 2], size=12).video, expected)
+    assert np.array_equal(read_frames(path, [0, 1, 2], size=expected.shape[1:3]).video, expected)
+    said = [f.detail for f in check_data(VideoSet([(path, 0)], "a")) if "stored" in f.detail]
+    assert [text for text in said if words in text] == said
+    assert bool(said) == bool(words)
+
+
+def uneven(path: Path, ticks: list[int], rate: int, **options: object) -> Path:
+    return encode(path, numbered_film(len(ticks)), times=ticks, rate=rate, **options)
+
+
+BROWSER = np.cumsum([0, *np.random.default_rng(1).choice([17, 33, 50, 67, 83], 49)]).tolist()
+RATES = {
+    # What writes the file, its frames' times in seconds, and whether they are uneven.
+    "webm of a browser": (
+        lambda p: uneven(p / "a.webm", BROWSER, 1000, codec="libvpx"),
+        np.array(BROWSER) / 1000, True,
+    ),
+    "mp4 with B-frames": (lambda p: uneven(p / "a.mp4", BROWSER, 1000),
+                          np.array(BROWSER) / 1000, True),
+    "mp4 without": (lambda p: uneven(p / "a.mp4", BROWSER, 1000, options={"bf": "0"}),
+                    np.array(BROWSER) / 1000, True),
+    "avi with skipped frames": (WHOLE["empty packets, avi"],
+                                np.cumsum([0, *(1 + (n % 3 == 1) for n in range(59))]) / 25, True),
+    "avi with skipped frames and B-frames": (
+        WHOLE["empty packets, avi with B-frames"],
+        # A frame is shown when the next packet is decoded.
+        (np.cumsum([0, *(1 + (n % 3 == 1) for n in range(60))])[1:] - 1) / 25, True,
+    ),
+    "gif": (lambda p: gif(p / "a.gif", numbered_film(63), (7 * np.arange(63) // 3).tolist()),
+            7 * np.arange(63) // 3 / 100, False),
+    "gif with a pause": (
+        lambda p: gif(p / "a.gif", numbered_film(36), [4 * n + 40 * (n > 20) for n in range(36)]),
+        (4 * np.arange(36) + 40 * (np.arange(36) > 20)) / 100, True,
+    ),
+    "mkv that says 1000": (
+        lambda p: uneven(p / "a.mkv", (np.arange(60) * 1001 // 30).tolist(), 1000),
+        np.arange(60) * 1001 / 30000, False,
+    ),
+    "one pause in an mp4": (
+        lambda p: uneven(p / "a.mp4", [4 * n + 500 * (n > 40) for n in range(60)], 100),
+        (4 * np.arange(60) + 500 * (np.arange(60) > 40)) / 100, True,
+    ),
+    "even mp4": (lambda p: encode(p / "a.mp4", numbered_film(60)), np.arange(60) / 25, False),
+    "even webm": (lambda p: encode(p / "a.webm", numbered_film(60), codec="libvpx"),
+                  np.arange(60) / 25, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", RATES)
+def test_rates_are_those_of_the_time_stamps(tmp_path: Path, kind: str) -> None:
+    write, times, variable = RATES[kind]
+    path = write(tmp_path)
+    info = probe(path)
+    assert info.frames == len(times)
+    assert info.fps == pytest.approx((len(times) - 1) / times[-1], rel=1e-3)
+    assert info.variable_rate == variable
+    if variable:
+        np.testing.assert_allclose(info.times, times, atol=1e-3)
+    said = [finding.detail for finding in check_data(VideoSet([(path, 0)], "a"))]
+    assert any(text.startswith("variable frame rate") for text in said) == variable
+    frames = len(times)
+    for sampling, rate in (("dense", 12.5), ("dense", 5.0), ("random", 10.0)):
+        length = 8 if sampling == "dense" else 12
+        data = ClipDataset(VideoSet([(path, 0)], "a"), length=length, fps=rate, sampling=sampling,
+                           cache=tmp_path / "cache")  # fmt: skip
+        read = numbers_of(data[0].video.permute(0, 2, 3, 1).numpy())
+        moments = times[read[0]] + np.arange(length) / rate
+        on_screen = np.searchsorted(times, moments + 1e-3, side="right") - 1
+        slack = 0 if variable else 1
+        assert moments[-1] <= times[-1] + slack * times[1]
+        assert np.abs(np.array(read) - on_screen).max() <= slack
+        assert max(read) < frames
+
+
+def test_a_stated_rate_stays_where_the_time_stamps_agree(tmp_path: Path) -> None:
+    """Matroska's stamps, rounded to milliseconds, would tell 29.966 of these."""
+    path = encode(tmp_path / "a.mkv", numbered_film(30), rate=30)
+    assert probe(path).fps == 30.0
+
+
+def test_clips_of_an_uneven_video_loop_in_time(tmp_path: Path) -> None:
+    """Frames at 0, 0.1, 0.2 and 1 seconds last 4/3 seconds together."""
+    path = uneven(tmp_path / "a.mp4", [0, 10, 20, 100], 100, options={"bf": "0"})
+    data = ClipDataset(VideoSet([(path, 0)], "a"), length=9, fps=5, sampling="dense",
+                       cache=tmp_path / "cache")  # fmt: skip
+    read = numbers_of(data[0].video.permute(0, 2, 3, 1).numpy())
+    assert read == [0, 2, 2, 2, 2, 3, 3, 0, 2]
+
+
+def test_portions_of_an_uneven_video_follow_its_time_stamps(tmp_path: Path) -> None:
+    ticks = [*range(30), *range(30, 180, 5)]
+    path = uneven(tmp_path / "a.mp4", ticks, 100, options={"bf": "0"})
+    data = ClipDataset(VideoSet([(path, 0)], "a"), length=4, fps=20, sampling="dense",
+                       portion=(0.25, 1), views=2, cache=tmp_path / "cache")  # fmt: skip
+    first, last = (numbers_of(data[i].video.permute(0, 2, 3, 1).numpy()) for i in range(2))
+    assert first == [15, 20, 25, 30]
+    assert last == [56, 57, 58, 59]
+
+
+def test_even_files_are_probed_from_their_first_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole files are read only where something says that it is needed."""
+    read = []
+
+    def counted(*args: object) -> Iterator[av.Packet]:
+        for packet in original(*args):
+            read.append(packet)
+            yield packet
+
+    original = video_probe.demuxed
+    monkeypatch.setattr(video_probe, "demuxed", counted)
+    for name, codec, few in (("a.mp4", "libx264", True), ("a.avi", "mpeg4", True),
+                             ("a.webm", "libvpx", False)):  # fmt: skip
+        read.clear()
+        assert probe(encode(tmp_path / name, numbered_film(60), codec=codec)).frames == 60
+        assert (len(read) < 10) == few
+
+
+NAMES = [
+    b"12:30:45.mp4", b"concat:a|b.mp4", b"pipe:1.mp4", b"file:a.mp4", b"http:a.mp4", b"data:a.mp4",
+    b"subfile,,start,0,end,0,,:a.mp4", b"-i.mp4", b"%05d.mp4", b"%%.mp4", b"*.mp4", b"{a,b}.mp4",
+    b"a?b#c.mp4", b"two\nlines.mp4", b"~.mp4", b"caf\xe9.mp4", "café 日本.mp4".encode(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: bytes) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path(os.fsdecode(name))
+    write_video(path, numbered_film(12))
+    assert os.listdir(os.fsencode(tmp_path)) == [name]
+    check_reading(path, pictures(tmp_path / path), tmp_path / "cache")
+    assert numbers_of(read_frames(path, [7, 2]).video) == [7, 2]
+
+
+def by_command_line(path: Path, raw: Path) -> np.ndarray:
+    """Decode by FFmpeg's command line, in the file's own pixel format; then convert to RGB."""
+    with av.open(str(path)) as container:
+        form = container.streams.video[0].codec_context.format.name
+    command = ["ffmpeg", "-v", "error", "-i", str(path), "-fps_mode", "passthrough"]
+    subprocess.run([*command, "-c:v", "rawvideo", "-pix_fmt", form, str(raw)], check=True)
+    return pictures(raw)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs FFmpeg's command line")
+@pytest.mark.parametrize("kind", [*ODD, *WHOLE, *TURNS], ids=str)
+def test_ffmpegs_command_line_shows_the_same(tmp_path: Path, kind: object) -> None:
+    if kind in TURNS:
+        path = oriented(tmp_path / "a.mp4", noise(), kind)
+    else:
+        path = {**ODD, **WHOLE}[kind](tmp_path)
+    expected = by_command_line(path, tmp_path / "raw.nut")
+    assert np.array_equal(read_frames(path, range(probe(path).frames)).video, expected)
