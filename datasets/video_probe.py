@@ -169,13 +169,13 @@ def _timing(
 def _is_variable(ticks: Sequence[int]) -> bool:
     """Tell whether frames are unevenly spaced, rounding apart.
 
-    They are where more than one interval in a hundred is half a frame off the median, or a frame
-    is half an interval away from its place at the mean rate.
+    They are where more than one interval in a hundred differs from the median by more than half of
+    it, or a frame is more than half an interval away from its place at the mean rate.
     """
     if len(ticks) < 3:
         return False
     times = np.asarray(ticks, dtype=np.float64) - ticks[0]
-    steps = np.diff(times)
     even = np.linspace(0, times[-1], len(times))
-    off = np.abs(steps - np.median(steps)) > 0.5 * np.median(steps)
-    return bool(off.mean() > 0.01 or np.abs(times - even).max() > 0.5 * steps.mean())
+    steps = np.diff(times)
+    odd = np.abs(steps - np.median(steps)) > 0.5 * np.median(steps)
+    return bool(odd.mean() > 0.01 or np.abs(times - even).max() > 0.5 * even[1])

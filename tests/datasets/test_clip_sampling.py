@@ -77,12 +77,47 @@ def test_segment_clips_reach_every_frame() -> None:
     ]  # fmt: skip
 
 
+def test_segments_are_drawn_each_for_itself() -> None:
+    """One draw for all would put every frame at the same place of its part."""
+    rng = np.random.default_rng(0)
+    places = np.stack([segment_clip(4000, 4, rng) % 1000 for _ in range(500)])
+    assert np.abs(np.corrcoef(places.T) - np.eye(4)).max() < 0.2
+    assert ((places.std(axis=0) > 250) & (places.std(axis=0) < 330)).all()
+
+
 def test_dense_views_reach_from_the_first_frame_to_the_last() -> None:
     views = [dense_clip(100, 16, 2, view, 5) for view in range(5)]
     assert [view[0] for view in views] == [0, 17, 34, 52, 69]
     assert views[0][0] == 0
     assert views[-1][-1] == 99
     assert dense_clip(100, 16, 2, 0, 1)[0] == 34
+
+
+TIMES = np.array([0, 0.1, 0.2, 0.6, 0.7, 1.5, 1.6])
+
+
+def test_uneven_video_worked_by_hand() -> None:
+    """The seven frames last 1.6 · 7 / 6 = 1.87 seconds together."""
+    assert dense_clip(7, 4, 0.2, 0, 2, TIMES).tolist() == [0, 2, 2, 3]
+    assert dense_clip(7, 4, 0.2, 1, 2, TIMES).tolist() == [4, 4, 4, 4]
+    assert dense_clip(7, 4, 0.2, 0, 1, TIMES).tolist() == [2, 2, 3, 4]
+    assert dense_clip(7, 9, 0.25, 0, 1, TIMES).tolist() == [0, 2, 2, 4, 4, 4, 5, 6, 1]
+
+
+def test_rounded_time_stamps_are_on_time() -> None:
+    """A frame at 0.067 is the one that 15 frames per second ask for at 0.0667."""
+    assert dense_clip(4, 2, 1 / 15, 0, 2, np.array([0, 0.033, 0.067, 0.3])).tolist() == [0, 2]
+    assert dense_clip(4, 2, 1 / 15, 0, 2, np.array([0, 0.033, 0.069, 0.3])).tolist() == [0, 1]
+
+
+def test_random_starts_of_an_uneven_video_reach_every_frame_that_fits() -> None:
+    rng = np.random.default_rng(0)
+    clips = [random_clip(7, 3, 0.45, rng, TIMES).tolist() for _ in range(400)]
+    assert sorted({tuple(clip) for clip in clips}) == [
+        (0, 2, 4), (1, 2, 4), (2, 3, 4), (3, 4, 5), (4, 4, 6),
+    ]  # fmt: skip
+    assert min(np.bincount([clip[0] for clip in clips])) > 50
+    assert random_clip(7, 3, 0.8, rng, TIMES)[0] == 0
 
 
 def test_fractional_step_resamples_the_rate() -> None:

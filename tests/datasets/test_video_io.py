@@ -1,6 +1,7 @@
 """Decoding: the right frames in the right order, upright, and files that are not as they should."""
 
 import os
+from dataclasses import replace
 from itertools import accumulate, cycle
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from geonorm.datasets.video_io import (
     write_video,
 )
 from geonorm.datasets.video_probe import probe
+from helpers.odd_videos import WHOLE
 from helpers.video_files import (
     damage,
     encode,
@@ -60,6 +62,20 @@ def test_decoding_begins_at_a_keyframe_only_where_that_is_exact(tmp_path: Path) 
     assert reordered.entry_before(44) == 0
 
 
+def test_landing_elsewhere_is_noticed_by_the_time_stamp(tmp_path: Path) -> None:
+    """Only an index that lies has it so; packets of one size then tell nothing."""
+    path = WHOLE["packets equally long, avi"](tmp_path)
+    with av.open(str(path)) as container:
+        assert len({packet.size for packet in container.demux(video=0) if packet.size}) == 1
+    info = probe(path)
+    assert info.enterable
+    assert 31 not in info.keyframes
+    lying = replace(info, keyframes=(0, 31))
+    assert numbers_of(read_frames(path, [33, 31], info=lying).video) == [33, 31]
+    beyond = replace(info, keyframes=(0, 5000))
+    assert numbers_of(read_frames(path, [5002], info=beyond).video) == [5002 % 60]
+
+
 def test_real_clips_equal_pyav_bit_for_bit(data_root: Path) -> None:
     clips = sorted((data_root / "ucf101").glob("*/*.avi"))
     assert len(clips) == 3
@@ -85,6 +101,18 @@ def test_resizing_by_the_shorter_side_keeps_the_proportions(tmp_path: Path) -> N
     assert read_frames(path, [0], size=24).video.shape == (1, 24, 48, 3)
     assert read_frames(path, [0], size=(30, 20)).video.shape == (1, 30, 20, 3)
     assert numbers_of(read_frames(path, [3, 1], size=24).video) == [3, 1]
+
+
+@pytest.mark.parametrize(("height", "width", "size", "expected"), [
+    (50, 74, 20, (20, 30)), (50, 76, 20, (20, 30)), (74, 50, 20, (30, 20)), (76, 50, 20, (30, 20)),
+    (50, 74, 60, (60, 89)),
+])  # fmt: skip
+def test_the_longer_side_is_rounded_to_the_nearest_pixel(
+    tmp_path: Path, height: int, width: int, size: int, expected: tuple[int, int]
+) -> None:
+    """74 · 20 / 50 is 29.6, 76 · 20 / 50 is 30.4, and 74 · 60 / 50 is 88.8."""
+    path = encode(tmp_path / "a.mp4", numbered_film(2, height=height, width=width))
+    assert read_frames(path, [0], size=size).video.shape[1:3] == expected
 
 
 @pytest.mark.parametrize("rotation", [90, -90, 180])

@@ -346,7 +346,7 @@ READERS = {
      r"{} holds zero bytes, as UTF-16 without a byte-order mark .*iconv -f UTF-16LE -t UTF-8"),
     ("a.mp4 0\nb.mp4 1\n".encode("utf-16")[:-1],
      r"{} holds the byte 0x0A in line 2, which is none in utf-16"),
-])  # fmt: skip
+], ids=["latin-1", "utf-16 without mark", "half a character"])  # fmt: skip
 @pytest.mark.parametrize("name", READERS)
 def test_text_in_another_encoding_is_refused_by_name(
     tmp_path: Path, name: str, data: bytes, message: str

@@ -186,6 +186,45 @@ def test_rates_are_those_of_the_time_stamps(tmp_path: Path, kind: str) -> None:
         assert max(read) < frames
 
 
+def between(late: int, count: int) -> list[int]:
+    """Return 60 times, 10 apart, with some frames early and the next one late."""
+    ticks = [10 * n for n in range(60)]
+    for place in range(5, 5 + 4 * count, 4):
+        ticks[place] -= late
+        ticks[place + 1] += late
+    return ticks
+
+
+@pytest.mark.parametrize(("ticks", "variable"), [
+    (between(0, 0), False),
+    # One frame, or all from one on, off their places.
+    ([10 * n + 4 * (n == 20) for n in range(60)], False),
+    ([10 * n + 5 * (n > 40) for n in range(60)], False),
+    ([10 * n + 20 * (n > 40) for n in range(60)], True),
+    # An interval in 59 that is by less or more than a half too long.
+    (between(2, 1), False),
+    (between(3, 1), True),
+    (between(3, 4), True),
+])  # fmt: skip
+def test_rates_are_uneven_from_one_interval_in_a_hundred(
+    tmp_path: Path, ticks: list[int], variable: bool
+) -> None:
+    info = probe(uneven(tmp_path / "a.mp4", ticks, 100, options={"bf": "0"}))
+    assert info.variable_rate == variable
+    assert len(info.times) == 60 * variable
+    assert info.fps == pytest.approx(5900 / ticks[-1], rel=0.005)
+
+
+def test_a_pause_in_a_long_film_makes_it_uneven(tmp_path: Path) -> None:
+    """One interval in 119 is none in a hundred, but shifts every frame after it."""
+    ticks = [10 * n + 30 * (n > 60) for n in range(120)]
+    film = np.tile(numbered_film(60), (2, 1, 1, 1))
+    path = encode(tmp_path / "a.mp4", film, times=ticks, options={"bf": "0"})
+    assert probe(path).times[-1] == 12.2
+    short = encode(tmp_path / "b.mp4", film, times=[10 * n + 6 * (n > 60) for n in range(120)])
+    assert not probe(short).variable_rate
+
+
 def test_a_stated_rate_stays_where_the_time_stamps_agree(tmp_path: Path) -> None:
     """Matroska's stamps, rounded to milliseconds, would tell 29.966 of these."""
     path = encode(tmp_path / "a.mkv", numbered_film(30), rate=30)

@@ -87,6 +87,31 @@ def test_shifts_worked_by_hand() -> None:
     assert torch.equal(blurred, video)
 
 
+def test_contrast_is_about_the_mean_of_the_clip() -> None:
+    """A dark and a bright frame draw near to each other; about their own means they would not."""
+    video = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    video[0], video[1] = 40, 200
+    video[1, :, :2] = 100
+    mean = (40 * 2 + 200 + 100) / 4
+    shifted = AppearanceShift("contrast", 4)(video, np.random.default_rng(0))
+    for value in (40, 100, 200):
+        got = shifted[video == value].unique().tolist()
+        assert got == [round((value - mean) * (1 - 0.85 * 0.8) + mean)]
+
+
+@pytest.mark.parametrize(("height", "width"), [(50, 100), (100, 50)])
+def test_blur_is_relative_to_the_shorter_side(height: int, width: int) -> None:
+    """A point of light spreads by 0.04 · 50 = 2 pixels, both ways alike."""
+    video = torch.zeros(1, 3, height, width, dtype=torch.uint8)
+    middle = (height // 2, width // 2)
+    video[:, :, middle[0] - 1 : middle[0] + 2, middle[1] - 1 : middle[1] + 2] = 255
+    light = AppearanceShift("blur", 5)(video, np.random.default_rng(0))[0, 0].double()
+    for side, profile in enumerate((light.sum(1), light.sum(0))):
+        places = torch.arange(len(profile)) - middle[side]
+        spread = ((profile * places**2).sum() / profile.sum() - 2 / 3) ** 0.5
+        assert 1.6 < spread < 2.1  # cut off at four deviations, and rounded to bytes
+
+
 def test_background_leaves_the_foreground(still: Tensor) -> None:
     foreground = torch.zeros(6, 1, 40, 56)
     foreground[..., 10:20, 10:20] = 1

@@ -12,6 +12,7 @@ from helpers.video_files import encode, numbered_film
 
 FPS = 25
 OPEN_GOPS = {"x264-params": "open-gop=1:keyint=20:min-keyint=20:scenecut=0:bframes=3"}
+_PICTURE = b"\0\0\1\xb6"  # what begins one in MPEG-4
 REFRESH = {"x264-params": "intra-refresh=1:keyint=10:scenecut=0:bframes=0"}
 
 
@@ -115,7 +116,7 @@ def _not_coded(number: int) -> bytes:
     """Return an MPEG-4 packet that says the picture before it stays (ISO 14496-2, vop_coded 0)."""
     bits = "01" + "0" + "1" + f"{number % FPS:05b}" + "1" + "0"
     bits += "0" + "1" * (-len(bits) - 1 & 7)
-    return b"\0\0\1\xb6" + int(bits, 2).to_bytes(len(bits) // 8, "big")
+    return _PICTURE + int(bits, 2).to_bytes(len(bits) // 8, "big")
 
 
 def _staying(packets: list[av.Packet]) -> Iterable[av.Packet | bytes]:
@@ -130,6 +131,28 @@ def _hidden(packets: list[av.Packet]) -> Iterable[av.Packet | bytes]:
         data = bytes(packet)
         hides = number % 6 == 4 and not packet.is_keyframe
         yield bytes([data[0] & ~0x10]) + data[1:] if hides else packet
+
+
+def _packed(packets: list[av.Packet]) -> Iterable[bytes]:
+    """Store each B-frame with the frame before it, and a packet without a picture in its place.
+
+    DivX did so, to give every packet of an AVI file a frame to come out, and says so in its mark.
+    """
+    data = [bytes(packet) for packet in packets]
+    start = data[0].index(_PICTURE)
+    data[0] = data[0][:start] + b"\0\0\1\xb2DivX503b1393p" + data[0][start:]
+    backwards = [one[one.index(_PICTURE) + 4] >> 6 == 2 for one in data]
+    for number, one in enumerate(data):
+        if backwards[number]:
+            yield _not_coded(number)
+        else:
+            yield one + (data[number + 1] if [*backwards, False][number + 1] else b"")
+
+
+def _equally_long(packets: list[av.Packet]) -> Iterable[bytes]:
+    """Fill up every packet with zeros, which decoders pass over."""
+    longest = max(packet.size for packet in packets)
+    return (bytes(packet).ljust(longest, b"\0") for packet in packets)
 
 
 def _skipping(packets: list[av.Packet]) -> Iterable[av.Packet]:
@@ -228,6 +251,10 @@ WHOLE: dict[str, Callable[[Path], Path]] = {
         ".mp4", "libx264", {"g": "20"}, ".mkv", lambda packets: packets[:-2]
     ),
     "frames packed together, vp9 in webm": lambda folder: _with_unseen(folder / "a.webm"),
+    "B-frames packed with others, avi": _changed(
+        ".avi", "mpeg4", {"g": "12", "bf": "1", "b_strategy": "0"}, ".avi", _packed
+    ),
+    "packets equally long, avi": _changed(".avi", "mpeg4", {"g": "12"}, ".avi", _equally_long),
     "empty packets, avi": _changed(".avi", "mpeg4", {"g": "12"}, ".avi", _skipping),
     "empty packets, avi with B-frames": _changed(".avi", "mpeg4", _MPEG2, ".avi", _skipping),
 }
