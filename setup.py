@@ -15,6 +15,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError
 
 try:
+    import torch
     from torch.utils.cpp_extension import BuildExtension, CppExtension
 except ImportError as error:
     BuildExtension, CppExtension, NO_TORCH = build_ext, Extension, str(error)
@@ -53,11 +54,15 @@ class OptionalExtension(BuildExtension):
         in_place = self.inplace or getattr(self, "editable_mode", False)
         note = Path("." if in_place else self.build_lib, "geonorm", "_C_missing.txt")
         note.unlink(missing_ok=True)
+        built_for = note.with_name("_C_torch.txt")  # which geonorm doctor compares
+        built_for.unlink(missing_ok=True)
         if reason is not None:
             print(f"geonorm: THE C++ KERNELS ARE NOT BUILT, the slow reference will run: {reason}",
                   file=sys.stderr)
             note.parent.mkdir(parents=True, exist_ok=True)
             note.write_text(f"{reason}\n", encoding="utf-8")
+        else:
+            built_for.write_text(f"{torch.__version__}\n", encoding="utf-8")
 
 
 def extension():

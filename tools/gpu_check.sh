@@ -149,7 +149,7 @@ step steps "$run" tools/gpu/steps.py --device $device "${size[@]}" --csv "$resul
 
 # As many scans as train_seg's configuration asks for, and one of a size to measure.
 "$run" -P -c 'import sys; from pathlib import Path; sys.path.insert(0, "tools")
-from gpu.samples import write_semantickitti; folder = Path(sys.argv[1])
+from geonorm.training.invariance.plain import write_semantickitti; folder = Path(sys.argv[1])
 write_semantickitti(folder / "many", 8, 4000); write_semantickitti(folder / "one", 1, 120_000)' \
     "$work"
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env python
 """Build and install MinkowskiEngine for the Python that runs this; see --help."""
 
-from geonorm.minkowski.install import run
+import sys
+
+from geonorm.minkowski.install import main
 
 if __name__ == "__main__":
-    run()
+    sys.exit(main(sys.argv[1:]))

@@ -1,11 +1,12 @@
-"""The C++ compiler and the BLAS that MinkowskiEngine's CPU side is built with."""
+"""Find the C++ compiler, Python's headers and the BLAS that MinkowskiEngine is built with."""
 
 import os
 import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 
-from geonorm.minkowski.running import InstallError
+from geonorm.minkowski.running import InstallError, MissingPackageError
 
 TORCH_BLAS = Path(__file__).with_name("torch_blas")
 _PROBE = """
@@ -19,13 +20,59 @@ float probe(float* c) {
 """
 
 
+def check_host(blas: str, scratch: Path, torch_lib: Path) -> None:
+    """Lay out the BLAS in scratch, or refuse, naming at once all that this machine lacks.
+
+    Args:
+        blas, scratch, torch_lib: as of `prepare_blas`.
+
+    Raises:
+        InstallError: something is missing; the message ends with Debian's packages that hold it.
+    """
+    lacking: list[MissingPackageError] = []
+    for check in (host_compiler, python_headers, lambda: prepare_blas(blas, scratch, torch_lib)):
+        try:
+            check()
+        except MissingPackageError as error:
+            lacking.append(error)
+    packages = {error.package for error in lacking}
+    if "g++" in packages and blas == "openblas":
+        packages.add("libopenblas-dev")  # which nothing but a compiler can look for
+    if packages:
+        reasons = dict.fromkeys(str(error) for error in lacking)
+        raise InstallError(
+            "\n".join(reasons)
+            + f"\nOn Debian and Ubuntu: apt-get install {' '.join(sorted(packages))}"
+        )
+
+
+def python_headers() -> Path:
+    """Return Python.h, without which no extension compiles.
+
+    Raises:
+        MissingPackageError: it is missing.
+    """
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not header.is_file():
+        raise MissingPackageError(
+            f"Python's own headers are missing: no {header} (apt-get install python3-dev)",
+            "python3-dev",
+        )
+    return header
+
+
 def host_compiler() -> str:
-    """Return the C++ compiler: CXX, or c++ as torch's builder takes it."""
+    """Return the C++ compiler: CXX, or c++ as torch's builder takes it.
+
+    Raises:
+        MissingPackageError: it is not on PATH.
+    """
     compiler = os.environ.get("CXX", "c++")
     if not compiler.split() or shutil.which(compiler.split()[0]) is None:
-        raise InstallError(
+        raise MissingPackageError(
             f"no C++ compiler: {compiler!r} is not on PATH. Install one (apt-get install g++), or "
-            f"name yours in CXX"
+            f"name yours in CXX",
+            "g++",
         )
     return compiler
 
@@ -55,8 +102,9 @@ def prepare_blas(blas: str, scratch: Path, torch_lib: Path) -> None:
         return
     if blas == "torch":
         raise InstallError(f"this torch holds no BLAS that can be linked:\n{done.stderr}")
-    raise InstallError(
+    raise MissingPackageError(
         "no OpenBLAS: a file that includes cblas.h does not compile and link with -lopenblas. "
         "Install it (apt-get install libopenblas-dev), or build on the matrix products inside "
-        f"torch: --blas torch. The compiler said:\n{done.stderr}"
+        f"torch: --blas torch. The compiler said:\n{done.stderr}",
+        "libopenblas-dev",
     )

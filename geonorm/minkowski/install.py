@@ -1,16 +1,17 @@
-#!/usr/bin/env python
 """Build and install MinkowskiEngine 0.5.4 from PyPI's source, for the Python that runs this.
 
-  python tools/install_minkowski.py                  for the GPU where torch sees one, else the CPU
-  python tools/install_minkowski.py --cuda --arch 9.0         for a GPU that is not here
-  python tools/install_minkowski.py --cpu                     for the CPU, whatever is here
+  geonorm install-minkowski                          for the GPU where torch sees one, else the CPU
+  geonorm install-minkowski --cuda --arch 9.0        for a GPU that is not here
+  geonorm install-minkowski --cpu                    for the CPU, whatever is here
 
 The wheel's version names what it was built for, as in 0.5.4+torch2.15.0.cpu.1a2b3c4d, so a wheel in
 the cache, or an installed copy, is used again only where it fits: another torch, CUDA or
-architecture is another version. Run it with the interpreter to install into.
+architecture is another version. What the build needs of pip, this fetches; what it needs of the
+system, it names.
 """
 
 import argparse
+import importlib.util
 import os
 import re
 import shutil
@@ -19,11 +20,12 @@ import sys
 import sysconfig
 import tempfile
 import warnings
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 from geonorm.minkowski.cuda import check_arches, cuda_environment, find_toolkit, gather
-from geonorm.minkowski.host import host_compiler, prepare_blas
+from geonorm.minkowski.host import check_host, host_compiler
 from geonorm.minkowski.running import InstallError, Runner
 from geonorm.minkowski.self_test import self_test
 from geonorm.minkowski.source import (
@@ -35,6 +37,9 @@ from geonorm.minkowski.source import (
     save_source,
 )
 
+# Packages that MinkowskiEngine imports, beside torch, and those that build it.
+NEEDED = ("numpy",)
+BUILD_TOOLS = ("setuptools", "wheel", "ninja")
 # Memory of one compiler at its worst; of nvcc's, spmm.cu took 3.8 (measured, nvcc 13.2).
 GIB_PER_JOB = {"cpu": 3, "cuda": 4}
 
@@ -91,9 +96,9 @@ def build_environment(target: Target, scratch: Path, jobs: int) -> dict[str, str
     for name in ("bin", "include", "lib"):
         (scratch / name).mkdir()
     (scratch / "bin" / "pip").symlink_to(shutil.which("true") or "/bin/true")
+    torch_lib = Path(str(metadata.distribution("torch").locate_file("torch/lib")))
+    check_host(target.blas, scratch, torch_lib)
     print(f"C++ compiler: {host_compiler()}")
-    torch_lib = Path(metadata.distribution("torch").locate_file("torch/lib"))
-    prepare_blas(target.blas, scratch, torch_lib)
     variables = {"TMPDIR": str(scratch), "MAX_JOBS": str(jobs)}
     if target.cuda is not None:
         toolkit = find_toolkit(target.cuda)
@@ -144,11 +149,13 @@ def default_jobs(cuda: bool) -> int:
     return max(1, min(os.cpu_count() or 1, memory // (gib * 2**30)))
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "geonorm" / "wheels"
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="geonorm install-minkowski",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     device = parser.add_mutually_exclusive_group()
     device.add_argument("--cuda", action="store_true", help="for CUDA, even where no GPU is seen")
@@ -164,7 +171,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--save-sdist", type=Path, metavar="FILE",
                         help="only fetch the source and pack it, for a machine with no network")
     parser.add_argument("--self-test", action="store_true", help="only test what is installed")
-    return parser.parse_args()  # fmt: skip
+    return parser.parse_args(arguments)  # fmt: skip
 
 
 def save_sdist(file: Path) -> None:
@@ -176,9 +183,23 @@ def save_sdist(file: Path) -> None:
     print(f"MinkowskiEngine's source is in {file}")
 
 
-def main() -> None:
+def fetch_missing(names: Sequence[str], log: Path) -> None:
+    """Install by pip those packages that are not here.
+
+    Raises:
+        InstallError: there is no pip, or it fails.
+    """
+    if importlib.util.find_spec("pip") is None:
+        raise InstallError(f"no pip in {sys.prefix}: {sys.executable} -m ensurepip --upgrade")
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"fetching {', '.join(missing)} by pip", flush=True)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        Runner(log).run(pip("install", *missing))
+
+
+def install(arguments: argparse.Namespace) -> None:
     """Install unless the wanted build is there already, then test it in a fresh interpreter."""
-    arguments = parse_arguments()
     if arguments.self_test:
         self_test()
         return
@@ -188,7 +209,9 @@ def main() -> None:
     target = choose_target(arguments)
     wheel = wheel_path(arguments.wheel_dir, target)
     if not is_installed(target):
+        fetch_missing(NEEDED, wheel.with_suffix(".log"))
         if not wheel.exists():
+            fetch_missing(BUILD_TOOLS, wheel.with_suffix(".log"))
             jobs = arguments.jobs or default_jobs(target.cuda is not None)
             build(target, wheel, arguments.sdist, jobs)
         Runner(wheel.with_suffix(".log")).run(
@@ -199,13 +222,14 @@ def main() -> None:
         raise InstallError("it is installed and does not work; the self-test's message is above")
 
 
-def run() -> None:
-    """Run the command line; what goes wrong is told in a line."""
+def main(arguments: Sequence[str]) -> str | None:
+    """Run the command line; return what went wrong, in a few lines."""
     try:
-        main()
+        install(parse_arguments(arguments))
     except InstallError as error:
-        sys.exit(f"install_minkowski: {error}")
+        return f"geonorm install-minkowski: {error}"
+    return None
 
 
 if __name__ == "__main__":
-    run()
+    sys.exit(main(sys.argv[1:]))

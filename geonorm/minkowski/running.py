@@ -13,6 +13,19 @@ class InstallError(Exception):
     """What went wrong and what to do about it."""
 
 
+class MissingPackageError(InstallError):
+    """Something that this machine lacks and a package of Debian holds.
+
+    Args:
+        message: what is missing.
+        package: what holds it.
+    """
+
+    def __init__(self, message: str, package: str) -> None:
+        super().__init__(message)
+        self.package = package
+
+
 class KnownFailure(NamedTuple):
     """A failure that the log gives away: a pattern of what it says, and what to do."""
 
@@ -39,7 +52,7 @@ KNOWN_FAILURES = (
     ),
     KnownFailure(
         r"(?:cusparse|cublas\w*|cusolver\w*)\.h: No such file|cannot find -l(?:cusparse|cudart)",
-        "A library of CUDA is missing; run install_minkowski.py --cuda, which looks for it first "
+        "A library of CUDA is missing; run the installer with --cuda, which looks for it first "
         "and names the package that holds it",
     ),
 )

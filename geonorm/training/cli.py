@@ -1,34 +1,23 @@
 """The command line of the training tools: LightningCLI with a folder for each run."""
 
 import itertools
-import json
 import os
-import sys
-import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from geonorm.names import choices
 from geonorm.training.checkpoints import WholeCheckpoints, read_run_checkpoint
-from geonorm.training.progress import RunProgressBar
+from geonorm.training.progress import run_progress
 
 CONFIGS = Path(__file__).with_name("configs")
-SUBCOMMANDS = ("fit", "validate", "test", "predict")
-# Warnings of Lightning that tell a user nothing.
-NOISE = (
-    ".*LightningCLI's args parameter is intended to run from within Python.*",
-    ".*does not have many workers.*",
-    ".*exists and is not empty.*",
-    ".*The dirpath has changed from.*",
-    ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
-)
+SUBCOMMANDS = ("fit", "validate", "test")
 # The processes that Lightning starts for further devices share the folder of the first.
 _RUN_DIR = "GEONORM_RUN_DIR"
 
@@ -39,11 +28,11 @@ class TrainingCLI(LightningCLI):
     Args:
         module: what is trained; its `reports(folder)` returns the callbacks that show the results,
             its `monitor` is the score to maximize, and its `auto_accelerator`, if any, stands for
-            the trainer's accelerator "auto". If it has an `output`, a class of options, they are
-            given as `--output.…` and come as a second argument of `reports`.
+            the trainer's accelerator "auto".
         data: the data module.
         default_config: configuration used where neither `--config` nor a checkpoint tells one.
         args: command line without the program's name.
+        name: folder in runs/ of the numbered folders of runs.
     """
 
     def __init__(
@@ -52,19 +41,27 @@ class TrainingCLI(LightningCLI):
         data: type[LightningDataModule],
         default_config: Path,
         args: Sequence[str],
+        name: str,
     ) -> None:
-        for message in NOISE:
-            warnings.filterwarnings("ignore", message)
-        self.output_class = getattr(module, "output", None)
+        self.name = name
         super().__init__(
             module,
             data,
             args=complete(args, default_config),
             seed_everything_default=0,
-            trainer_defaults={"use_distributed_sampler": False, "log_every_n_steps": 10},
+            trainer_defaults={
+                "use_distributed_sampler": False,
+                "log_every_n_steps": 10,
+                "enable_model_summary": False,  # the progress says how many weights there are
+            },
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
         )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return Lightning's subcommands but `predict`, which is a command of its own."""
+        return {name: LightningCLI.subcommands()[name] for name in SUBCOMMANDS}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -74,8 +71,6 @@ class TrainingCLI(LightningCLI):
             help="Folder of this run's logs, checkpoints and pictures; by default a new one, "
             "numbered, under runs/.",
         )
-        if self.output_class is not None:
-            parser.add_class_arguments(self.output_class, "output")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -88,30 +83,41 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with this run's loggers and callbacks."""
         config = self._get(self.config_init, "trainer")
-        self.run_dir = run_folder(self._get(self.config_init, "run_dir"))
-        if config.get("logger") in (None, True):
-            place = {"save_dir": self.run_dir, "name": "", "version": ""}
-            kwargs["logger"] = [CSVLogger(**place)]
-            if find_spec("tensorboard") is not None:
-                kwargs["logger"].insert(0, TensorBoardLogger(**place))
-            else:
-                print("Skipped the TensorBoard logs: tensorboard is not installed")
+        self.run_dir = run_folder(self._get(self.config_init, "run_dir"), self.name)
+        if config.get("logger") in (None, True) and not config.get("barebones"):
+            kwargs["logger"] = self._loggers()
         if config.get("accelerator") == "auto":
             kwargs["accelerator"] = getattr(self.model, "auto_accelerator", "auto")
-        plugins = config.get("plugins") or []
-        plugins = plugins if isinstance(plugins, list) else [plugins]
-        kwargs["plugins"] = [*plugins, WholeCheckpoints()]
-        outputs = [] if self.output_class is None else [self._get(self.config_init, "output")]
-        kwargs["callbacks"] = [
-            *(config.get("callbacks") or []),
-            *self.model.reports(self.run_dir, *outputs),
-        ]
-        if config.get("enable_progress_bar") is not False:
-            kwargs["callbacks"].append(RunProgressBar())
-        if config.get("logger") is not False and not config.get("fast_dev_run"):
-            kwargs["callbacks"].append(LearningRateMonitor())
+        kwargs["plugins"] = [*_listed(config.get("plugins")), WholeCheckpoints()]
+        given = _listed(config.get("callbacks"))
+        kwargs["callbacks"] = [*given, *self._callbacks(config, given)]
+        return super().instantiate_trainer(**kwargs)
+
+    def _loggers(self) -> list[Logger]:
+        """Return the loggers that write into the run's folder."""
+        loggers: list[Logger] = [CSVLogger(self.run_dir, name="", version="")]
+        if find_spec("tensorboard") is not None:
+            loggers.insert(0, TensorBoardLogger(self.run_dir, name="", version=""))
+        else:
+            print("Skipped the TensorBoard logs: tensorboard is not installed")
+        return loggers
+
+    def _callbacks(self, config: Any, given: list[Any]) -> list[Callback]:
+        """Return the callbacks of every run, but for those in whose place the user gave others."""
+        callbacks = list(self.model.reports(self.run_dir))
+        if config.get("barebones"):  # in which Lightning refuses the others
+            return callbacks
+
+        def lacks(kind: type[Callback]) -> bool:
+            return not any(isinstance(callback, kind) for callback in given)
+
+        if config.get("enable_progress_bar") is not False and lacks(ProgressBar):
+            callbacks.append(run_progress())
+        logs = config.get("logger") is not False and not config.get("fast_dev_run")
+        if logs and lacks(LearningRateMonitor):
+            callbacks.append(LearningRateMonitor())
         if config.get("enable_checkpointing") is not False:
-            kwargs["callbacks"].append(
+            callbacks.append(
                 ModelCheckpoint(
                     self.run_dir / "checkpoints",
                     filename="best",
@@ -121,12 +127,14 @@ class TrainingCLI(LightningCLI):
                     enable_version_counter=False,
                 )
             )
-        return super().instantiate_trainer(**kwargs)
+        return callbacks
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if "verbose" in kwargs:
             kwargs["verbose"] = False  # the report prints a better table than Lightning
+        if kwargs.get("weights_only", False) is None:
+            kwargs["weights_only"] = True  # as WholeCheckpoints reads in any case
         return kwargs
 
     def after_fit(self) -> None:
@@ -134,7 +142,9 @@ class TrainingCLI(LightningCLI):
         if self.trainer.interrupted or self.trainer.fast_dev_run:
             return
         if self.trainer.checkpoint_callback is not None:
-            self.trainer.save_checkpoint(self.run_dir / "checkpoints" / "last.ckpt")
+            self.trainer.save_checkpoint(
+                self.run_dir / "checkpoints" / "last.ckpt", weights_only=False
+            )
         self.trainer.validate(
             self.model, datamodule=self.datamodule, verbose=False, weights_only=True
         )
@@ -149,10 +159,13 @@ def complete(args: Sequence[str], default_config: Path) -> list[str]:
     `--config`, a `--ckpt_path` brings the configuration of the run it comes from.
 
     Raises:
-        ValueError: there is no configuration beside the checkpoint, or none of a given name.
+        ValueError: there is no configuration beside the checkpoint, or none of a given name; or
+            the subcommand is `predict`, which is a command of its own.
     """
+    if args and args[0] == "predict":
+        raise ValueError("predict is a command of its own: geonorm predict FILE.ckpt FILE ...")
     subcommand, *rest = args if args and args[0] in SUBCOMMANDS else ["fit", *args]
-    rest = _with_config_files(_files_in_brackets(rest))
+    rest = _with_config_files(rest)
     if _option(rest, "--config") is not None:
         return [subcommand, *rest]
     config = default_config
@@ -166,16 +179,11 @@ def complete(args: Sequence[str], default_config: Path) -> list[str]:
     return [subcommand, "--config", str(config), *rest]
 
 
-def _files_in_brackets(args: list[str]) -> list[str]:
-    """Write `--data.files a b` as the list `["a", "b"]` that the parser wants."""
-    if "--data.files" not in args:
-        return args
-    start = args.index("--data.files") + 1
-    end = next((i for i in range(start, len(args)) if args[i].startswith("-")), len(args))
-    files = args[start:end]
-    if not files or (len(files) == 1 and files[0][0] + files[0][-1] == "[]"):
-        return args
-    return [*args[:start], json.dumps(files), *args[end:]]
+def _listed(given: Any) -> list[Any]:
+    """Return an option that may be absent, one thing, or a list of them, as a list."""
+    if given is None:
+        return []
+    return [*given] if isinstance(given, list | tuple) else [given]
 
 
 def _with_config_files(args: list[str]) -> list[str]:
@@ -216,14 +224,14 @@ def _option(args: Sequence[str], name: str) -> str | None:
     return None
 
 
-def run_folder(wanted: Path | None) -> Path:
-    """Return the folder of this run, made if need be; without a wish, the next number in runs/."""
+def run_folder(wanted: Path | None, name: str) -> Path:
+    """Return the folder of this run, made if need be; without a wish the next in runs/`name`."""
     if wanted is None and _RUN_DIR in os.environ:
         wanted = Path(os.environ[_RUN_DIR])
     if wanted is not None:
         wanted.mkdir(parents=True, exist_ok=True)
         return wanted
-    runs = Path("runs") / Path(sys.argv[0]).stem
+    runs = Path("runs") / name
     runs.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         try:

@@ -256,7 +256,7 @@ def test_a_compiler_that_may_take_no_more_memory(tmp_path) -> None:
 @pytest.mark.parametrize(("code", "says"), [
     ("#include <no_such_place/cblas.h>", "apt-get install libopenblas-dev"),
     ("#include <no_such_place/Python.h>", "apt-get install python3-dev"),
-    ("#include <no_such_place/cusparse.h>", "install_minkowski.py --cuda"),
+    ("#include <no_such_place/cusparse.h>", "the installer with --cuda"),
 ])  # fmt: skip
 def test_a_header_missed_by_the_build_itself(tmp_path, code, says) -> None:
     (tmp_path / "file.cpp").write_text(code + "\n")

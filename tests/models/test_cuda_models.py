@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import TOLERANCES, relative_error
-from gpu.samples import clips, street
 from torch.nn import functional as F
 
 import geonorm
 from geonorm.models import mc3_18, r2plus1d_18, r3d_18, resnet3d
+from geonorm.training.invariance.plain import clips, street
 from helpers.cuda_cases import (
     CUDA,
     fixed_upstream,
@@ -135,7 +135,7 @@ def test_the_sparse_norm_on_the_engines_tensors(kind):
 
 def test_duplicated_points_move_ours_nowhere_and_batch_norm_everywhere():
     minkowski_on_cuda()
-    from invariance.points import point_rows
+    from geonorm.training.invariance.points import point_rows
 
     drawn = [street(seed, 3000) for seed in (7, 8)]
     rows = point_rows(drawn, device="cuda")
@@ -146,7 +146,7 @@ def test_duplicated_points_move_ours_nowhere_and_batch_norm_everywhere():
 
 
 def test_light_moves_our_clips_nowhere_and_batch_norm_everywhere():
-    from invariance.video import video_rows
+    from geonorm.training.invariance.video import video_rows
 
     drawn = clips(0, 3, 8, 48)[0]
     rows = video_rows(drawn, device="cuda")

@@ -17,13 +17,19 @@ import numpy as np
 import pytest
 import torch
 
+from geonorm.__main__ import COMMANDS
+from geonorm.__main__ import main as geonorm_command
 from helpers.action_runs import QUICK, layout
 from helpers.scan_writers import rows, write
 from helpers.video_files import encode, numbered_film
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ("train_seg", "train_action", "verify_invariance", "install_minkowski")
-COMMAND = re.compile(r"python tools/(\w+)\.py([^#`\n]*)")
+COMMAND = re.compile(
+    r"(?:python tools/(\w+)\.py|(?:^ *|/|`)geonorm ([a-z]+[a-z-]*))([^#`\n]*)", re.MULTILINE
+)
+# The script in tools that does what a subcommand of geonorm does.
+SAME = {"train-seg": "train_seg", "train-action": "train_action"}
 TRAINER = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--data.num_workers=0",
            "--trainer.enable_progress_bar=false"]  # fmt: skip
 # What keeps a run short, by the tool, its subcommand, and the configuration it names.
@@ -41,16 +47,17 @@ pytestmark = pytest.mark.filterwarnings("default")
 
 
 def documented():
-    """Return every command of these tools in the documentation, as its words."""
+    """Return every command of the tools and of geonorm in the documentation, as its words."""
     texts = [path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))]
     scripts = [ROOT / "tools" / f"{tool}.py" for tool in TOOLS]
+    scripts += [*(ROOT / "geonorm/commands").glob("*.py"), ROOT / "geonorm/minkowski/install.py"]
     texts += [ast.get_docstring(ast.parse(script.read_text())) for script in scripts]
     found = {
         # Two spaces end the command and begin what is said of it.
-        (tool, *shlex.split(re.split(r"\s{2,}", words.rstrip())[0]))
+        (SAME.get(command, command or tool), *shlex.split(re.split(r"\s{2,}", words.rstrip())[0]))
         for text in texts
-        for tool, words in COMMAND.findall(text)
-        if tool in TOOLS
+        for tool, command, words in COMMAND.findall(text)
+        if tool in TOOLS or command in COMMANDS
     }
     return sorted(found)
 
@@ -98,7 +105,7 @@ def run_tool(tool, words, folder):
 
 def test_the_documentation_has_commands():
     assert len(documented()) >= 12
-    assert {command[0] for command in documented()} == set(TOOLS)
+    assert {command[0] for command in documented()} >= {*TOOLS, "predict", "install-minkowski"}
 
 
 @pytest.mark.parametrize(
@@ -112,22 +119,34 @@ def test_commands_of_the_training_tools(place, monkeypatch, tmp_path, command):
     own = {"FILE.ckpt": f"runs/{tool}/001/checkpoints/last.ckpt",
            "FOLDER": "data/semantickitti" if tool == "train_seg" else "data/ucf101"}  # fmt: skip
     words = [own.get(word, word) for word in words]
+    if words == ["--help"]:
+        run_tool(tool, words, tmp_path)
+        return
     if "--help" in words:
         with pytest.raises(SystemExit, match=r"^0$"):
             run_tool(tool, words, tmp_path)
         return
     run_tool(tool, words, tmp_path)
-    if "predict" in words:
-        assert len(list((tmp_path / "predictions").iterdir())) >= 5
+
+
+@pytest.mark.parametrize(
+    "words", [command[1:] for command in documented() if command[0] == "predict"], ids=" ".join
+)
+def test_commands_that_predict(place, monkeypatch, tmp_path, words):
+    monkeypatch.chdir(place)
+    tool = "train_action" if words[-1].endswith((".mp4", ".avi")) else "train_seg"
+    checkpoint = f"runs/{tool}/001/checkpoints/last.ckpt"
+    assert not geonorm_command(["predict", checkpoint, *words[1:], f"--out={tmp_path}"])
+    assert len(list(tmp_path.iterdir())) >= len(words)
 
 
 @pytest.mark.parametrize(
     "command",
     # On small data verify_invariance.py is run by its own tests; here on the built-in scans.
     [
-        pytest.param(command, marks=pytest.mark.slow if command[0] == "verify_invariance" else ())
+        pytest.param(command, marks=pytest.mark.slow if command[0].startswith("verify") else ())
         for command in documented()
-        if not command[0].startswith("train_")
+        if not command[0].startswith(("train_", "predict"))
     ],
     ids=" ".join,
 )
@@ -135,8 +154,9 @@ def test_commands_of_the_other_tools(place, command):
     tool, *words = command
     if "--cuda" in words:  # half an hour of compiling; here only its options are read
         words.append("--help")
+    program = [f"tools/{tool}.py"] if tool in TOOLS else ["-m", "geonorm", tool]
     done = subprocess.run(
-        [sys.executable, f"tools/{tool}.py", *words], cwd=place, capture_output=True, text=True,
+        [sys.executable, *program, *words], cwd=place, capture_output=True, text=True,
         timeout=280, check=False,
     )  # fmt: skip
     fails = "batch" in words or ("cuda" in words and not torch.cuda.is_available())

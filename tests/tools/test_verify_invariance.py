@@ -9,11 +9,11 @@ import MinkowskiEngine as ME
 import numpy as np
 import pytest
 import torch
-from invariance.points import thinned
-from invariance.table import Row, uncontrolled
-from verify_invariance import check_device
 
+from geonorm.commands.verify import check_device
 from geonorm.datasets.scan import Scan
+from geonorm.training.invariance.points import thinned
+from geonorm.training.invariance.table import Row, uncontrolled
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "verify_invariance.py"
 
@@ -71,7 +71,7 @@ def test_plain_scans_and_clips_need_neither_open3d_nor_pyav(
 def test_plain_scans_and_files_exclude_each_other(scan_file: Path) -> None:
     done = verify("--plain", "true", "--data", scan_file)
     assert done.returncode == 1
-    assert done.stderr.startswith("verify_invariance: --plain draws scans and clips; it takes no")
+    assert done.stderr.startswith("geonorm verify: --plain draws scans and clips; it takes no")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -81,7 +81,7 @@ def test_a_missing_gpu_is_named() -> None:
         check_device("cuda")
     done = verify("--device", "cuda")
     assert done.returncode == 1
-    assert done.stderr.startswith("verify_invariance: --device cuda needs a GPU")
+    assert done.stderr.startswith("geonorm verify: --device cuda needs a GPU")
     assert "Use --device cpu" in done.stderr
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from invariance import video
-from invariance.table import Row, uncontrolled
-from invariance.video import clips_of, layer_rows, network_rows
 from torch import Tensor, nn
 
+from geonorm.training.invariance import video
+from geonorm.training.invariance.table import Row, uncontrolled
+from geonorm.training.invariance.video import clips_of, layer_rows, network_rows
 from helpers.video_files import encode, noisy_film
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from conftest import TOLERANCES, relative_error
-from gpu.samples import clips
 
 from geonorm.training.action.module import ActionModule
+from geonorm.training.invariance.plain import clips
 
 CLASSES = ["up", "down", "left", "right"]
 

@@ -1,4 +1,4 @@
-"""train_seg.py predict: every kind of file, every kind of output, complete or not at all."""
+"""geonorm predict on scans: every kind of file and of output, complete or not at all."""
 
 import json
 import re
@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from train_seg import main
 
+from geonorm.__main__ import main as command
 from geonorm.datasets import SemanticKITTI, read_scan
 from geonorm.datasets.ply import read_ply, write_ply
 from geonorm.datasets.synthetic.streets import SyntheticStreets
 from geonorm.files import distinct_stems, written_whole
-from geonorm.training.cli import complete
+from geonorm.training import ScanPredictor
 from geonorm.training.segmentation.predict import label_ids, write_labels
-from geonorm.training.segmentation.predictor import Predictor
 from helpers.scan_writers import rows, write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,9 +44,10 @@ def predict(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def predict(*arguments):
-        checkpoint = run / "checkpoints" / "last.ckpt"
-        main(["predict", "--ckpt_path", str(checkpoint), "--run_dir=out", *arguments])
-        return Path("out", "predictions")
+        said = command(["predict", str(run / "checkpoints" / "last.ckpt"), "--out=out", *arguments])
+        if said:
+            raise ValueError(said)
+        return Path("out")
 
     return predict
 
@@ -60,7 +61,7 @@ def test_every_kind_of_file_gives_the_same_labels_each_its_own_file(predict):
     points[17, 1] = np.nan
     files = [write(Path(name), points) for name in ("a.bin", "a.ply", "a.pcd", "a.npy")]
     other = write(Path("other.npy"), rows(1000, seed=1))
-    folder = predict("--data.files", *map(str, files), str(other), "--output.pictures=false")
+    folder = predict(*map(str, files), str(other), "--pictures=false")
     stems = ["a", "a_2", "a_3", "a_4"]
     assert names_in(folder) == {*(f"{stem}.label" for stem in [*stems, "other"]), "classes.json"}
     labels = [np.fromfile(folder / f"{stem}.label", "<u4") for stem in stems]
@@ -77,7 +78,7 @@ def test_numbers_of_classes_pictures_and_coloured_points(predict, run, capsys):
     points = rows(1000)
     points[17, 1] = np.nan
     write(Path("street.bin"), points)
-    folder = predict("--data.files", "street.bin", "--output.format=npy", "--output.ply=true")
+    folder = predict("street.bin", "--format=npy", "--ply=true")
     files = {"street.npy", "street.ply", "classes.json"}
     if "cannot render here" not in capsys.readouterr().out:
         files.add("street.png")
@@ -87,7 +88,7 @@ def test_numbers_of_classes_pictures_and_coloured_points(predict, run, capsys):
     classes = json.loads((folder / "classes.json").read_text())
     assert list(classes) == list(SyntheticStreets.classes)
     assert list(classes.values()) == list(range(11))
-    predictor = Predictor(run / "checkpoints" / "last.ckpt")
+    predictor = ScanPredictor(run / "checkpoints" / "last.ckpt")
     scan = read_scan("street.bin")
     np.testing.assert_array_equal(numbers[scan.kept], predictor(scan))
     import open3d
@@ -106,8 +107,7 @@ def test_coordinates_of_a_map_come_back(predict):
     there[:, :3] = about[:, :3] + middle
     np.save("there.npy", there)
     np.save("about.npy", about)
-    options = ("--output.pictures=false", "--output.ply=true", "--data.num_workers=0")
-    folder = predict("--data.files", "there.npy", "about.npy", *options)
+    folder = predict("there.npy", "about.npy", "--pictures=false", "--ply=true")
     labels = [np.fromfile(folder / f"{name}.label", "<u4") for name in ("there", "about")]
     assert np.array_equal(*labels)
     assert len(np.unique(labels[0])) > 1
@@ -123,17 +123,18 @@ def test_of_a_truncated_file_nothing_is_written(predict, kind):
     path = write(Path(f"cut.{kind}"), rows())
     path.write_bytes(path.read_bytes()[:-99])
     with pytest.raises(ValueError, match=rf"cut\.{kind} .*truncated"):
-        predict("--data.files", str(path), "--data.num_workers=0")
-    assert names_in(Path("out", "predictions")) == set()
+        predict(str(path))
+    assert names_in(Path("out")) == set()
 
 
-def test_nothing_is_predicted_where_one_file_is_plainly_missing_or_cut(predict):
+def test_nothing_is_predicted_where_one_file_is_plainly_missing_or_cut(predict, capsys):
     write(Path("whole.bin"), rows())
     with pytest.raises(ValueError, match=r"gone\.bin is not a file; expected a scan"):
-        predict("--data.files", "whole.bin", "gone.bin")
-    with pytest.raises(ValueError, match=r"nothing to predict; give --data.files a.bin b.ply"):
+        predict("whole.bin", "gone.bin")
+    with pytest.raises(SystemExit, match=r"^2$"):
         predict()
-    assert names_in(Path("out", "predictions")) == set()
+    assert "arguments are required: files" in capsys.readouterr().err
+    assert names_in(Path("out")) == set()
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
@@ -162,22 +163,10 @@ def test_inputs_of_one_stem_do_not_share_a_name():
     assert list(distinct_stems(files).values()) == ["a", "a_2", "a_2_2", "a_3"]
 
 
-def test_files_may_stand_on_the_command_line_as_they_are():
-    default = Path("streets.yaml")
-    expected = ["predict", "--config", "streets.yaml", "--data.files", '["a b.bin", "c.ply"]']
-    assert complete(["predict", "--data.files", "a b.bin", "c.ply"], default) == expected
-    more = ["--run_dir", "x"]
-    assert complete(["predict", "--data.files", "a b.bin", "c.ply", *more], default) == [
-        *expected, *more,
-    ]  # fmt: skip
-    listed = ["predict", "--data.files", "[a.bin, b.bin]"]
-    assert complete(listed, default)[-1] == "[a.bin, b.bin]"
-
-
 def python_of_readme():
     """Return the README's lines that predict from Python."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    return next(block for block in blocks if "Predictor" in block)
+    return next(block for block in blocks if "ScanPredictor" in block)
 
 
 def test_the_lines_of_the_readme_predict_from_python(run, tmp_path):
@@ -186,7 +175,7 @@ def test_the_lines_of_the_readme_predict_from_python(run, tmp_path):
     assert len([line for line in python_of_readme().splitlines() if line.strip()]) <= 5
     done = subprocess.run(
         [sys.executable, "-c", python_of_readme()], cwd=tmp_path, capture_output=True, text=True,
-        env={"PYTHONPATH": str(ROOT / "tools"), "PATH": "/usr/bin:/bin"}, check=False,
+        env={"PATH": "/usr/bin:/bin"}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(np.fromfile(tmp_path / "a.label", "<u4")) == 300
@@ -196,7 +185,7 @@ def test_the_predictor_says_what_it_needs(run, tmp_path):
     import torch
 
     with pytest.raises(ValueError, match=r"last\.ckpt'? is not a file"):
-        Predictor(tmp_path / "last.ckpt")
+        ScanPredictor(tmp_path / "last.ckpt")
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["ScanData"] == {
         "voxel_size": 0.8, "clip_range": [-40, -40, -4, 40, 40, 20],
@@ -204,15 +193,15 @@ def test_the_predictor_says_what_it_needs(run, tmp_path):
     del checkpoint["ScanData"]
     torch.save(checkpoint, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match=r"other\.ckpt does not say how its scans were made into"):
-        Predictor(tmp_path / "other.ckpt")
-    predictor = Predictor(run / "checkpoints" / "last.ckpt")
+        ScanPredictor(tmp_path / "other.ckpt")
+    predictor = ScanPredictor(run / "checkpoints" / "last.ckpt")
     with pytest.raises(ValueError, match=r"a path that ends in \.label or \.npy; got a\.txt"):
         predictor.write(read_scan(write(tmp_path / "a.bin", rows())), "a.txt")
 
 
 def test_every_point_of_a_real_scan_gets_a_label(predict, data_root):
     scan = data_root / "semantickitti/sequences/00/velodyne/000000.bin"
-    folder = predict("--data.files", str(scan), "--output.pictures=false")
+    folder = predict(str(scan), "--pictures=false")
     labels = np.fromfile(folder / "000000.label", "<u4")
     assert len(labels) == 123_389
     assert len(np.unique(labels)) > 1

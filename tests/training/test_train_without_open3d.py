@@ -8,10 +8,10 @@ import MinkowskiEngine as ME
 import numpy as np
 import pytest
 import torch
-from gpu.samples import CLASSES, clips, street, write_semantickitti
 from train_seg import main
 
 from geonorm.datasets.semantickitti import SemanticKITTI
+from geonorm.training.invariance.plain import CLASSES, clips, street, write_semantickitti
 from geonorm.training.segmentation.module import SegmentationModule
 from geonorm.training.segmentation.networks import check_device, usable_accelerator
 

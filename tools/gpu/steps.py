@@ -30,7 +30,7 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from gpu.samples import CLASSES, MOTIONS, clips, street  # noqa: E402
+from geonorm.training.invariance.plain import CLASSES, MOTIONS, clips, street  # noqa: E402
 
 MUST_FALL_TO = 0.1  # of what guessing costs, ln(classes)
 JUDGED_FROM = 100  # steps

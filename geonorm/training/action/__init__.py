@@ -1,1 +1,1 @@
-"""What train_action.py is made of."""
+"""Classification of actions in videos."""

@@ -1,7 +1,7 @@
 """Videos of any dataset to batches of clips."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,6 +73,54 @@ class ClipFormat:
     std: tuple[float, float, float] = KINETICS_STD
 
 
+def clips_of(
+    videos: VideoSet,
+    clip: ClipFormat,
+    *,
+    train: bool = False,
+    still: bool = False,
+    views: int = 1,
+    portion: tuple[float, float] = (0.0, 1.0),
+    shift: AppearanceShift | None = None,
+    seed: int = 0,
+) -> ClipDataset:
+    """Return the clips of some videos in the form that a network is trained on.
+
+    Args:
+        videos: the files.
+        clip: what a clip is.
+        train: draw frames and changes at random.
+        still: make clips of one frame repeated.
+        views: clips of each video.
+        portion: part of each video to draw from, as fractions of its length.
+        shift: a change of appearance laid on every clip.
+        seed: of everything random.
+    """
+    trained, judged = SAMPLING[clip.sampling]
+    sampling = trained if train else judged
+    return ClipDataset(
+        videos,
+        length=clip.length,
+        step=clip.step,
+        fps=clip.fps,
+        sampling="still" if still else sampling,
+        views=views,
+        portion=portion,
+        size=clip.size,
+        transform=ClipTransform(
+            clip.crop,
+            train=train,
+            scale=clip.scale,
+            flip=clip.flip,
+            jitter=clip.jitter,
+            shift=shift,
+            mean=clip.mean,
+            std=clip.std,
+        ),
+        seed=seed,
+    )
+
+
 class ClipData(LightningDataModule):
     """Training, validation and test clips, decoded by PyAV; files that fail are left out.
 
@@ -80,7 +128,6 @@ class ClipData(LightningDataModule):
         train: videos to train on, such as UCF101, Kinetics or ClassFolders.
         val: videos to validate on, one clip of each.
         test: videos to test on; by default those of validation.
-        files: videos to predict.
         root: folder of the data, in place of the one that each set of videos names.
         clip: what a clip is.
         views: clips of each video whose scores are averaged, to test and predict.
@@ -89,7 +136,7 @@ class ClipData(LightningDataModule):
         still: clips of one frame repeated, which show appearance without motion: "also" judges
             them beside the real ones where a validation or test stands alone, "only" in their
             place.
-        shift: a change of appearance laid on every validation, test and predicted clip.
+        shift: a change of appearance laid on every validation and test clip.
         batch_size: clips per step and device.
         num_workers: processes that decode.
         seed: seed of order, clips and changes in training; set by --seed_everything.
@@ -100,7 +147,6 @@ class ClipData(LightningDataModule):
         train: Callable[[], VideoSet] | None = None,
         val: Callable[[], VideoSet] | None = None,
         test: Callable[[], VideoSet] | None = None,
-        files: list[Path] | None = None,
         root: Path | None = None,
         clip: ClipFormat = ClipFormat(),
         views: int = 5,
@@ -114,14 +160,14 @@ class ClipData(LightningDataModule):
     ) -> None:
         super().__init__()
         self.factories = {"train": train, "val": val, "test": test or val}
-        self.files, self.root = files, root
+        self.root = root
         self.clip, self.views, self.still, self.shift = clip, views, still, shift
         self.portions = {"train": train_portion, "val": eval_portion, "test": eval_portion}
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.datasets: dict[str, ClipDataset] = {}
 
     def setup(self, stage: str) -> None:
-        """Open the videos of a stage; predicting needs those to predict alone."""
+        """Open the videos of a stage."""
         needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
         for name in needed.get(stage, ()):
             if name not in self.datasets:
@@ -129,12 +175,7 @@ class ClipData(LightningDataModule):
                 self.datasets[name] = self._clips(name, self.videos(name), still)
             if self.still == "also" and stage in ("validate", "test"):
                 self.datasets[STILL] = self._clips(name, self.videos(name), still=True)
-        if stage == "predict":
-            if not self.files:
-                raise ValueError("nothing to predict; give --data.files a.mp4 b.avi ...")
-            videos = VideoSet([(file, -1) for file in self.files], ())
-            self.datasets["predict"] = self._clips("predict", videos)
-        labelled = [dataset for name, dataset in self.datasets.items() if name != "predict"]
+        labelled = list(self.datasets.values())
         for dataset in labelled[1:]:
             if dataset.classes != labelled[0].classes:
                 raise ValueError(
@@ -154,36 +195,22 @@ class ClipData(LightningDataModule):
 
     def _clips(self, name: str, videos: VideoSet, still: bool = False) -> ClipDataset:
         """Return the clips of a stage's videos."""
-        clip, train = self.clip, name == "train"
-        trained, judged = SAMPLING[clip.sampling]
-        sampling = trained if train else judged
-        return ClipDataset(
+        train = name == "train"
+        return clips_of(
             videos,
-            length=clip.length,
-            step=clip.step,
-            fps=clip.fps,
-            sampling="still" if still else sampling,
-            views=self.views if name in ("test", "predict") and not still else 1,
-            portion=self.portions.get(name, (0.0, 1.0)),
-            size=clip.size,
-            transform=ClipTransform(
-                clip.crop,
-                train=train,
-                scale=clip.scale,
-                flip=clip.flip,
-                jitter=clip.jitter,
-                shift=None if train else self.shift,
-                mean=clip.mean,
-                std=clip.std,
-            ),
+            self.clip,
+            train=train,
+            still=still,
+            views=self.views if name == "test" and not still else 1,
+            portion=self.portions[name],
+            shift=None if train else self.shift,
             seed=self.seed,
         )
 
     @property
     def classes(self) -> list[str] | None:
         """Names of the classes of the open datasets, None before there is one."""
-        datasets = (d for name, d in self.datasets.items() if name != "predict")
-        return next((list(dataset.classes) for dataset in datasets), None)
+        return next((list(dataset.classes) for dataset in self.datasets.values()), None)
 
     def judged(self, stage: str) -> list[ClipDataset]:
         """Return what a stage judges: its clips and, where asked for, those of one frame each."""
@@ -198,8 +225,6 @@ class ClipData(LightningDataModule):
     def _loader(self, dataset: ClipDataset, stage: str) -> DataLoader[Any]:
         train = stage == "train"
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        if stage == "predict":  # every process needs all views of a file
-            rank, world_size = 0, 1
         return EpochLoader(
             dataset,
             batch_size=self.batch_size,
@@ -221,5 +246,6 @@ class ClipData(LightningDataModule):
     def test_dataloader(self) -> list[DataLoader[Any]]:
         return [self._loader(dataset, "test") for dataset in self.judged("test")]
 
-    def predict_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.datasets["predict"], "predict")
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint tells of its clips, so that it is usable alone."""
+        return {"clip": asdict(self.clip), "views": self.views}

@@ -1,5 +1,6 @@
-"""The LightningModule that train_action.py trains."""
+"""The LightningModule that `geonorm train-action` trains."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +12,9 @@ from torch.nn import functional
 from geonorm import SpatioTemporalInstanceNorm
 from geonorm.datasets import Clip
 from geonorm.training.action.networks import build
-from geonorm.training.action.predict import PredictionWriter
 from geonorm.training.action.report import ActionReport, FailedFiles
 from geonorm.training.action.scores import VideoResult, VideoScores
+from geonorm.training.norm_option import norm_in_words, with_instance_norm
 from geonorm.training.optimization import Optimization
 
 
@@ -40,6 +41,8 @@ class ActionModule(LightningModule):
     """
 
     monitor = "val/top1"
+    # What the norm "instance" builds, given the number of channels.
+    instance_norm: Callable[[int], torch.nn.Module] = SpatioTemporalInstanceNorm
 
     def __init__(
         self,
@@ -76,7 +79,8 @@ class ActionModule(LightningModule):
         """Make the network; its classes travel in the checkpoint, so that it is usable alone."""
         self.classes = classes
         self.hparams.update(classes=classes)
-        network = build(self.name, self.norm, len(classes), weights)
+        norm = with_instance_norm(self.norm, self.instance_norm)
+        network = build(self.name, norm, len(classes), weights)
         self.model = network.to(memory_format=self.memory_format)
         if self.compile_mode != "no":  # in place, so that the names of the weights stay
             self.model.compile(mode=self.compile_mode)
@@ -84,25 +88,19 @@ class ActionModule(LightningModule):
     @property
     def title(self) -> str:
         """What the network is, in a few words."""
-        return f"{self.name}, {self.norm} norm"
+        return f"{self.name}, {norm_in_words(self.norm)}"
 
     @staticmethod
     def reports(folder: Path) -> list[Callback]:
         """Return the callbacks that show and keep what this module gives."""
-        return [
-            ActionReport(folder),
-            PredictionWriter(folder / "predictions"),
-            FailedFiles(),
-        ]
+        return [ActionReport(folder), FailedFiles()]
 
     def setup(self, stage: str) -> None:
         """Build the network for the classes of the data, or check that it was built for them."""
         data = self.trainer.datamodule
         if self.model is None:
-            if stage == "predict":
-                raise ValueError("an untrained network cannot predict; give --ckpt_path")
             self._build(data.classes, self.weights)
-        elif stage != "predict" and data.classes != self.classes:
+        elif data.classes != self.classes:
             raise ValueError(
                 f"the checkpoint knows the classes {self.classes}; the data have {data.classes}"
             )
@@ -150,9 +148,6 @@ class ActionModule(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._conclude("test")
-
-    def predict_step(self, batch: Clip, batch_index: int) -> Tensor:
-        return self(batch.video).softmax(dim=1)
 
     def configure_optimizers(self) -> dict[str, Any]:
         backbone = [p for name, p in self.model.named_parameters() if not name.startswith("fc.")]

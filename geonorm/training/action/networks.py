@@ -1,4 +1,4 @@
-"""The networks that train_action.py trains, by name, and their weights."""
+"""The networks that `geonorm train-action` trains, by name, and their weights."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from geonorm.models import ResNet3D, load_checkpoint, mc3_18, r2plus1d_18, r3d_18, resnet3d
+from geonorm.models.norm import Norm
 from geonorm.names import choices
 
 NETWORKS: dict[str, Callable[..., ResNet3D]] = {
@@ -20,15 +21,15 @@ NETWORKS["resnet3d_slim"] = partial(resnet3d, 10, width=32)
 
 
 def build(
-    name: str, norm: str | dict[str, str], num_classes: int, weights: str | None = None
+    name: str, norm: Norm, num_classes: int, weights: str | None = None
 ) -> nn.Module:
     """Return a network, new or with weights to go on from, and print what became of these.
 
     Args:
         name: a key of NETWORKS.
-        norm: a name, or a mapping from stage to name.
+        norm: a name, a callable, or a mapping from stage to either.
         num_classes: outputs for each clip.
-        weights: a file, such as one of Hara's or a checkpoint of train_action.py; or the name of
+        weights: a file, such as one of Hara's or of geonorm train-action; or the name of
             torchvision's weights of this network. The last layer is left as initialized where the
             weights were trained for another number of classes.
 

@@ -1,16 +1,10 @@
-"""Predictions to files: a film with the scores below, a strip of frames, and a list."""
+"""Write what was predicted for a video: a film with the scores below, and a strip of frames."""
 
-import json
-from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
-from geonorm.datasets import Clip
 from geonorm.datasets.synthetic.actions import FPS
 from geonorm.datasets.video_io import read_frames, write_video
 from geonorm.datasets.video_probe import probe
@@ -63,66 +57,25 @@ def _panel(rows: list[tuple[str, float]], width: int) -> np.ndarray:
     return np.asarray(image)
 
 
-class PredictionWriter(Callback):
-    """Writes an annotated film and a strip of frames for each predicted file, and a list of all.
-
-    Files appear complete or not at all.
+def write_film(path: Path, scores: np.ndarray, classes: list[str], stem: Path) -> None:
+    """Write the film `stem`.mp4 and the strip `stem`.png, each complete or not at all.
 
     Args:
-        folder: where the files go.
+        path: the video.
+        scores: of its views, (V, K).
+        classes: names of the classes.
+        stem: path of the results without a suffix.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.views: dict[int, list[np.ndarray]] = defaultdict(list)
-        self.found: dict[str, dict[str, float]] = {}
-        self.stems: set[str] = set()
-
-    def on_predict_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Tensor, batch: Clip, *_: Any
-    ) -> None:
-        wanted = trainer.datamodule.datasets["predict"].views
-        for video, path, scores in zip(
-            batch.video_index.tolist(), batch.path, outputs.float().cpu().numpy(), strict=True
-        ):
-            self.views[video].append(scores)
-            # More views than wanted stand in for a file that cannot be decoded.
-            if len(self.views[video]) == wanted and trainer.is_global_zero:
-                self._write(Path(path), np.stack(self.views[video]), module.classes)
-
-    def _write(self, path: Path, scores: np.ndarray, classes: list[str]) -> None:
-        """Print, draw and write what was predicted for a file."""
-        top = top_classes(scores.mean(axis=0), classes)
-        self.found[str(path)] = {name: score for _, name, score in top}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        stem = self._stem(path)
-        info = probe(path)
-        rate = info.fps or FPS
-        numbers = spread(info.frames, MOST_FRAMES)
-        # A longer film is shown faster, and whole.
-        frames = read_frames(path, numbers.tolist(), size=SHORT_SIDE, info=info).video
-        with written_whole(self.folder / f"{stem}.mp4") as aside:
-            write_video(aside, annotate(frames, scores, top), fps=max(round(rate), 1))
-        shown = spread(len(frames))
-        draw_strip(
-            frames[shown], numbers[shown] / rate, [name for _, name, _ in top],
-            [score for *_, score in top], path.name, self.folder / f"{stem}.png",
-        )  # fmt: skip
-        print(f"\n{path}: {self.folder / stem}.mp4 and .png")
-        for _, name, score in top:
-            print(f"  {score:.3f}  {name}")
-
-    def _stem(self, path: Path) -> str:
-        """Return a name for the results that no other file of this run has."""
-        stem, number = path.stem, 1
-        while stem in self.stems:
-            number += 1
-            stem = f"{path.stem}_{number}"
-        self.stems.add(stem)
-        return stem
-
-    def on_predict_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Write the list of all files."""
-        if trainer.is_global_zero and self.found:
-            with written_whole(self.folder / "predictions.json") as aside:
-                aside.write_text(json.dumps(self.found, indent=2) + "\n")
+    top = top_classes(scores.mean(axis=0), classes)
+    info = probe(path)
+    rate = info.fps or FPS
+    numbers = spread(info.frames, MOST_FRAMES)
+    # A longer film is shown faster, and whole.
+    frames = read_frames(path, numbers.tolist(), size=SHORT_SIDE, info=info).video
+    with written_whole(stem.with_name(f"{stem.name}.mp4")) as aside:
+        write_video(aside, annotate(frames, scores, top), fps=max(round(rate), 1))
+    shown = spread(len(frames))
+    draw_strip(
+        frames[shown], numbers[shown] / rate, [name for _, name, _ in top],
+        [score for *_, score in top], path.name, stem.with_name(f"{stem.name}.png"),
+    )  # fmt: skip

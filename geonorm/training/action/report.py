@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from geonorm.datasets import Clip
+from geonorm.datasets import Clip, FileReport
 from geonorm.training.action.pictures import ShownClip, draw_clips
 from geonorm.training.action.scores import VideoResult
 from geonorm.training.figures import confusion_figure, curve_figure
@@ -140,7 +140,13 @@ class FailedFiles(Callback):
         failures = trainer.datamodule.failures()
         new = [report for report in failures if (report.path, report.kind) not in self.listed]
         self.listed |= {(report.path, report.kind) for report in new}
-        if new and trainer.is_global_zero:
-            print(f"\n{len(new)} files could not be read, or not in full:")
-            for report in new:
-                print(f"  {report.kind}, met {report.count} times: {report.path}")
+        if trainer.is_global_zero:
+            print_failures(new)
+
+
+def print_failures(failures: list[FileReport]) -> None:
+    """Print the files that could not be read, if there are any."""
+    if failures:
+        print(f"\n{len(failures)} files could not be read, or not in full:")
+    for report in failures:
+        print(f"  {report.kind}, met {report.count} times: {report.path}")

@@ -1,1 +1,1 @@
-"""What train_seg.py is made of."""
+"""Segmentation of scans."""

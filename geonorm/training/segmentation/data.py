@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from geonorm.datasets.augmented import Augmented
 from geonorm.datasets.scan import Scan
-from geonorm.datasets.scan_io import check_file, read_scan
 from geonorm.datasets.semantickitti import SemanticKITTI
 from geonorm.datasets.synthetic.streets import SyntheticStreets
 from geonorm.datasets.transforms import ScanTransform
@@ -22,21 +21,6 @@ from geonorm.training.sampler import EpochLoader, EpochSampler
 DATASETS = (SemanticKITTI, SyntheticStreets)
 
 
-class ScanFiles(Dataset[Scan]):
-    """Scans without labels, each a file; what is missing or plainly cut is refused at once."""
-
-    def __init__(self, files: list[Path], intensity_max: float) -> None:
-        for file in files:
-            check_file(file)
-        self.files, self.intensity_max = files, intensity_max
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Scan:
-        return read_scan(self.files[index], self.intensity_max)
-
-
 class ScanData(LightningDataModule):
     """Training, validation and test scans, voxelized by MinkowskiEngine.
 
@@ -44,9 +28,6 @@ class ScanData(LightningDataModule):
         train: dataset to train on, such as SemanticKITTI or SyntheticStreets.
         val: dataset to validate on.
         test: dataset to test on; by default that of validation.
-        files: scans to predict: `.bin` (float32 x, y, z, intensity), `.ply`, `.pcd`, or `.npy` of
-            shape (N, 4); x, y, z in metres, x ahead and z up.
-        intensity_max: intensity in `files` that counts as 1, such as 255.
         augment: transforms of the training scans, in order, such as RandomRotation.
         root: folder of the data, in place of the one that each dataset names.
         voxel_size: edge of a voxel in metres.
@@ -61,8 +42,6 @@ class ScanData(LightningDataModule):
         train: Callable[[], Dataset] | None = None,
         val: Callable[[], Dataset] | None = None,
         test: Callable[[], Dataset] | None = None,
-        files: list[Path] | None = None,
-        intensity_max: float = 1.0,
         augment: list[ScanTransform] | None = None,
         root: Path | None = None,
         voxel_size: float = 0.1,
@@ -74,13 +53,12 @@ class ScanData(LightningDataModule):
         super().__init__()
         self.factories = {"train": train, "val": val, "test": test or val}
         self.root, self.augment = root, augment or []
-        self.files, self.intensity_max = files, intensity_max
         self.collate = partial(collate_scans, voxel_size=voxel_size, clip_range=clip_range)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.datasets: dict[str, Dataset[Scan]] = {}
 
     def setup(self, stage: str) -> None:
-        """Open the datasets of a stage; predicting needs none of them."""
+        """Open the datasets of a stage."""
         needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
         for name in needed.get(stage, ()):
             if name not in self.datasets:
@@ -131,11 +109,6 @@ class ScanData(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Any]:
         return self._loader(self.datasets["test"])
-
-    def predict_dataloader(self) -> DataLoader[Any]:
-        if not self.files:
-            raise ValueError("nothing to predict; give --data.files a.bin b.ply ...")
-        return self._loader(ScanFiles(self.files, self.intensity_max))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint tells of its voxels, so that it is usable alone."""

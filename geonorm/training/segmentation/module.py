@@ -1,5 +1,6 @@
-"""The LightningModule that train_seg.py trains."""
+"""The LightningModule that `geonorm train-seg` trains."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from geonorm import SparseInstanceNorm
 from geonorm.datasets.scan import IGNORE_INDEX
 from geonorm.datasets.voxelize import ScanBatch
+from geonorm.training.norm_option import norm_in_words, with_instance_norm
 from geonorm.training.optimization import Optimization
 from geonorm.training.segmentation.networks import (
     PointMLP,
@@ -18,7 +21,6 @@ from geonorm.training.segmentation.networks import (
     usable_accelerator,
     voxel_logits,
 )
-from geonorm.training.segmentation.predict import Output, PredictionWriter
 from geonorm.training.segmentation.report import SegmentationReport
 from geonorm.training.segmentation.scores import class_iou, scan_mean_loss
 
@@ -36,7 +38,8 @@ class SegmentationModule(LightningModule):
     """
 
     monitor = "val/miou"
-    output = Output
+    # What the norm "instance" builds, given the number of channels.
+    instance_norm: Callable[[int], torch.nn.Module] = SparseInstanceNorm
 
     def __init__(
         self,
@@ -64,7 +67,8 @@ class SegmentationModule(LightningModule):
             )
         self.classes, self.colors = classes, colors
         self.hparams.update(classes=classes, colors=colors)
-        self.network = build(self.name, self.norm, len(classes))
+        norm = with_instance_norm(self.norm, self.instance_norm)
+        self.network = build(self.name, norm, len(classes))
         self.confusion = MulticlassConfusionMatrix(
             len(classes), ignore_index=IGNORE_INDEX, validate_args=False
         )
@@ -72,7 +76,7 @@ class SegmentationModule(LightningModule):
     @property
     def title(self) -> str:
         """What the network is, in a few words."""
-        return self.name if self.name == "PointMLP" else f"{self.name}, {self.norm} norm"
+        return self.name if self.name == "PointMLP" else f"{self.name}, {norm_in_words(self.norm)}"
 
     @property
     def auto_accelerator(self) -> str:
@@ -80,18 +84,16 @@ class SegmentationModule(LightningModule):
         return usable_accelerator(self.name)
 
     @staticmethod
-    def reports(folder: Path, output: Output) -> list[Callback]:
+    def reports(folder: Path) -> list[Callback]:
         """Return the callbacks that show and keep what this module gives."""
-        return [SegmentationReport(folder), PredictionWriter(folder / "predictions", output)]
+        return [SegmentationReport(folder)]
 
     def setup(self, stage: str) -> None:
         """Build the network for the classes of the data, or check that it was built for them."""
         classes = self.trainer.datamodule.classes
         if self.network is None:
-            if classes is None:
-                raise ValueError("an untrained network cannot predict; give --ckpt_path")
             self._build(classes, self.trainer.datamodule.colors)
-        elif classes is not None and classes != self.classes:
+        elif classes != self.classes:
             raise ValueError(
                 f"the checkpoint knows the classes {self.classes}; the data have {classes}"
             )
@@ -148,9 +150,6 @@ class SegmentationModule(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._conclude("test")
-
-    def predict_step(self, batch: ScanBatch, batch_index: int) -> Tensor:
-        return self(batch)
 
     def configure_optimizers(self) -> dict[str, Any]:
         return self.optim.configure(self)

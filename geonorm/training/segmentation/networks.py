@@ -1,4 +1,4 @@
-"""The networks that train_seg.py trains, by name."""
+"""The networks that `geonorm train-seg` trains, by name."""
 
 import torch
 from torch import Tensor, nn
@@ -6,6 +6,7 @@ from torch import Tensor, nn
 import geonorm.models
 from geonorm.datasets.voxelize import ScanBatch
 from geonorm.models.minkunet import ME, MinkUNet
+from geonorm.models.norm import Norm
 from geonorm.names import choices
 
 CHANNELS = 4
@@ -33,7 +34,7 @@ def names() -> list[str]:
     return ["PointMLP", "MinkUNetSlim", *published]
 
 
-def build(name: str, norm: str | dict[str, str], num_classes: int) -> nn.Module:
+def build(name: str, norm: Norm, num_classes: int) -> nn.Module:
     """Return a new network.
 
     Args:
@@ -62,7 +63,7 @@ def usable_accelerator(name: str) -> str:
         return "auto"
     print(
         f"MinkowskiEngine {ME.__version__} is built for the CPU alone: {name} runs there, though "
-        "torch sees a GPU (tools/install_minkowski.py --cuda builds for both)"
+        "torch sees a GPU (geonorm install-minkowski --cuda builds for both)"
     )
     return "cpu"
 
@@ -76,7 +77,7 @@ def check_device(device: torch.device) -> None:
     if device.type == "cuda" and not ME.is_cuda_available():
         raise ValueError(
             f"the network would run on {device}, and MinkowskiEngine {ME.__version__} is built for "
-            "the CPU alone: run tools/install_minkowski.py --cuda, or give --trainer.accelerator "
+            "the CPU alone: run geonorm install-minkowski --cuda, or give --trainer.accelerator "
             "cpu"
         )
 

@@ -1,25 +1,21 @@
-"""Predictions to files, and a trained network as a function of a scan."""
+"""Write what was predicted for scans: labels, pictures and coloured points."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from geonorm.datasets.ply import write_ply
-from geonorm.datasets.scan import IGNORE_INDEX
+from geonorm.datasets.scan import IGNORE_INDEX, Scan
 from geonorm.datasets.semantickitti import SemanticKITTI
-from geonorm.datasets.voxelize import ScanBatch
-from geonorm.files import distinct_stems, written_whole
+from geonorm.files import written_whole
 from geonorm.training.segmentation.pictures import SegmentedScan, draw_scans, paint
 
 
 @dataclass(frozen=True)
 class Output:
-    """What predict leaves of each file.
+    """What is written for each scan.
 
     Args:
         format: `label` writes SemanticKITTI's uint32 ids (0 = no class), `npy` the numbers of the
@@ -65,56 +61,46 @@ def write_labels(
     return len(whole)
 
 
-class PredictionWriter(Callback):
-    """Writes the classes of each predicted file, its picture, and a list of the ids.
-
-    Files appear complete or not at all, and no two inputs share one.
+def write_scan(
+    scan: Scan, predicted: np.ndarray, classes: list[str], colors: np.ndarray, stem: Path,
+    output: Output,
+) -> None:
+    """Write and print what was predicted for a scan, but for its picture.
 
     Args:
-        folder: where the files go.
-        output: which files.
-    """
+        scan: what was read from a file; `scan.name` is the file.
+        predicted: class of each of its points, (N,).
+        classes: names of the classes.
+        colors: RGB of the classes, (K, 3) uint8.
+        stem: path of the results without a suffix.
+        output: which files to write.
+    """  # fmt: skip
+    file = stem.with_name(f"{stem.name}.{output.format}")
+    count = write_labels(file, predicted, scan.kept, classes)
+    print(f"{scan.name}: {count:,} labels in {file}")
+    if output.ply:
+        # float64 for the coordinates of a map, float32 for those of a sensor.
+        places = scan.points + np.array(scan.offset) if any(scan.offset) else scan.points
+        write_ply(stem.with_name(f"{stem.name}.ply"), places, paint(predicted, colors))
 
-    def __init__(self, folder: Path, output: Output) -> None:
-        self.folder, self.output = folder, output
 
-    def on_predict_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self.stems = distinct_stems(map(Path, trainer.datamodule.files))
+def draw_predicted(
+    scans: list[tuple[Scan, np.ndarray]], classes: list[str], colors: np.ndarray, stems: list[Path]
+) -> None:
+    """Draw scans with the classes predicted for them, or say why they cannot be drawn here."""
+    paths = [stem.with_name(f"{stem.name}.png") for stem in stems]
+    shown = [
+        SegmentedScan(scan.name, scan.points, predicted, np.full(len(scan), IGNORE_INDEX))
+        for scan, predicted in scans
+    ]
+    try:
+        draw_scans(shown, classes, colors, paths)
+    except RuntimeError as error:
+        skipped = ", ".join(path.name for path in paths)
+        print(f"Skipped the pictures {skipped}, cannot render here: {error}")
 
-    def on_predict_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Tensor, batch: ScanBatch, *_: Any
-    ) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        colors = np.array(module.colors, dtype=np.uint8)
-        pictures: dict[Path, SegmentedScan] = {}
-        for index, name in enumerate(batch.names):
-            rows = batch.point_batch == index
-            predicted, points = outputs[rows].cpu().numpy(), batch.points[rows].cpu().numpy()
-            stem = self.folder / self.stems[Path(name)]
-            file = stem.with_name(f"{stem.name}.{self.output.format}")
-            count = write_labels(file, predicted, batch.kept[index], module.classes)
-            print(f"{name}: {count:,} labels in {file}")
-            if self.output.ply:
-                # float64 for the coordinates of a map, float32 for those of a sensor.
-                offset = batch.offsets[index]
-                places = points + np.array(offset) if any(offset) else points
-                write_ply(stem.with_name(f"{stem.name}.ply"), places, paint(predicted, colors))
-            unknown = np.full(len(points), IGNORE_INDEX)
-            pictures[stem.with_name(f"{stem.name}.png")] = SegmentedScan(
-                name, points, predicted, unknown
-            )
-        if self.output.pictures:
-            try:
-                draw_scans([*pictures.values()], module.classes, colors, [*pictures])
-            except RuntimeError as error:
-                skipped = ", ".join(path.name for path in pictures)
-                print(f"Skipped the pictures {skipped}, cannot render here: {error}")
 
-    def on_predict_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Write which number in the files stands for which class."""
-        if trainer.is_global_zero and self.folder.is_dir():
-            npy = self.output.format == "npy"
-            ids = range(len(module.classes)) if npy else label_ids(module.classes).tolist()
-            table = dict(zip(module.classes, ids, strict=True))
-            with written_whole(self.folder / "classes.json") as aside:
-                aside.write_text(json.dumps(table, indent=2) + "\n")
+def numbers_in_files(classes: list[str], output: Output) -> dict[str, int]:
+    """Return the number that stands for each class in the files of an output."""
+    ids = range(len(classes)) if output.format == "npy" else label_ids(classes).tolist()
+    return dict(zip(classes, ids, strict=True))

@@ -1,22 +1,36 @@
 """A trained network as a function from a scan to the classes of its points."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from geonorm.datasets.scan import Scan
+from geonorm.datasets.scan_io import check_file, read_scan
 from geonorm.datasets.voxelize import collate_scans
+from geonorm.files import distinct_stems, written_whole
 from geonorm.training.checkpoints import read_run_checkpoint
 from geonorm.training.segmentation.module import SegmentationModule
-from geonorm.training.segmentation.predict import write_labels
+from geonorm.training.segmentation.networks import check_device
+from geonorm.training.segmentation.predict import (
+    Output,
+    draw_predicted,
+    numbers_in_files,
+    write_labels,
+    write_scan,
+)
+
+DRAWN_AT_A_TIME = 4  # scans; starting Open3D for each would take longer than drawing it
 
 
-class Predictor:
-    """A checkpoint of train_seg.py with the voxels that it was trained on, ready to predict.
+class ScanPredictor:
+    """A checkpoint of `geonorm train-seg` with the voxels that it was trained on.
 
     Args:
-        checkpoint: a file that train_seg.py wrote.
+        checkpoint: a file that `geonorm train-seg` wrote.
         device: where to predict.
 
     Attributes:
@@ -24,19 +38,25 @@ class Predictor:
         colors: RGB of each class, (K, 3) uint8.
 
     Raises:
-        ValueError: the file is missing or damaged, or says nothing of its voxels.
+        ValueError: the file is missing or damaged, or says nothing of its voxels; or the device is
+            a GPU for which MinkowskiEngine is not built.
     """
 
     def __init__(self, checkpoint: str | Path, device: str = "cpu") -> None:
-        self.voxels = read_run_checkpoint(Path(checkpoint)).get("ScanData")
-        if self.voxels is None:
+        voxels = read_run_checkpoint(Path(checkpoint)).get("ScanData")
+        if voxels is None:
             raise ValueError(
                 f"{checkpoint} does not say how its scans were made into voxels; expected a "
-                "checkpoint of train_seg.py"
+                "checkpoint of geonorm train-seg"
             )
-        module = SegmentationModule.load_from_checkpoint(checkpoint, map_location=device)
+        self.voxels: dict[str, Any] = voxels
+        module = SegmentationModule.load_from_checkpoint(
+            checkpoint, map_location=device, weights_only=True
+        )
+        if module.name != "PointMLP":
+            check_device(torch.device(device))
         self.module = module.eval()
-        self.classes = module.classes
+        self.classes: list[str] = module.classes
         self.colors = np.array(module.colors, dtype=np.uint8)
 
     def __call__(self, scan: Scan) -> np.ndarray:
@@ -51,7 +71,8 @@ class Predictor:
         batch = collate_scans([scan], **self.voxels)
         batch = self.module.transfer_batch_to_device(batch, self.module.device, 0)
         with torch.inference_mode():
-            return self.module(batch).cpu().numpy()
+            classes: np.ndarray = self.module(batch).cpu().numpy()
+        return classes
 
     def write(self, scan: Scan, path: str | Path) -> np.ndarray:
         """Predict, write a `.label` or `.npy` file for every point of the scan's file, and return.
@@ -68,3 +89,43 @@ class Predictor:
         predicted = self(scan)
         write_labels(Path(path), predicted, scan.kept, self.classes)
         return predicted
+
+    def predict_files(
+        self,
+        files: Sequence[Path],
+        folder: Path,
+        output: Output = Output(),  # noqa: B008  (frozen)
+        intensity_max: float = 1.0,
+    ) -> None:
+        """Predict scans and write the results, and `classes.json`, which explains the numbers.
+
+        No two files share a name, and each appears complete or not at all.
+
+        Args:
+            files: scans that `geonorm.datasets.read_scan` reads.
+            folder: where the results go, made if need be.
+            output: which results to write.
+            intensity_max: intensity in the files that counts as 1.
+
+        Raises:
+            ValueError: a file is missing or damaged; where that shows at once, before any result.
+        """
+        for file in files:
+            check_file(file)
+        stems = distinct_stems(files)
+        waiting: list[tuple[Scan, np.ndarray]] = []
+        drawn: list[Path] = []
+        for number, (file, stem) in enumerate(stems.items(), start=1):
+            scan = read_scan(file, intensity_max)
+            predicted = self(scan)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_scan(scan, predicted, self.classes, self.colors, folder / stem, output)
+            waiting.append((scan, predicted))
+            drawn.append(folder / stem)
+            if len(waiting) == DRAWN_AT_A_TIME or number == len(stems):
+                if output.pictures:
+                    draw_predicted(waiting, self.classes, self.colors, drawn)
+                waiting, drawn = [], []
+        with written_whole(folder / "classes.json") as aside:
+            table = numbers_in_files(self.classes, output)
+            aside.write_text(json.dumps(table, indent=2) + "\n")

@@ -17,7 +17,7 @@ from torch.backends import cudnn
 
 from geonorm import SpatioTemporalInstanceNorm
 from geonorm.models import r3d_18
-from invariance.table import Row, change, seeded
+from geonorm.training.invariance.table import Row, change, seeded
 
 CHANNELS, GROUPS = 32, 8
 LENGTH, CROP = 8, 48

@@ -19,7 +19,7 @@ from geonorm.datasets.voxelize import FEATURE_SCALE
 from geonorm.functional import sparse_instance_norm
 from geonorm.models import MinkUNet14A
 from geonorm.sparse import features_of, with_features
-from invariance.table import MOVES, Row, change, seeded
+from geonorm.training.invariance.table import MOVES, Row, change, seeded
 
 VOXEL_SIZE = 0.3
 CHANNELS = 32

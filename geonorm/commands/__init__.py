@@ -1,0 +1,1 @@
+"""The subcommands of `geonorm`, a module each with its `main(arguments)`."""

@@ -1,0 +1,102 @@
+"""Classify the points of scans, or videos, with a checkpoint of a training.
+
+  geonorm predict runs/train_seg/001/checkpoints/best.ckpt a.bin b.ply c.pcd d.npy
+  geonorm predict runs/train_action/001/checkpoints/best.ckpt a.mp4 b.avi
+
+The checkpoint tells whether the files are scans or videos.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geonorm.training.noise import silence
+from geonorm.training.threads import share_cores
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+SCANS = """For each scan, FOLDER gets a .label file with the id of every point's class in
+SemanticKITTI (0 where a value is not finite), and a picture. Scans are .bin (float32 x, y, z,
+intensity), .npy of shape (N, 4), .ply and .pcd; x, y, z in metres, x ahead and z up."""
+VIDEOS = "For each video, FOLDER gets a film with the scores below, and a strip of frames."
+
+
+def parser() -> "ArgumentParser":
+    """Return the parser of the command line."""
+    from jsonargparse import ArgumentParser
+
+    made = ArgumentParser(prog="geonorm predict", description=__doc__)
+    made.add_argument("checkpoint", help="a file that geonorm train-seg or train-action wrote")
+    made.add_argument("files", nargs="+", help="scans or videos")
+    made.add_argument("--out", metavar="FOLDER", default="predictions",
+                      help="where the results go (predictions)")
+    made.add_argument("--device", default="auto", help="cpu, cuda or auto: a GPU where it can be")
+    scans = made.add_argument_group("of scans", SCANS)
+    scans.add_argument("--format", choices=("label", "npy"), default="label",
+                       help="npy: the numbers of the classes instead, 255 for none")
+    scans.add_argument("--pictures", type=bool, default=True, help="draw each scan (true)")
+    scans.add_argument("--ply", type=bool, default=False,
+                       help="write the points in their classes' colours too (false)")
+    scans.add_argument("--intensity_max", type=float, default=1.0,
+                       help="intensity in the files that counts as 1, such as 255 (1)")
+    videos = made.add_argument_group("of videos", VIDEOS)
+    videos.add_argument("--views", type=int, help="clips of each video whose scores are averaged")
+    videos.add_argument("--num_workers", type=int, default=0, help="processes that decode (0)")
+    return made  # fmt: skip
+
+
+def usable_device(asked: str, scans: bool) -> str:
+    """Return the device that "auto" stands for: a GPU where torch and the engine can use one."""
+    import torch
+
+    if asked != "auto":
+        return asked
+    if not torch.cuda.is_available():
+        return "cpu"
+    if scans:
+        import MinkowskiEngine as ME
+
+        return "cuda" if ME.is_cuda_available() else "cpu"
+    return "cuda"
+
+
+def predict(options: Any) -> int:
+    """Predict every file; return 1 where one could not be read."""
+    from geonorm.training.checkpoints import read_run_checkpoint
+
+    checkpoint, folder = Path(options.checkpoint), Path(options.out)
+    files = [Path(file) for file in options.files]
+    kinds = {"ScanData", "ClipData"} & read_run_checkpoint(checkpoint).keys()
+    if kinds == {"ScanData"}:
+        from geonorm.training.segmentation.predict import Output
+        from geonorm.training.segmentation.predictor import ScanPredictor
+
+        output = Output(options.format, options.pictures, options.ply)
+        predictor = ScanPredictor(checkpoint, usable_device(options.device, scans=True))
+        predictor.predict_files(files, folder, output, options.intensity_max)
+        return 0
+    if kinds == {"ClipData"}:
+        from geonorm.training.action.predictor import ClipPredictor
+
+        device = usable_device(options.device, scans=False)
+        clips = ClipPredictor(checkpoint, device, options.views)
+        return 1 if clips.predict_files(files, folder, options.num_workers) else 0
+    raise ValueError(
+        f"{checkpoint} does not say what it was trained on, scans or videos; expected a checkpoint "
+        "of geonorm train-seg or train-action"
+    )
+
+
+def main(arguments: Sequence[str]) -> int | str:
+    """Run the command line; return the exit status, or what was wrong with the input."""
+    share_cores()
+    silence()
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be text
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return predict(parser().parse_args(list(arguments)))
+    except ValueError as error:
+        return f"geonorm predict: {error}"

@@ -1,0 +1,51 @@
+"""Train and test MinkUNet for the segmentation of LiDAR scans.
+
+  geonorm train-seg                                  train on built-in streets, some minutes
+  geonorm train-seg fit --config semantickitti --data.root FOLDER
+  geonorm train-seg test --ckpt_path runs/train_seg/001/checkpoints/best.ckpt
+
+Subcommands: fit (the default), validate, test. Every option of one, for example of the model, the
+data or the trainer:
+
+  geonorm train-seg fit --help
+
+Often used: --model.name MinkUNet34C  --model.norm batch  --model.optim.lr 0.01
+            --data.voxel_size 0.05  --data.batch_size 8  --data.num_workers 4
+            --trainer.max_epochs 50  --trainer.max_time 00:01:00:00  --trainer.precision bf16-mixed
+            --trainer.devices 2  --run_dir FOLDER  --ckpt_path last.ckpt (fit: resume)
+
+The classes of your own scans: geonorm predict runs/train_seg/001/checkpoints/best.ckpt a.bin b.ply
+"""
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from geonorm import SparseInstanceNorm
+from geonorm.training.noise import silence
+from geonorm.training.threads import share_cores
+
+
+def main(
+    arguments: Sequence[str], norm: Callable[[int], nn.Module] = SparseInstanceNorm
+) -> None:
+    """Run the command line.
+
+    Args:
+        arguments: what follows the program's name.
+        norm: what `--model.norm instance` builds, given the number of channels.
+    """
+    if arguments and set(arguments) <= {"-h", "--help"}:
+        print(__doc__)
+        return
+    share_cores()
+    silence()
+    # Imported here so that the help above appears at once.
+    from geonorm.training.cli import CONFIGS, TrainingCLI
+    from geonorm.training.segmentation.data import ScanData
+    from geonorm.training.segmentation.module import SegmentationModule
+
+    class Module(SegmentationModule):
+        instance_norm = staticmethod(norm)
+
+    TrainingCLI(Module, ScanData, CONFIGS / "streets.yaml", arguments, name="train_seg")

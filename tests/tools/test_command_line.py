@@ -1,0 +1,68 @@
+"""`geonorm`: its commands, and what it says of a wrong one and of a missing library."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from geonorm import __version__
+from geonorm.__main__ import COMMANDS, main
+
+WITHOUT = """
+import sys
+sys.modules[sys.argv[1]] = None  # as if it were not installed
+from geonorm.__main__ import main
+print(main(sys.argv[2:]))
+"""
+
+
+def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["--help"], ["-h"]):
+        assert main(arguments) is None
+        said = capsys.readouterr().out
+        assert re.findall(r"^  ([a-z-]+)  ", said, re.MULTILINE) == [*COMMANDS]
+    main(["--version"])
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+def test_an_unknown_command_is_told_from_a_near_one() -> None:
+    assert re.fullmatch(
+        r"geonorm: no command 'pedict'; choose from \['doctor', .*\]\. Did you mean 'predict'\?",
+        str(main(["pedict"])),
+    )
+
+
+@pytest.mark.parametrize("name", [*COMMANDS])
+def test_every_command_has_help(name: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "geonorm", name, "--help"], capture_output=True,
+                          text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) > 5
+
+
+def test_the_program_imports_no_library_of_the_commands() -> None:
+    code = ("import sys, geonorm.__main__\n"
+            "print({'lightning', 'jsonargparse', 'numpy.random', 'MinkowskiEngine', 'av'} "
+            "& sys.modules.keys())")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("missing", "command", "cure"),
+    [
+        ("lightning", ["train-seg"], "pip install 'geonorm[train]'"),
+        ("MinkowskiEngine", ["verify", "--plain", "true"], "geonorm install-minkowski"),
+        ("jsonargparse", ["predict", "a.ckpt", "b.bin"], "pip install 'geonorm[train]'"),
+    ],
+)
+def test_a_missing_library_is_named_with_its_cure(
+    tmp_path: Path, missing: str, command: list[str], cure: str
+) -> None:
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", WITHOUT, missing, *command],
+                          cwd=tmp_path, capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    says = f"geonorm {command[0]}: needs {missing}, which is not installed: {cure}"
+    assert done.stdout.startswith(says)

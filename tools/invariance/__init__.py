@@ -1,1 +1,0 @@
-"""What verify_invariance.py measures, a module for points and one for video."""
