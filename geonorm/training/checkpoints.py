@@ -24,8 +24,12 @@ class WholeCheckpoints(TorchCheckpointIO):
     ) -> None:
         if storage_options is not None:
             raise TypeError(f"storage_options must be None for local files; got {storage_options}")
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(Path(path)) as aside, aside.open("wb") as file:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # What a process that was killed while it wrote has left; a run has one writer.
+        for left in path.parent.glob(f".{path.stem}.*.part{path.suffix}"):
+            left.unlink()
+        with written_whole(path) as aside, aside.open("wb") as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
