@@ -53,7 +53,7 @@ def probe(path: str | Path) -> VideoInfo:
         ticks = _times_of(shown)
         if not certain or any(entry.size < _SMALLEST_PICTURE for entry in shown):
             decoded = _decoded(path)
-            if decoded:
+            if decoded and len(decoded) != len(shown):
                 shown, ticks, complete = decoded, _times_of(decoded, in_order=True), False
         if not shown:
             raise UndecodableVideoError(
@@ -111,7 +111,7 @@ def _surveyed(
                 certain = first.pts == min(stamps)
         if brief and (first is not None or not certain):
             break
-    return shown, certain and first is not None
+    return shown, certain
 
 
 def _is_hidden(packet: Packet) -> bool:

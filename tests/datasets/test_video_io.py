@@ -57,6 +57,7 @@ def test_decoding_begins_at_a_keyframe_only_where_that_is_exact(tmp_path: Path) 
     reordered = probe(encode(tmp_path / "b.mp4", numbered_film(50), options={"g": "9"}))
     assert len(plain.keyframes) > 3
     assert plain.entry_before(44) == max(key for key in plain.keyframes if key <= 44) > 0
+    assert plain.entry_before(plain.keyframes[2]) == plain.keyframes[2] > 0
     assert plain.entry_before(0) == 0
     assert len(reordered.keyframes) > 3
     assert reordered.entry_before(44) == 0
@@ -167,6 +168,26 @@ def test_file_that_ends_early_is_read_modulo_its_length(tmp_path: Path) -> None:
         assert read.length == frames
         assert read.errors > 0
         assert numbers_of(read.video) == [2, 2, 4]
+    # Entered behind the start, the frames before are still counted.
+    assert info.entry_before(frames + 2) > 0
+    read = read_frames(path, [frames + 2], info=info)
+    assert (read.length, numbers_of(read.video)) == (frames, [2])
+
+
+def test_frames_held_back_come_out_where_the_file_ends_early(tmp_path: Path) -> None:
+    """With B-frames the decoder still holds pictures when reading fails."""
+    path = encode(
+        tmp_path / "a.mp4", numbered_film(50), container_options={"movflags": "faststart"}
+    )
+    truncate(path, 0.8)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.has_b_frames
+        whole = [entry for entry in stream.index_entries
+                 if entry.pos + entry.size <= path.stat().st_size]  # fmt: skip
+    frames, errors, _ = decoded_frames(path)
+    assert (frames, errors) == (len(whole), 1)
+    assert 5 < frames < 50
 
 
 BROKEN = {
@@ -240,10 +261,24 @@ def test_files_are_closed_whatever_happens(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.avi", "mpeg4")])
+def test_what_is_written_is_read(tmp_path: Path, name: str, codec: str) -> None:
+    film = np.stack([np.roll(numbered_film(20)[number], 1, 0) for number in range(20)])
+    write_video(tmp_path / name, film, fps=10, codec=codec)
+    info = probe(tmp_path / name)
+    assert (info.frames, info.fps, info.height, info.width) == (20, 10.0, 48, 96)
+    read = read_frames(tmp_path / name, range(20)).video
+    assert numbers_of(read) == list(range(20))
+    assert np.abs(read.astype(int) - film).mean() < 12
+    write_video(tmp_path / name, film, codec=codec)
+    assert probe(tmp_path / name).fps == 25.0
+
+
 @pytest.mark.parametrize(("film", "message"), [
     (np.zeros((2, 16, 16, 3), np.float32), "film must be uint8"),
     (np.zeros((0, 16, 16, 3), np.uint8), "film must be uint8"),
     (np.zeros((2, 15, 16, 3), np.uint8), "both sides of a film must be even"),
+    (np.zeros((2, 16, 15, 3), np.uint8), "both sides of a film must be even"),
 ])
 def test_what_cannot_be_written(tmp_path: Path, film: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):

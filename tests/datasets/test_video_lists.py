@@ -275,7 +275,7 @@ def test_kinetics_finds_an_unlabelled_clip_in_the_first_folder_that_is_not_hidde
     assert Kinetics(tmp_path, csv).videos == [(tmp_path / "test/b/a_000001_000011.mp4", -1)]
 
 
-@pytest.fixture(params=["folders", "hmdb51"])
+@pytest.fixture(params=["folders", "hmdb51", "kinetics"])
 def unsorted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Have folders list their files in the reverse of the order of names."""
     for method in ("iterdir", "glob"):
@@ -297,6 +297,11 @@ def test_order_is_that_of_names_whatever_the_file_system_says(
     if unsorted == "hmdb51":
         data = HMDB51(tmp_path, tmp_path / "lists", "train")
         assert data.videos == [(path, i // 3) for i, path in enumerate(videos)]
+    elif unsorted == "kinetics":
+        csv = write(tmp_path / "a.csv", "youtube_id,time_start,time_end,split\na,1,11,test\n")
+        clips = [touch(tmp_path / "test" / name / "a_000001_000011.mp4") for name in names]
+        assert Kinetics(tmp_path, csv).videos == [(clips[0], -1)]
+        return
     else:
         (tmp_path / "lists").rename(tmp_path / ".lists")
         data = ClassFolders(tmp_path)

@@ -73,6 +73,17 @@ def test_unusual_files_of_which_every_packet_is_shown(tmp_path: Path, kind: str)
     check_reading(path, expected, tmp_path / "cache")
 
 
+def test_small_packets_that_are_frames_do_not_hinder_entering(tmp_path: Path) -> None:
+    """A still film of small pictures needs few bytes a frame."""
+    film = np.zeros((40, 16, 16, 3), np.uint8)
+    path = encode(tmp_path / "a.avi", film, codec="mpeg4", options={"g": "10"})
+    with av.open(str(path)) as container:
+        assert min(packet.size for packet in container.demux(video=0) if packet.size) < 12
+    info = probe(path)
+    assert info.frames == 40
+    assert info.entry_before(35) == 30
+
+
 @pytest.mark.parametrize("bframes", [0, 3])
 @pytest.mark.parametrize("kind", EDITS)
 def test_edit_lists_by_hand(tmp_path: Path, kind: str, bframes: int) -> None:
@@ -120,6 +131,20 @@ def test_all_eight_orientations(tmp_path: Path, matrix: tuple[int, ...]) -> None
 
 def uneven(path: Path, ticks: list[int], rate: int, **options: object) -> Path:
     return encode(path, numbered_film(len(ticks)), times=ticks, rate=rate, **options)
+
+
+@pytest.mark.parametrize(("degrees", "turned"), [(3, 0), (40, 0), (50, -1), (87, -1), (-50, 1)])
+def test_a_tilt_is_rounded_to_a_quarter_turn(tmp_path: Path, degrees: int, turned: int) -> None:
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    path = oriented(tmp_path / "a.mp4", noise(), (cos, sin, -sin, cos))
+    expected = np.rot90(pictures(path), turned, axes=(1, 2))
+    assert np.array_equal(read_frames(path, range(3)).video, expected)
+
+
+def test_the_size_of_a_display_matrix_does_not_matter(tmp_path: Path) -> None:
+    """Some write the shape of the pixels into it."""
+    path = oriented(tmp_path / "a.mp4", noise(), (0, -0.5, 1.5, 0))
+    assert np.array_equal(read_frames(path, [2]).video[0], np.rot90(pictures(path)[2]))
 
 
 BROWSER = np.cumsum([0, *np.random.default_rng(1).choice([17, 33, 50, 67, 83], 49)]).tolist()

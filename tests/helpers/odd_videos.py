@@ -84,9 +84,9 @@ def edited(path: Path, edits: Sequence[tuple[int, int]]) -> Path:
     return path
 
 
-def oriented(path: Path, film: np.ndarray, matrix: Sequence[int]) -> Path:
-    """Write a film without loss, with a display matrix (a, b, c, d) of 0, 1 and -1."""
-    a, b, c, d = (value << 16 for value in matrix)
+def oriented(path: Path, film: np.ndarray, matrix: Sequence[float]) -> Path:
+    """Write a film without loss, with a display matrix (a, b, c, d)."""
+    a, b, c, d = (int(value * 65536) for value in matrix)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "0"})
         stream.height, stream.width = film.shape[1:3]
