@@ -138,39 +138,24 @@ def define(
         for to, text in ((library, schema), (_FORCED, schema.replace("SymInt", "int"))):
             to.define(text)
             to.impl(name, kernel, "CompositeExplicitAutograd")
+        torch.library.register_vmap(f"geonorm::{name}", _each(name), lib=library)
 
 
-def define_derivative(
-    library: torch.library.Library, name: str, keep: Callable[..., Any],
-    backward: Callable[..., Any], twice_schema: str, twice: Callable[..., Any],
-) -> None:
-    """Define the derivative of an operator, and of that derivative by plain torch.
+def _each(name: str) -> Callable[..., Any]:
+    """Return the vmap rule of an operator, which runs it on one sample after the other."""
+    def run(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, tuple[int, ...]]:
+        if info.batch_size == 0:
+            raise ValueError(f"{name} cannot be vmapped over no samples")
+        results = [
+            getattr(torch.ops.geonorm, name)(*(
+                value.select(dim, sample) if isinstance(dim, int) else value
+                for value, dim in zip(args, in_dims, strict=True)
+            )) for sample in range(info.batch_size)
+        ]
+        outputs = tuple(torch.stack(each) for each in zip(*results, strict=True))
+        return outputs, (0,) * len(outputs)
 
-    Args:
-        library: a fragment of the namespace geonorm.
-        name: of the operator.
-        keep, backward: the rule, used where csrc/autograd.cpp, whose same rule costs less, is not.
-        twice_schema, twice: the operator of a backward that is differentiated again.
-    """
-    library.define(twice_schema)
-    library.impl(twice_schema.partition("(")[0], twice, "CompositeImplicitAutograd")
-    if not has_cpp():
-        torch.library.register_autograd(
-            f"geonorm::{name}", backward, setup_context=keep, lib=library
-        )
-
-
-def before_activation(grad: torch.Tensor, result: torch.Tensor | None, activation: str,
-                      negative_slope: float) -> torch.Tensor:
-    """Return the gradient before an activation, by the sign of its result if that was kept."""
-    if result is None:
-        return grad
-    aten = torch.ops.aten
-    before: torch.Tensor = (
-        aten.threshold_backward(grad, result, 0) if activation == "relu"
-        else aten.leaky_relu_backward(grad, result, negative_slope, True)
-    )
-    return before
+    return run
 
 
 def _kernel(name: str, plain: Callable[..., Any], triton: str) -> Callable[..., Any]:
