@@ -50,17 +50,16 @@ def probe(path: str | Path) -> VideoInfo:
         shown, certain = _surveyed(container, stream, brief=brief)
         if brief or (complete and len(shown) < len(listed)):  # the latter: a file cut short
             shown = listed
-        ticks = _times_of(shown)
         if not certain or any(entry.size < _SMALLEST_PICTURE for entry in shown):
             decoded = _decoded(path)
             if decoded and len(decoded) != len(shown):
-                shown, ticks, complete = decoded, _times_of(decoded, in_order=True), False
+                shown, complete = decoded, False
         if not shown:
             raise UndecodableVideoError(
                 f"expected frames; {path} holds a video stream of zero frames. Take it off the list"
             )
         stated = float(stream.average_rate or stream.guessed_rate or 0)
-        fps, times = _timing(ticks, stream.time_base, stated)
+        fps, times = _timing(_times_of(shown), stream.time_base, stated)
         return VideoInfo(
             frames=len(shown),
             fps=fps,
@@ -135,17 +134,15 @@ def _decoded(path: str | Path) -> list[_Entry]:
         return [_Entry(f.pts, f.dts, f.key_frame, _SMALLEST_PICTURE) for f in decoder]
 
 
-def _times_of(shown: Sequence[_Entry], *, in_order: bool = False) -> list[int]:
+def _times_of(shown: Sequence[_Entry]) -> list[int]:
     """Return when the frames are shown, in ticks, or nothing where no time stamps are trustworthy.
 
-    Those are that strictly increase. Packets lie in decode order, so theirs are sorted first unless
-    ``in_order``. Where times of showing fail, as in AVI files with B-frames (all such of UCF101's),
-    those of decoding serve: the differences are the same, as the delay between the two is constant.
+    Trustworthy are those that strictly increase once sorted: packets lie in decode order. Where
+    times of showing fail, as in AVI files with B-frames (all such of UCF101's), those of decoding
+    serve: the differences are the same, as the delay between the two is constant.
     """
     for stamps in ([entry.pts for entry in shown], [entry.dts for entry in shown]):
-        known = [stamp for stamp in stamps if stamp is not None]
-        if not in_order:
-            known.sort()
+        known = sorted(stamp for stamp in stamps if stamp is not None)
         if len(known) == len(shown) and all(a < b for a, b in pairwise(known)):
             return known
     return []

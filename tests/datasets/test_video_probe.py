@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -61,6 +62,10 @@ def test_frames_are_those_shown_not_the_packets_stored(tmp_path: Path, kind: str
     expected = pictures(path)
     assert 5 < len(expected) < packets(path)
     check_reading(path, expected, tmp_path / "cache")
+    seconds = [frame.time for frame in shown(path)]
+    even = all(a < b for a, b in pairwise(seconds))
+    rate = (len(seconds) - 1) / (seconds[-1] - seconds[0]) if even else 25
+    assert probe(path).fps == pytest.approx(rate, rel=1e-3)
     findings = check_data(VideoSet([(path, 0)], "a"))
     assert not [finding for finding in findings if finding.kind == "damaged"]
 
@@ -256,6 +261,16 @@ def test_a_stated_rate_stays_where_the_time_stamps_agree(tmp_path: Path) -> None
     assert probe(path).fps == 30.0
 
 
+def test_one_skipped_frame_in_a_long_avi_lowers_its_rate(tmp_path: Path) -> None:
+    """AVI counts time in frames, so that one is no rounding there."""
+    film = np.tile(numbered_film(60), (2, 1, 1, 1))
+    path = encode(tmp_path / "a.avi", film, codec="mpeg4", rate=25,
+                  times=[n + (n > 60) for n in range(120)])  # fmt: skip
+    info = probe(path)
+    assert not info.variable_rate
+    assert info.fps == pytest.approx(25 * 119 / 120)
+
+
 def test_clips_of_an_uneven_video_loop_in_time(tmp_path: Path) -> None:
     """Frames at 0, 0.1, 0.2 and 1 seconds last 4/3 seconds together."""
     path = uneven(tmp_path / "a.mp4", [0, 10, 20, 100], 100, options={"bf": "0"})
@@ -288,11 +303,13 @@ def test_even_files_are_probed_from_their_first_frame(
 
     original = video_probe.demuxed
     monkeypatch.setattr(video_probe, "demuxed", counted)
+    monkeypatch.setattr(video_probe, "_decoded", lambda path: pytest.fail(f"decoded {path}"))
     for name, codec, few in (("a.mp4", "libx264", True), ("a.avi", "mpeg4", True),
                              ("a.webm", "libvpx", False)):  # fmt: skip
         read.clear()
         assert probe(encode(tmp_path / name, numbered_film(60), codec=codec)).frames == 60
         assert (len(read) < 10) == few
+    assert probe(WHOLE["frames packed together, vp9 in webm"](tmp_path)).frames == 60
 
 
 NAMES = [

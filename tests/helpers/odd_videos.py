@@ -175,7 +175,7 @@ def _behind_edits(edits: Sequence[tuple[int, int]], bframes: int) -> Callable[[P
     """Return a writer of 60 numbered frames behind an edit list."""
 
     def write(folder: Path) -> Path:
-        options = {"g": "20", "bf": str(bframes)}
+        options = {"g": "5", "keyint_min": "5", "sc_threshold": "0", "bf": str(bframes)}
         return edited(encode(folder / "a.mp4", numbered_film(60), options=options), edits)
 
     return write
@@ -205,8 +205,10 @@ def _opened(source: str, codec: str, options: dict[str, str], target: str, skip:
 EDITS = {
     "begins and ends between keyframes": [(20, 28)],
     "ends early": [(15, 0)],
-    "begins at a keyframe": [(11, 20)],
+    "begins at a keyframe": [(13, 20)],
     "two parts": [(10, 13), (10, 43)],
+    # Behind it, the keyframe of that number among all packets is five packets early.
+    "a GOP of packets not shown": [(10, 10), (10, 44)],
     "a part twice": [(10, 10), (10, 10)],
     "parts in another order": [(10, 40), (10, 10)],
     "begins with a pause": [(5, -1), (13, 27)],
@@ -234,6 +236,9 @@ ODD: dict[str, Callable[[Path], Path]] = {
     "refreshed bit by bit, ts": _opened(".ts", "libx264", REFRESH, ".ts"),
     "hidden frames, vp8 in webm": _changed(
         ".webm", "libvpx", {"lag-in-frames": "0"}, ".webm", _hidden
+    ),
+    "hidden frames, vp8 in avi": _changed(
+        ".avi", "libvpx", {"lag-in-frames": "0"}, ".avi", _hidden
     ),
     "hidden frames, vp9 in avi": lambda folder: remuxed(
         _with_unseen(folder / "whole.webm"), folder / "a.avi", list, "vp9_superframe_split"

@@ -19,7 +19,7 @@ SIZE = (128, 171)  # height and width that torchvision's recipe resizes to
 def converted(video: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """Decode a file by PyAV alone, in one thread, and convert every frame; uint8 (T, H, W, 3)."""
     height, width = size or (None, None)
-    with av.open(str(video)) as container:
+    with av.open(str(video.absolute())) as container:  # 12:30.mp4 alone would name a protocol
         container.streams.video[0].thread_count = 1
         frames = container.decode(video=0)
         return np.stack([f.to_ndarray(format="rgb24", width=width, height=height) for f in frames])
