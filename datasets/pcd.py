@@ -140,11 +140,6 @@ def _compressed(data: bytes, fields: list[Field], promised: int, path: Path) -> 
     if len(data) < 8:
         raise ValueError(f"{path} is truncated: it ends before its compressed points")
     packed, unpacked = struct.unpack_from("<II", data)
-    if len(data) - 8 < packed:
-        raise ValueError(
-            f"{path} is truncated: its header promises {packed} compressed bytes; it has "
-            f"{len(data) - 8}. Copy the file again"
-        )
     # PCL leaves the padding out, other writers do not; the size tells.
     whole = promised * sum(field.size for field in fields)
     present = [field for field in fields if field.name != _PADDING]
@@ -213,7 +208,7 @@ def lzf_decompressed(data: bytes, size: int, path: Path) -> bytes:
         ) from error
     if len(out) != size:
         raise ValueError(
-            f"{path} is damaged: its compressed points are {len(out)} bytes or more; expected "
-            f"{size}. Copy the file again"
+            f"{path} is truncated or damaged: its compressed points unpack to {len(out)} bytes or "
+            f"more; expected {size}. Copy the file again"
         )
     return bytes(out)

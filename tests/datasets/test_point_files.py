@@ -47,7 +47,7 @@ def test_lzf_by_hand(tmp_path):
         lzf_decompressed(packed, len(made), Path("a.pcd"))  # 260 back, before all there is
     near = packed[:-2] + bytes([5 << 5, 3])
     assert lzf_decompressed(near, len(made), Path("a.pcd")) == made
-    with pytest.raises(ValueError, match=r"points are 31 bytes or more; expected 30\. Copy"):
+    with pytest.raises(ValueError, match=r"points unpack to 31 bytes or more; expected 30\. Copy"):
         lzf_decompressed(near, 30, Path("a.pcd"))
     for end in (1, 2, 5, len(near) - 1):
         with pytest.raises(ValueError, match=r"a\.pcd is truncated or damaged"):

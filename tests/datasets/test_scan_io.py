@@ -1,5 +1,6 @@
 """Single scans from .bin, .npy, .ply and .pcd files."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -261,6 +262,13 @@ def test_names_that_libraries_take_for_patterns_or_addresses(tmp_path, monkeypat
         np.testing.assert_array_equal(scan.points, rows(9, seed=seed)[:, :3])
         write_ply(Path(f"{name}.out.ply"), scan.points, np.zeros((9, 3), np.uint8))
         np.testing.assert_array_equal(read_ply(Path(f"{name}.out.ply")), scan.points)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_no_kind_of_file_needs_open3d(tmp_path, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "open3d", None)  # which makes importing it fail
+    path = write(tmp_path / name.lower(), rows(), **KINDS[name])
+    np.testing.assert_array_equal(read_scan(path).points, rows()[:, :3])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
