@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from geonorm.datasets.scan import Scan
+from geonorm.datasets.scan import Scan, ScanDataset
 from geonorm.datasets.transforms import ScanTransform
 
 
@@ -17,7 +17,7 @@ class Augmented(Dataset[Scan]):
     workers, nor processes, nor resuming change it. Classes, colours and the like are the dataset's.
 
     Args:
-        dataset: a dataset of Scan.
+        dataset: scans, such as SemanticKITTI.
         transforms: applied in this order.
         seed: of all that is random.
 
@@ -33,7 +33,7 @@ class Augmented(Dataset[Scan]):
     """
 
     def __init__(
-        self, dataset: Dataset[Scan], transforms: Sequence[ScanTransform], seed: int = 0
+        self, dataset: ScanDataset, transforms: Sequence[ScanTransform], seed: int = 0
     ) -> None:
         if seed < 0:
             raise ValueError(f"seed must be >= 0; got {seed}")

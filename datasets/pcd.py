@@ -47,8 +47,8 @@ def read_pcd(path: Path) -> np.ndarray:
         lines = [line for line in data[start:].splitlines() if line.strip()]
         if len(lines) < promised:
             raise too_few(promised, len(lines), path)
-        rows = text_rows(lines[:promised], sum(field.count for field in fields), path)
-        first = np.cumsum([0] + [field.count for field in fields])
+        rows = text_rows(lines[:promised], sum(field.values for field in fields), path)
+        first = np.cumsum([0] + [field.values for field in fields])
         return rows[:, first[chosen]]
     if kind == "binary":
         stride = sum(field.size for field in fields)

@@ -29,7 +29,7 @@ class _Element(NamedTuple):
     """A table of the file: its rows are vertices, faces or anything else."""
 
     name: str
-    count: int
+    rows: int
     fields: list[Field]
 
 
@@ -56,7 +56,7 @@ def read_ply(path: Path) -> np.ndarray:
     if place is None:
         raise ValueError(f"{path} is damaged: it has no header of a .ply file with vertices")
     fields = elements[place].fields
-    check_promise(elements[place].count, path, len(data))
+    check_promise(elements[place].rows, path, len(data))
     chosen = scan_columns(fields, path)
     if text:
         return _text_vertices(data[start:], elements, place, path)[:, chosen]
@@ -112,13 +112,13 @@ def _text_vertices(
     for number, element in enumerate(elements):
         if not element.fields:
             continue
-        if start + element.count > len(lines):
-            raise too_few(element.count, len(lines) - start, path, _rows_of(element))
-        rows = lines[start : start + element.count]
-        rows = [_without_lists(row, element.fields, path) for row in rows]
-        start += element.count
+        if start + element.rows > len(lines):
+            raise too_few(element.rows, len(lines) - start, path, _rows_of(element))
+        end = start + element.rows
+        numbers = [_without_lists(line, element.fields, path) for line in lines[start:end]]
+        start = end
         if number == place:
-            vertices = rows
+            vertices = numbers
     return text_rows(vertices, len(elements[place].fields), path)
 
 
@@ -147,7 +147,7 @@ def _columns(
     data: bytes, element: _Element, start: int, chosen: list[int], path: Path
 ) -> tuple[list[np.ndarray], int]:
     """Return the chosen columns of an element in binary, and where its last row ends."""
-    fields, count = element.fields, element.count
+    fields, count = element.fields, element.rows
     if any(field.length is not None for field in fields):
         begins, end = _begins(data, element, start, path)
         octets = np.frombuffer(data, dtype=np.uint8)
@@ -175,25 +175,24 @@ def _begins(
 
     Rows with lists differ in length, so that each must be walked through.
     """
-    steps = [
-        (field.size, 0, "little", False) if field.length is None else
-        (field.size, field.length.itemsize, "big" if field.length.str[0] == ">" else "little",
-         field.length.kind == "i")
-        for field in element.fields
-    ]  # fmt: skip
+    steps = [(field.size, field.length) for field in element.fields]
     begins, at = [], start
-    for row in range(element.count):
-        for size, length, order, signed in steps:
+    for row in range(element.rows):
+        for size, length in steps:
             begins.append(at)
-            number = 1
-            if length:
-                number = int.from_bytes(data[at : at + length], order, signed=signed)
-                if number < 0:
-                    raise ValueError(f"{path} is damaged: a list of {number} values")
-            at += length + size * number
+            if length is None:
+                at += size
+                continue
+            octets = data[at : at + length.itemsize]
+            if length.str[0] == ">":
+                octets = octets[::-1]
+            number = int.from_bytes(octets, "little", signed=length.kind == "i")
+            if number < 0:
+                raise ValueError(f"{path} is damaged: a list of {number} values")
+            at += length.itemsize + size * number
         if at > len(data):
-            raise too_few(element.count, row, path, _rows_of(element))
-    return np.array(begins, dtype=np.int64).reshape(element.count, len(steps)), at
+            raise too_few(element.rows, row, path, _rows_of(element))
+    return np.array(begins, dtype=np.int64).reshape(element.rows, len(steps)), at
 
 
 def write_ply(path: Path, points: np.ndarray, colors: np.ndarray) -> None:

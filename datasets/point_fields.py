@@ -17,20 +17,20 @@ class Field(NamedTuple):
     Attributes:
         name: such as `x`; fields that only fill up space may share one.
         dtype: of one value, with its byte order.
-        count: values of each point.
+        values: numbers of each point.
         length: dtype of the number before the values where each point has its own count, as a list
-            in a PLY file has; then `count` says nothing.
+            in a PLY file has; then `values` says nothing.
     """
 
     name: str
     dtype: np.dtype
-    count: int = 1
+    values: int = 1
     length: np.dtype | None = None
 
     @property
     def size(self) -> int:
         """Bytes of one point, for a field that is no list."""
-        return self.dtype.itemsize * self.count
+        return self.dtype.itemsize * self.values
 
 
 def scan_columns(fields: Sequence[Field], path: Path) -> list[int]:
@@ -52,8 +52,8 @@ def scan_columns(fields: Sequence[Field], path: Path) -> list[int]:
     names = [*"xyz", *(name for name in INTENSITIES if name in places)][:4]
     for name in names:
         field = fields[places[name]]
-        if field.count != 1 or field.length is not None:
-            many = "a list" if field.length is not None else f"{field.count} values"
+        if field.values != 1 or field.length is not None:
+            many = "a list" if field.length is not None else f"{field.values} values"
             raise ValueError(f"{path}: expected one {name} for each point; got {many}")
     return [places[name] for name in names]
 

@@ -1,11 +1,32 @@
 """One LiDAR scan, as every point-cloud dataset of this package yields it."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 
 IGNORE_INDEX = 255
+
+
+class ScanDataset(Protocol):
+    """A dataset of scans whose classes are known, as training takes them.
+
+    Attributes:
+        classes: names of the classes, in the order of the labels.
+        colors: red, green and blue of each class, (K, 3) uint8.
+        ignore_index: label of points that have no class.
+    """
+
+    classes: tuple[str, ...]
+    colors: np.ndarray
+    ignore_index: int
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the scans of an epoch."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> "Scan": ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +70,10 @@ class Scan:
     def __post_init__(self) -> None:
         if self.points.ndim != 2 or self.points.shape[1] != 3:
             raise ValueError(f"points must be (N, 3); got {self.points.shape}")
-        columns = {"points": (self.points, np.float32), "intensity": (self.intensity, np.float32)}
+        columns: dict[str, tuple[np.ndarray, type[np.generic]]] = {
+            "points": (self.points, np.float32),
+            "intensity": (self.intensity, np.float32),
+        }
         if self.labels is not None:
             columns["labels"] = (self.labels, np.int64)
         for name, (array, dtype) in columns.items():

@@ -74,7 +74,7 @@ def read_labels(path: str | Path, num_points: int) -> np.ndarray:
             f"got {len(data)} bytes = {len(data) / 4:g} labels"
         )
     raw = np.frombuffer(data, dtype="<u4") & 0xFFFF
-    labels = _TRAIN_IDS[raw]
+    labels: np.ndarray = _TRAIN_IDS[raw]
     unknown = np.unique(raw[labels == _UNKNOWN])
     if unknown.size:
         raise ValueError(

@@ -176,9 +176,10 @@ class ElasticDistortion(ScanTransform):
     def __call__(self, scan: Scan, rng: np.random.Generator) -> Scan:
         if rng.random() >= self.probability:
             return scan
-        points = scan.points
+        points: np.ndarray = scan.points
         for granularity, magnitude in self.levels:
-            lattice = rng.standard_normal((_LATTICE, _LATTICE, _LATTICE, 3), dtype=np.float32)
+            shape = (_LATTICE, _LATTICE, _LATTICE, 3)
+            lattice: np.ndarray = rng.standard_normal(shape, dtype=np.float32)
             for axis in (0, 1, 2, 0, 1, 2):
                 lattice = (np.roll(lattice, 1, axis) + lattice + np.roll(lattice, -1, axis)) / 3
             shift = rng.uniform(0, _LATTICE, 3)

@@ -147,7 +147,8 @@ def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     about_z = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
     about_y = np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
     about_x = np.array([[1, 0, 0], [0, cr, -sr], [0, sr, cr]])
-    return about_z @ about_y @ about_x
+    turn: np.ndarray = about_z @ about_y @ about_x
+    return turn
 
 
 def cast(

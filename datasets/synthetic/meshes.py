@@ -6,6 +6,7 @@ from functools import cache
 from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 _BOX_CORNERS = np.array([[i & 1, i >> 1 & 1, i >> 2] for i in range(8)], dtype=np.float32)
 _BOX_TRIANGLES = np.array(
@@ -57,12 +58,12 @@ class Mesh:
         scale: float | Sequence[float] = 1.0,
     ) -> Self:
         """Return the mesh scaled, turned about z by ``yaw`` radians, then shifted by metres."""
-        vertices = self.vertices * np.float32(scale)
+        vertices = self.vertices * np.asarray(scale, dtype=np.float32)
         if yaw != 0.0:
             cos, sin = np.cos(yaw), np.sin(yaw)
             turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]], dtype=np.float32)
             vertices = vertices @ turn
-        return replace(self, vertices=vertices + np.float32(shift))
+        return replace(self, vertices=vertices + np.asarray(shift, dtype=np.float32))
 
     def painted(self, label: int, albedo: float) -> Self:
         """Return the mesh all of one class and one albedo."""
@@ -98,7 +99,7 @@ def merge(meshes: Iterable[Mesh]) -> Mesh:
     )
 
 
-def boxes(low: np.ndarray, high: np.ndarray, label: int, albedo: float | np.ndarray) -> Mesh:
+def boxes(low: ArrayLike, high: ArrayLike, label: int, albedo: float | np.ndarray) -> Mesh:
     """Return axis-aligned boxes between the corners ``low`` and ``high``.
 
     Args:

@@ -50,8 +50,8 @@ _BODY_PARTS = (
 )
 _BODY = merge(_BODY_PARTS)
 # Who walks swings the left leg with the right arm: how far forward each vertex goes.
-_SWING = (1, -1, -1, 1, 0, 0)
-_STRIDE = np.repeat(np.float32(_SWING), [len(part.vertices) for part in _BODY_PARTS])
+_SWING = np.array([1, -1, -1, 1, 0, 0], dtype=np.float32)
+_STRIDE = np.repeat(_SWING, [len(part.vertices) for part in _BODY_PARTS])
 _WHEEL = lathe([(0, -0.1), (1, -0.1), (1, 0.1), (0, 0.1)], label=0, albedo=0.08, sides=10).upended()
 
 

@@ -179,7 +179,7 @@ def _lots(side: Side, rng: np.random.Generator) -> list[Mesh]:
         if kind != "row":
             parts += _border(inner, middle, side, rng)
             for _ in range(rng.integers(1, 5)):
-                make = rng.choice(YARD_THINGS, p=YARD_SHARES)
+                make = YARD_THINGS[rng.choice(len(YARD_THINGS), p=YARD_SHARES)]
                 deep = side.yard + rng.uniform(2.0, max(2.5, setback - 1.0))
                 where = middle + rng.uniform(-0.5, 0.5) * inner
                 parts.append(_placed(make(rng), where, deep, side, rng.uniform(0, 2 * np.pi)))
@@ -189,7 +189,7 @@ def _lots(side: Side, rng: np.random.Generator) -> list[Mesh]:
 
 def _border(length: float, middle: float, side: Side, rng: np.random.Generator) -> list[Mesh]:
     """Return a fence, a hedge or nothing between sidewalk and yard."""
-    make = rng.choice([things.fence, things.hedge, None], p=[0.5, 0.35, 0.15])
+    make = (things.fence, things.hedge, None)[rng.choice(3, p=[0.5, 0.35, 0.15])]
     if make is None:
         return []
     gate = rng.uniform(0, 0.4) * length
@@ -201,7 +201,7 @@ def _kerbside(side: Side, rng: np.random.Generator) -> list[Mesh]:
     """Return poles and trees along the kerb, and vehicles parked beside it."""
     parts = []
     for x in np.arange(-REACH + rng.uniform(0, 8), REACH, rng.uniform(5, 8)):
-        make = rng.choice([things.pole, things.tree], p=[0.6, 0.4])
+        make = (things.pole, things.tree)[rng.choice(2, p=[0.6, 0.4])]
         distance = side.kerb + rng.uniform(0.35, 0.8)
         where = x + rng.uniform(-2, 2)
         parts.append(_placed(make(rng), where, distance, side, -np.pi / 2))

@@ -132,7 +132,8 @@ def drawn_ply(rng, kind=None):
     vertices = ("vertex", int(rng.integers(1, 30)), fields)
     others = [("camera", int(rng.integers(0, 3)), [["view", "f4", 1], ["k", "u2", 1]]),
               ("face", int(rng.integers(0, 9)), [["vertex_indices", "i4", "u1"]])]  # fmt: skip
-    order = [vertices, *others[: rng.integers(3)]]
+    others.append(("texture", int(rng.integers(1, 3)), [["texels", "u1", "u4"]]))
+    order = [vertices, *others[: rng.integers(4)]]
     rng.shuffle(order)
     head = ["ply", f"format {kind} 1.0", "comment element vertex 99", "comment Müller: end_header"]
     body, lines, expect = b"", [], None
