@@ -1,6 +1,40 @@
 """Point-cloud and video datasets, each imported on first use: no one needs another's libraries."""
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what is imported on first use, said to type checkers
+    from geonorm.datasets.appearance_shift import AppearanceShift as AppearanceShift
+    from geonorm.datasets.augmented import Augmented as Augmented
+    from geonorm.datasets.check_videos import Finding as Finding
+    from geonorm.datasets.check_videos import check_data as check_data
+    from geonorm.datasets.clips import Clip as Clip
+    from geonorm.datasets.clips import ClipDataset as ClipDataset
+    from geonorm.datasets.clips import FileReport as FileReport
+    from geonorm.datasets.diving48 import Diving48 as Diving48
+    from geonorm.datasets.hmdb51 import HMDB51 as HMDB51
+    from geonorm.datasets.kinetics import Kinetics as Kinetics
+    from geonorm.datasets.scan import Scan as Scan
+    from geonorm.datasets.scan_io import read_scan as read_scan
+    from geonorm.datasets.semantickitti import SemanticKITTI as SemanticKITTI
+    from geonorm.datasets.something_something import SomethingSomethingV2 as SomethingSomethingV2
+    from geonorm.datasets.synthetic.actions import SyntheticActions as SyntheticActions
+    from geonorm.datasets.synthetic.streets import SyntheticStreets as SyntheticStreets
+    from geonorm.datasets.transforms import ElasticDistortion as ElasticDistortion
+    from geonorm.datasets.transforms import RandomDrop as RandomDrop
+    from geonorm.datasets.transforms import RandomFlip as RandomFlip
+    from geonorm.datasets.transforms import RandomIntensity as RandomIntensity
+    from geonorm.datasets.transforms import RandomJitter as RandomJitter
+    from geonorm.datasets.transforms import RandomRotation as RandomRotation
+    from geonorm.datasets.transforms import RandomScale as RandomScale
+    from geonorm.datasets.transforms import ScanTransform as ScanTransform
+    from geonorm.datasets.transforms import SphereCrop as SphereCrop
+    from geonorm.datasets.ucf101 import UCF101 as UCF101
+    from geonorm.datasets.video_lists import ClassFolders as ClassFolders
+    from geonorm.datasets.video_lists import VideoList as VideoList
+    from geonorm.datasets.video_lists import VideoSet as VideoSet
+    from geonorm.datasets.video_transforms import ClipTransform as ClipTransform
+    from geonorm.datasets.voxelize import collate_scans as collate_scans
 
 _EXPORTS = {
     "scan": ("Scan",),

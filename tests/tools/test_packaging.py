@@ -77,7 +77,9 @@ def environment(folder: Path) -> Path:
 
 TYPED = """
 import geonorm
+from geonorm.datasets import read_scan
 norm: int = geonorm.SparseInstanceNorm(4)
+scan: int = read_scan("a.bin")
 """
 
 
@@ -93,7 +95,8 @@ def test_the_wheel_in_a_fresh_environment_is_typed(wheel: Path, tmp_path: Path) 
         [sys.executable, "-m", "mypy", "--python-executable", python, "user.py"], cwd=tmp_path,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert 'expression has type "SparseInstanceNorm", variable has type "int"' in done.stdout
+    for found in ("SparseInstanceNorm", "Scan"):
+        assert f'expression has type "{found}", variable has type "int"' in done.stdout
 
 
 @pytest.mark.slow
