@@ -178,7 +178,7 @@ class ClipDataset(Dataset[Clip]):
     def _read(self, video: int, view: int, key: tuple[int, int, int]) -> Frames:
         """Read the frames of one clip and note damage on the way."""
         info = self._infos[video]
-        first = min(int(info.frames * self.portion[0]), info.frames - 1)
+        first = int(info.frames * self.portion[0])
         frames = max(int(info.frames * self.portion[1]) - first, 1)
         step, times = float(self.step), None
         if self.fps is not None and info.times and frames > 1:

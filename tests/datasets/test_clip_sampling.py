@@ -108,6 +108,8 @@ def test_rounded_time_stamps_are_on_time() -> None:
     """A frame at 0.067 is the one that 15 frames per second ask for at 0.0667."""
     assert dense_clip(4, 2, 1 / 15, 0, 2, np.array([0, 0.033, 0.067, 0.3])).tolist() == [0, 2]
     assert dense_clip(4, 2, 1 / 15, 0, 2, np.array([0, 0.033, 0.069, 0.3])).tolist() == [0, 1]
+    even = np.array([0, 0.033, 0.067, 0.1, 0.133])
+    assert dense_clip(5, 3, 1 / 30, 1, 2, even).tolist() == [2, 3, 4]
 
 
 def test_random_starts_of_an_uneven_video_reach_every_frame_that_fits() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from geonorm.datasets import Clip, ClipDataset, VideoSet
+from geonorm.datasets.video_io import read_frames
 from helpers.video_files import (
     damage,
     encode,
@@ -130,6 +131,17 @@ def test_portions_do_not_meet(films: list[Path], cache: Path) -> None:
     assert max(later) == 29
 
 
+@pytest.mark.parametrize(("frames", "portion", "expected"), [
+    (1, (0, 0.5), 0), (2, (0.5, 0.6), 1), (3, (0.9, 1.0), 2),
+])  # fmt: skip
+def test_the_smallest_portion_is_a_frame(
+    tmp_path: Path, cache: Path, frames: int, portion: tuple[float, float], expected: int
+) -> None:
+    film = encode(tmp_path / "short.mp4", numbered_film(frames))
+    data = ClipDataset(as_set([film]), length=2, portion=portion, cache=cache)
+    assert numbers(data[0].video) == [expected] * 2
+
+
 def test_a_clip_longer_than_its_video_loops(tmp_path: Path, cache: Path) -> None:
     film = encode(tmp_path / "short.mp4", numbered_film(5))
     data = ClipDataset(as_set([film]), length=12, cache=cache)
@@ -147,6 +159,13 @@ def test_transform_gets_the_clip_and_the_key(films: list[Path], cache: Path) -> 
     data.set_epoch(2)
     assert tuple(data[3].video.shape) == (3, 4, 48, 96)
     assert keys == [(7, 2, 3)]
+    views = ClipDataset(as_set(films), length=4, seed=7, transform=transform, cache=cache,
+                        sampling="dense", views=3)  # fmt: skip
+    keys.clear()
+    views.set_epoch(2)
+    for item in (6, 7, 8):
+        views[item]
+    assert keys == [(7, 0, 6), (7, 0, 7), (7, 0, 8)]
 
 
 def test_unopenable_files_are_left_out_and_named_once(
@@ -190,6 +209,45 @@ def test_damaged_file_is_read_and_counted(tmp_path: Path, cache: Path) -> None:
     data = ClipDataset(as_set([film]), length=40, cache=cache)
     assert data[0].video.shape[0] == 40
     assert [(r.path, r.kind, r.count) for r in data.report()] == [(film, "damaged", 1)]
+
+
+def test_errors_alone_are_damage(tmp_path: Path, cache: Path) -> None:
+    film = encode(tmp_path / "a.avi", noisy_film(), codec="mpeg4", options={"g": "10"})
+    damage(film, start=0.5, length=0.01)
+    data = ClipDataset(as_set([film]), length=40, sampling="uniform", cache=cache)
+    read = read_frames(film, range(40))
+    assert read.errors > 0
+    assert read.length is None
+    assert tuple(data[0].video.shape) == (40, 3, 48, 96)
+    assert [(r.path, r.kind, r.count) for r in data.report()] == [(film, "damaged", 1)]
+
+
+def test_a_file_shorter_than_promised_is_damage(films: list[Path], cache: Path) -> None:
+    """Replaced after the index was read."""
+    data = ClipDataset(as_set(films), length=30, sampling="uniform", cache=cache)
+    encode(films[1], numbered_film(20))
+    assert numbers(data[1].video) == [n % 20 for n in range(30)]
+    assert [(r.path, r.kind, r.count) for r in data.report()] == [(films[1], "damaged", 1)]
+
+
+def test_the_first_video_takes_the_place_of_the_last(films: list[Path], cache: Path) -> None:
+    headers_only(films[3], noisy_film(9))
+    clip = ClipDataset(as_set(films), length=4, cache=cache)[3]
+    assert (clip.video_index, clip.path, clip.label) == (0, str(films[0]), 0)
+
+
+def test_twenty_videos_in_a_row_end_the_run(
+    films: list[Path], tmp_path: Path, cache: Path
+) -> None:
+    hollow = headers_only(tmp_path / "hollow.mp4", noisy_film(9))
+    paths = []
+    for number in range(20):
+        paths.append(tmp_path / f"{number:02d}.mp4")
+        paths[-1].write_bytes(hollow.read_bytes())
+    data = ClipDataset(as_set([*paths, films[0]]), length=4, cache=cache)
+    assert data[1].path == str(films[0])
+    with pytest.raises(ValueError, match=r"20 videos in a row cannot be decoded, from .*00.mp4 on"):
+        data[0]
 
 
 def test_nothing_to_read_is_an_error(films: list[Path], cache: Path) -> None:

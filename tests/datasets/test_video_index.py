@@ -90,6 +90,31 @@ def test_index_is_made_anew_by_another_ffmpeg(
     assert len(list(cache.iterdir())) == 2
 
 
+def test_index_tells_files_apart_by_place_size_and_time(tmp_path: Path, cache: Path) -> None:
+    paths = [tmp_path / folder / "a.mp4" for folder in ("first", "second")]
+    for path, frames in zip(paths, (5, 9), strict=True):
+        path.parent.mkdir()
+        data = encode(tmp_path / "b.mp4", numbered_film(frames)).read_bytes()
+        path.write_bytes(data.ljust(9999, b"\0"))
+        os.utime(path, (1, 1))
+    assert [video_index([path], cache)[0].frames for path in paths] == [5, 9]
+    paths[0].write_bytes(paths[1].read_bytes()[:-1])
+    os.utime(paths[0], (1, 1))
+    assert video_index(paths[:1], cache)[0].frames == 9
+
+
+def test_index_of_another_version_or_length_is_made_anew(
+    films: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = video_index(films, cache)
+    [kept] = cache.iterdir()
+    kept.write_text("[]")
+    assert video_index(films, cache) == expected
+    monkeypatch.setattr(index_module, "_VERSION", index_module._VERSION + 1)
+    video_index(films, cache)
+    assert len(list(cache.iterdir())) == 2
+
+
 def test_kept_index_tells_what_probe_tells(tmp_path: Path, cache: Path) -> None:
     """Uneven times and keyframes survive the file."""
     paths = [

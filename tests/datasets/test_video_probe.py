@@ -245,14 +245,22 @@ def test_rates_are_uneven_from_one_interval_in_a_hundred(
     assert info.fps == pytest.approx(5900 / ticks[-1], rel=0.005)
 
 
-def test_a_pause_in_a_long_film_makes_it_uneven(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", [5, 60, 115])
+def test_a_pause_in_a_long_film_makes_it_uneven(tmp_path: Path, place: int) -> None:
     """One interval in 119 is none in a hundred, but shifts every frame after it."""
-    ticks = [10 * n + 30 * (n > 60) for n in range(120)]
+    ticks = [10 * n + 30 * (n > place) for n in range(120)]
     film = np.tile(numbered_film(60), (2, 1, 1, 1))
     path = encode(tmp_path / "a.mp4", film, times=ticks, options={"bf": "0"})
     assert probe(path).times[-1] == 12.2
     short = encode(tmp_path / "b.mp4", film, times=[10 * n + 6 * (n > 60) for n in range(120)])
     assert not probe(short).variable_rate
+
+
+def test_rate_of_two_frames_and_of_one(tmp_path: Path) -> None:
+    two = probe(uneven(tmp_path / "a.mkv", [0, 70], 1000))
+    assert (two.frames, two.variable_rate) == (2, False)
+    assert two.fps == pytest.approx(1000 / 70)
+    assert probe(encode(tmp_path / "b.mp4", numbered_film(1))).fps == 25.0
 
 
 def test_a_stated_rate_stays_where_the_time_stamps_agree(tmp_path: Path) -> None:
@@ -283,11 +291,17 @@ def test_clips_of_an_uneven_video_loop_in_time(tmp_path: Path) -> None:
 def test_portions_of_an_uneven_video_follow_its_time_stamps(tmp_path: Path) -> None:
     ticks = [*range(30), *range(30, 180, 5)]
     path = uneven(tmp_path / "a.mp4", ticks, 100, options={"bf": "0"})
-    data = ClipDataset(VideoSet([(path, 0)], "a"), length=4, fps=20, sampling="dense",
-                       portion=(0.25, 1), views=2, cache=tmp_path / "cache")  # fmt: skip
-    first, last = (numbers_of(data[i].video.permute(0, 2, 3, 1).numpy()) for i in range(2))
-    assert first == [15, 20, 25, 30]
-    assert last == [56, 57, 58, 59]
+
+    def clip(length: int, portion: tuple[float, float], view: int) -> list[int]:
+        data = ClipDataset(VideoSet([(path, 0)], "a"), length=length, fps=20, sampling="dense",
+                           portion=portion, views=2, cache=tmp_path / "cache")  # fmt: skip
+        return numbers_of(data[view].video.permute(0, 2, 3, 1).numpy())
+
+    assert clip(4, (0.4, 1), 0) == [24, 29, 30, 31]
+    assert clip(4, (0.4, 1), 1) == [56, 57, 58, 59]
+    # From 0.24 to 1.75 seconds and on for 1.51 / 35: the 33rd and 34th moments lie behind the end.
+    assert clip(34, (0.4, 1), 0) == [24, 29, *range(30, 59), 59, 28, 30]
+    assert clip(3, (0.5, 0.51), 0) == [30] * 3
 
 
 def test_even_files_are_probed_from_their_first_frame(
