@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,10 +18,11 @@ PRESENT = "available"
 class _State:
     forced: str | None = None
     validate: bool = False
+    on_cpu: torch.library.Library | None = None  # what runs in place of the compiled kernels
 
 
 _state = _State()
-_FORCED = torch.library.Library("geonorm_forced", "FRAGMENT")
+_kernels: dict[str, Callable[..., Any]] = {}  # of each operator, asking which backend runs
 
 
 @cache
@@ -74,27 +76,54 @@ def has_cpp() -> bool:
     return _missing_cpp() is None
 
 
-def force_backend(name: str | None) -> None:
+def force_backend(name: str | None) -> AbstractContextManager[Any]:
     """Run every op on one backend, "reference", "cpp" or "triton"; None chooses by device again.
+
+    It holds from the call on, and as a context until the block ends, when what was there before
+    comes back.
 
     Raises:
         ValueError: the name is unknown, or the backend is missing (the message says why).
+
+    >>> with force_backend("reference"):
+    ...     backend_for(torch.device("cpu"))
+    'reference'
     """
     if name is not None and name not in _MISSING:
         raise ValueError(f"backend must be one of {sorted(_MISSING)} or None; got {name!r}")
     if name is not None and (reason := _MISSING[name]()) is not None:
         raise ValueError(f"backend {name!r} is missing: {reason}")
-    _state.forced = name
-    if has_cpp():
-        importlib.import_module("geonorm._C").force(name not in (None, "cpp"))
+    return _until_exit(_force, name, _state.forced)
 
 
-def validate(on: bool) -> None:
+def validate(on: bool) -> AbstractContextManager[Any]:
     """Check the values of index, offsets and weights on CUDA too, at one synchronization per call.
 
-    On the CPU values are always checked, except under torch.compile.
+    It holds from the call on, and as a context until the block ends, as `force_backend` does. On
+    the CPU values are always checked, except under torch.compile.
     """
-    _state.validate = bool(on)
+    return _until_exit(_validate, bool(on), _state.validate)
+
+
+def _until_exit(switch: Callable[[Any], None], value: Any, before: Any
+                ) -> AbstractContextManager[Any]:
+    """Set a switch, and return a context that sets it back."""
+    switch(value)
+    context = ExitStack()
+    context.callback(switch, before)
+    return context
+
+
+def _force(name: str | None) -> None:
+    _state.forced, _state.on_cpu = name, None  # the compiled kernels are back in their place
+    if name not in (None, "cpp"):
+        _state.on_cpu = torch.library.Library("geonorm", "IMPL")
+        for operator, kernel in _kernels.items():
+            _state.on_cpu.impl(operator, kernel, "CPU")
+
+
+def _validate(on: bool) -> None:
+    _state.validate = on
 
 
 def checks_values(device: torch.device) -> bool:
@@ -122,8 +151,8 @@ def define(
 ) -> None:
     """Define operators in geonorm; at every call each asks which backend runs.
 
-    The compiled kernels of geonorm._C take their place on the CPU. Where another backend is forced
-    these call the operators of the same names in geonorm_forced, which ask again.
+    The compiled kernels of geonorm._C take their place on the CPU, except where another backend is
+    forced.
 
     Args:
         library: a fragment of the namespace geonorm.
@@ -133,11 +162,9 @@ def define(
     """
     for schema, function in zip(schemas, plain, strict=True):
         name = schema.partition("(")[0]
-        kernel = _kernel(name, function, triton)
-        # Where values are known, sizes are plain integers.
-        for to, text in ((library, schema), (_FORCED, schema.replace("SymInt", "int"))):
-            to.define(text)
-            to.impl(name, kernel, "CompositeExplicitAutograd")
+        kernel = _kernels[name] = _kernel(name, function, triton)
+        library.define(schema)
+        library.impl(name, kernel, "CompositeExplicitAutograd")
         torch.library.register_vmap(f"geonorm::{name}", _each(name), lib=library)
 
 

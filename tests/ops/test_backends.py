@@ -12,7 +12,9 @@ import torch
 from torch.autograd import forward_ad
 
 import geonorm
+from geonorm.ops import axis_norm as clips
 from geonorm.ops import backends as module
+from geonorm.ops import segment_norm as segments
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = str(getattr(importlib.util.find_spec("geonorm._C"), "origin", None))
@@ -150,25 +152,92 @@ def test_triton_needs_a_cuda_device_or_its_interpreter():
     assert (done.stdout, done.stderr) == ("available\n", "")
 
 
-def test_the_reference_runs_when_forced():
+def ran():
+    """Return which backend each of the five operators ran on, on the CPU, by their traces.
+
+    The reference shifts by the first value, the compiled kernels by a number near the mean, and
+    the two add up in another order.
+    """
+    x = torch.randn(1, 1, 3000, generator=torch.Generator().manual_seed(1))
+    x[0, 0, 0] = 50
+    rows, index, ops = x[0, 0, :, None], torch.zeros(3000, dtype=torch.long), torch.ops.geonorm
+    of_rows = ops.segment_norm(rows, index, 1, None, None, None, 1, 1e-5, "none", 0.0)
+    of_axes = ops.axis_norm(x, [2], None, None, 1e-5, "none", 0.0)
+    grads = (
+        ops.segment_norm_backward(rows.sin(), rows, index, *of_rows[1:], None, None, None, 1,
+                                  "none", 0.0)[0],
+        ops.axis_norm_backward(x.sin(), x, *of_axes[1:], [2], None, None, "none", 0.0)[0],
+        ops.segment_stats(rows, index, 1, None, 1)[1])
+    by_reference = (
+        segments.backward(rows.sin(), rows, index, *of_rows[1:], None, None, None, 1, "none", 0.0),
+        clips.backward(x.sin(), x, *of_axes[1:], [2], None, None, "none", 0.0),
+        segments.statistics(rows, index, 1, None, 1)[2:])
+    traces = [bool(of_rows[1] == 50), bool(of_axes[1] == 50),
+              *(torch.equal(g, r[0]) for g, r in zip(grads, by_reference, strict=True))]
+    return ["reference" if trace else "cpp" for trace in traces]
+
+
+def test_a_backend_is_forced_at_once_and_until_its_block_ends():
+    if geonorm.backends()["cpp"] != "available":
+        pytest.skip(geonorm.backends()["cpp"])
+    cpp, reference = ["cpp"] * 5, ["reference"] * 5
+    assert ran() == cpp
+    with geonorm.force_backend("reference"):
+        assert ran() == reference
+        with geonorm.force_backend("cpp"):
+            assert ran() == cpp
+        assert ran() == reference
+        with geonorm.force_backend(None):
+            assert ran() == cpp
+        assert ran() == reference
+    assert ran() == cpp
     geonorm.force_backend("reference")
-    try:
+    assert ran() == reference  # a call holds on
+    geonorm.force_backend(None)
+    assert ran() == cpp
+    with pytest.raises(RuntimeError, match="on the way"), geonorm.force_backend("reference"):
+        raise RuntimeError("on the way")
+    assert ran() == cpp
+
+
+def test_a_name_that_cannot_be_forced_changes_nothing():
+    with geonorm.force_backend("reference"):
+        with pytest.raises(ValueError, match="backend must be one of"):
+            geonorm.force_backend("cuda")
+        assert module.backend_for(torch.device("cpu")) == "reference"
+
+
+def test_values_are_checked_until_the_block_ends():
+    def checked():
+        return module.checks_values(torch.device("cuda"))
+
+    assert not checked()
+    with geonorm.validate(True):
+        assert checked()
+        with geonorm.validate(False):
+            assert not checked()
+        assert checked()
+    assert not checked()
+    geonorm.validate(True)
+    assert checked()  # a call holds on
+    geonorm.validate(False)
+    assert not checked()
+    assert module.checks_values(torch.device("cpu"))
+
+
+def test_the_reference_runs_when_forced():
+    with geonorm.force_backend("reference"):
         assert module.backend_for(torch.device("cpu")) == "reference"
         assert module.backend_for(torch.device("cuda")) == "reference"
-    finally:
-        geonorm.force_backend(None)
 
 
 def test_a_backend_of_another_device_is_refused():
     if geonorm.backends()["cpp"] != "available":
         pytest.skip(geonorm.backends()["cpp"])
-    geonorm.force_backend("cpp")
-    try:
+    with geonorm.force_backend("cpp"):
         rows, index = (torch.zeros(s, device="meta") for s in ((3, 2), 3))
         assert module.backend_for(torch.device("cpu")) == "cpp"
         with pytest.raises(ValueError, match="'cpp' is forced and runs on cpu tensors; got"):
             module.backend_for(torch.device("cuda"))
         out = geonorm.functional.sparse_instance_norm(rows, index.long(), 1)
         assert out.shape == (3, 2)  # shapes alone need no kernel
-    finally:
-        geonorm.force_backend(None)

@@ -32,6 +32,7 @@ from geonorm.ops.triton.tiles import (
     before_activation,
     launch,
     power_of_2,
+    squares_around,
     standardized,
     tail,
 )
@@ -150,9 +151,7 @@ def merge_moments(x, means, squares, shift, mean, rstd, Q, P, L, chunks, EPS: tl
     middle = summed / P
     for start in range(0, chunks, TILE_S):
         keep, place, count = chunks_at(start, q, inside, Q, P, chunks, CHUNK, TILE_S)
-        apart = tl.load(means + place, mask=keep, other=0) - middle[None, :]
-        square += tl.sum(tl.load(squares + place, mask=keep, other=0).to(tl.float64), 0)
-        square += tl.sum(apart * apart * count, 0)
+        square += squares_around(middle, means, squares, place, keep, count)
     tl.store(shift + q, tl.load(x + base, mask=inside, other=0), mask=inside)
     tl.store(mean + q, middle, mask=inside)
     tl.store(rstd + q, 1 / tl.sqrt(square / P + EPS), mask=inside)

@@ -34,6 +34,7 @@ from geonorm.ops.triton.tiles import (
     before_activation,
     launch,
     power_of_2,
+    squares_around,
     standardized,
     tail,
 )
@@ -165,9 +166,7 @@ def merge_moments(rows, order, bounds, means, squares, masses, shift, mean, var,
         slot, there, mass = slots_at(masses, bounds, instance, start, CHUNK, TILE_S)
         keep = there[:, None] & inside[None, :]
         place = slot[:, None] * channels + channel[None, :]
-        apart = tl.load(means + place, mask=keep, other=0) - middle[None, :]
-        square += tl.sum(tl.load(squares + place, mask=keep, other=0).to(tl.float64), 0)
-        square += tl.sum(mass[:, None] * apart * apart, 0)
+        square += squares_around(middle, means, squares, place, keep, mass[:, None])
     tl.store(mean + instance * channels + channel, middle, mask=inside)
     tl.store(var + instance * channels + channel, square / total, mask=inside)
     origin = leader(rows, order, bounds, instance, channel, channels, stride, width)

@@ -58,6 +58,17 @@ def add_moments(mass, mean, squares, values, share):
 
 
 @triton.jit
+def squares_around(middle, means, squares, place, keep, mass):
+    """Return the squares of some chunks around the mean of all chunks, (C,), in float64.
+
+    means and squares of chunks are at place (S, C); mass (S, 1) is how much each chunk counts.
+    """
+    apart = tl.load(means + place, mask=keep, other=0) - middle[None, :]
+    within = tl.sum(tl.load(squares + place, mask=keep, other=0).to(tl.float64), 0)
+    return within + tl.sum(mass * apart * apart, 0)
+
+
+@triton.jit
 def standardized(x, shift, mean, rstd):
     """Return x̂ (R, C). Two subtractions: x·a + b would lose the digits at a large mean."""
     return ((x.to(rstd.dtype) - shift[None, :]) - mean[None, :]) * rstd[None, :]
