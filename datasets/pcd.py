@@ -182,11 +182,8 @@ def lzf_decompressed(data: bytes, size: int, path: Path) -> bytes:
             control = data[position]
             position += 1
             if control < 32:
-                end = position + control + 1
-                if end > len(data):
-                    raise IndexError
-                out += data[position:end]
-                position = end
+                out += data[position : position + control + 1]
+                position += control + 1
                 continue
             length = control >> 5
             if length == 7:

@@ -106,5 +106,5 @@ def exact_rows(names: Sequence[str], columns: Sequence[np.ndarray], path: Path) 
                     f"{path}: {name} reaches {largest}, more than float64 can count exactly; "
                     "expected metres. Divide the column before it is saved"
                 )
-    with np.errstate(invalid="ignore"):  # raised by some of the bit patterns that are NaN
+    with np.errstate(invalid="ignore", over="ignore"):  # of NaN, and of more than float64 holds
         return np.stack([column.astype(np.float64) for column in columns], axis=1)

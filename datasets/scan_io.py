@@ -31,9 +31,8 @@ def read_scan(path: str | Path, intensity_max: float = 1.0) -> Scan:
     - ``.bin``: float32 x, y, z and intensity of each point, as KITTI and SemanticKITTI store them;
       ``.pcd.bin``: the same and the number of the laser, as nuScenes does.
     - ``.npy``: an array of these columns, (N, 4), or (N, 3) without intensity, of any real dtype.
-    - ``.ply``, ``.pcd``: in text or in binary, compressed or not, with fields of any type. The
-      intensity is the field of that name, or CloudCompare's `scalar_intensity`, in upper or lower
-      case.
+    - ``.ply``, ``.pcd``: in text or binary, compressed or not, fields of any type. The intensity
+      is the field of that name, or CloudCompare's `scalar_intensity`, in upper or lower case.
 
     x, y and z are metres in the sensor's frame, x ahead and z up. Points with a NaN or an infinite
     value are left out; `Scan.kept` tells which. Without intensity it is 0 throughout, with a
@@ -62,47 +61,37 @@ def read_scan(path: str | Path, intensity_max: float = 1.0) -> Scan:
         raise ValueError(f"intensity_max must be a positive number; got {intensity_max}")
     readers = {".bin": _read_bin_rows, ".npy": _read_npy, ".ply": read_ply, ".pcd": read_pcd}
     rows = readers[path.suffix.lower()](path)
-    intensity = rows[:, 3] if rows.shape[1] == 4 else np.zeros(len(rows))
     if rows.shape[1] == 3:
         warnings.warn(
             f"{path} has no intensity; 0 is taken for every point, which a network trained with "
             "intensities does not expect",
             stacklevel=2,
         )
-    offset = _offset(rows[:, :3])
-    places = rows[:, :3] - offset
-    if any(offset):
-        warnings.warn(
-            f"{path} lies about {offset}, not about its sensor; that is subtracted, since float32 "
-            "would round the points there. Subtract the sensor's place before the file is saved: "
-            "a network expects it at the origin",
-            stacklevel=2,
-        )
+        rows = np.insert(rows, 3, 0.0, axis=1)
+    points, offset = _about_middle(rows[:, :3], path)
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and left out
-        points = places.astype(np.float32)
-        scaled = (intensity / intensity_max).astype(np.float32)
-    _warn_of_rounding(places, points, path)
-    scan = Scan.from_raw(points, scaled, None, str(path), offset)
+        intensity = (rows[:, 3] / intensity_max).astype(np.float32)
+    scan = Scan.from_raw(points, intensity, None, str(path), offset)
     if len(scan) == 0:
         raise ValueError(f"{path} is empty: none of its {len(rows)} points is finite")
     return scan
 
 
-def _offset(places: np.ndarray) -> tuple[float, float, float]:
-    """Return what to subtract from coordinates that float32 does not hold, else zeros."""
-    finite = places[np.isfinite(places).all(axis=1)]
-    if len(finite) == 0:
-        return (0.0, 0.0, 0.0)
-    # The median: a few points far away must not move a scan from its sensor's frame.
-    middle = np.rint(np.median(finite, axis=0))
+def _about_middle(
+    places: np.ndarray, path: Path
+) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """Return places as float32 and what was subtracted first; warn of all that changes them."""
+    offset = _offset(places)
+    if any(offset):
+        warnings.warn(
+            f"{path} lies about {offset}, not about its sensor; that is subtracted, since float32 "
+            "would round the points there. Subtract the sensor's place before the file is saved: "
+            "a network expects it at the origin",
+            stacklevel=3,
+        )
+        places = places - offset
     with np.errstate(over="ignore"):
-        coarse = np.spacing(np.abs(middle).max().astype(np.float32)) > _COARSE
-    x, y, z = middle.tolist() if coarse else (0.0, 0.0, 0.0)
-    return (x, y, z)
-
-
-def _warn_of_rounding(places: np.ndarray, points: np.ndarray, path: Path) -> None:
-    """Warn of points so far from the others that float32 moves them."""
+        points = places.astype(np.float32)
     finite = np.isfinite(points).all(axis=1)
     moved = np.abs(places[finite] - points[finite]).max(axis=1, initial=0.0)
     if moved.max(initial=0.0) > _MOVED:
@@ -111,6 +100,20 @@ def _warn_of_rounding(places: np.ndarray, points: np.ndarray, path: Path) -> Non
             f"moves them, by up to {moved.max():.3g} m. Cut them off, or divide the file",
             stacklevel=3,
         )
+    return points, offset
+
+
+def _offset(places: np.ndarray) -> tuple[float, float, float]:
+    """Return what to subtract from coordinates that float32 does not hold, else zeros."""
+    finite = places[np.isfinite(places).all(axis=1)]
+    if len(finite) == 0:
+        return (0.0, 0.0, 0.0)
+    with np.errstate(over="ignore"):
+        # The median: a few points far away must not move a scan from its sensor's frame.
+        middle = np.rint(np.median(finite, axis=0))
+        coarse = np.spacing(np.abs(middle).max().astype(np.float32)) > _COARSE
+    x, y, z = middle.tolist() if coarse else (0.0, 0.0, 0.0)
+    return (x, y, z)
 
 
 def check_file(path: Path) -> None:

@@ -46,9 +46,7 @@ class ScanBatch(NamedTuple):
 
 
 def collate_scans(
-    scans: Sequence[Scan],
-    voxel_size: float,
-    clip_range: Sequence[float] | None = None,
+    scans: Sequence[Scan], voxel_size: float, clip_range: Sequence[float] | None = None
 ) -> ScanBatch:
     """Put scans into one batch and quantize them with MinkowskiEngine.
 
@@ -76,15 +74,7 @@ def collate_scans(
         low, high = torch.tensor(clip_range, dtype=points.dtype).view(2, 3)
         placed = points.clamp(low, high)
     point_features = torch.cat([placed / torch.tensor(FEATURE_SCALE), intensity[:, None]], dim=1)
-    voxels = (placed.double() / voxel_size).floor()
-    if voxels.abs().max() > _LARGEST_COORDINATE:
-        far = int(voxels.abs().amax(dim=1).argmax())
-        raise ValueError(
-            f"scan {scans[int(point_batch[far])].name} has a point at {points[far].tolist()} m, "
-            f"too far for voxels of {voxel_size} m; give a clip_range"
-        )
-    # As an array: on a tensor, sparse_quantize calls numpy in a way that numpy 2 deprecates.
-    cells = torch.cat([point_batch[:, None], voxels], dim=1).int().numpy()
+    cells = _cells(placed, point_batch, voxel_size, [scan.name for scan in scans])
     coordinates, _, inverse = ME.utils.sparse_quantize(
         cells, return_index=True, return_inverse=True
     )
@@ -104,6 +94,22 @@ def collate_scans(
         kept=[scan.kept for scan in scans],
         offsets=[scan.offset for scan in scans],
     )
+
+
+def _cells(
+    points: Tensor, point_batch: Tensor, voxel_size: float, names: Sequence[str]
+) -> np.ndarray:
+    """Return the number of the scan and the voxel of each point, (P, 4) int32."""
+    voxels = (points.double() / voxel_size).floor()
+    if voxels.abs().max() > _LARGEST_COORDINATE:
+        far = int(voxels.abs().amax(dim=1).argmax())
+        raise ValueError(
+            f"scan {names[int(point_batch[far])]} has a point at {points[far].tolist()} m, "
+            f"too far for voxels of {voxel_size} m; give a clip_range"
+        )
+    # As an array: on a tensor, sparse_quantize calls numpy in a way that numpy 2 deprecates.
+    cells: np.ndarray = torch.cat([point_batch[:, None], voxels], dim=1).int().numpy()
+    return cells
 
 
 def _check(

@@ -209,6 +209,19 @@ def test_a_scan_about_its_sensor_stays_where_it_is(tmp_path, name):
     np.testing.assert_array_equal(scan.points, points[:, :3].astype(np.float32))
 
 
+@pytest.mark.parametrize("dtype", ["<f8", np.longdouble])
+def test_places_beyond_float32_are_left_out(tmp_path, dtype):
+    points = rows(9).astype(dtype)
+    points[2, 0], points[3, 1] = 1.7e308, -1e39
+    np.save(tmp_path / "a.npy", points)
+    scan = read_scan(tmp_path / "a.npy")
+    assert (scan.dropped, scan.offset) == (2, (0.0, 0.0, 0.0))
+    points[:, 0] = 1.7e308
+    np.save(tmp_path / "a.npy", points)
+    with pytest.raises(ValueError, match=r"a\.npy is empty: none of its 9 points is finite"):
+        read_scan(tmp_path / "a.npy")
+
+
 @pytest.mark.parametrize("intensity_max", [1, 255])
 @pytest.mark.parametrize("scale", [255, 1])
 def test_six_columns_with_colours(tmp_path, scale, intensity_max):
