@@ -1,10 +1,11 @@
-"""What the functions on rows ask of their input: what was expected, what came, what to do."""
+"""Checks of what norms are given: each message says what was expected, what came, what to do."""
 
 import torch
 from torch import Tensor
 
 from geonorm.ops.backends import checks_values
 
+ACTIVATIONS = (None, "relu", "leaky_relu")
 _INTEGERS = (torch.int32, torch.int64)
 
 
@@ -20,14 +21,11 @@ def features(value: Tensor) -> None:
         raise ValueError(f"features must be (N, C) with C ≥ 1; got shape {tuple(value.shape)}")
 
 
-def floating(x: Tensor) -> None:
-    """Refuse a dense tensor that is not floating point."""
-    if not x.is_floating_point():
-        raise TypeError(f"x must be floating point; got {x.dtype}. Convert it first: x.float()")
+def batch_index(index: Tensor, num_instances: int | None, rows: Tensor) -> tuple[Tensor, int]:
+    """Return the instance of every row as int64, and the number of instances.
 
-
-def batch_index(index: Tensor, rows: Tensor) -> Tensor:
-    """Return the instance of every row as int64."""
+    Values are read where that needs no synchronization.
+    """
     _check_vector("batch_index", index, rows)
     if index.dtype not in _INTEGERS:
         raise TypeError(f"batch_index must be int64 or int32; got {index.dtype}")
@@ -35,40 +33,39 @@ def batch_index(index: Tensor, rows: Tensor) -> Tensor:
         raise ValueError(
             f"batch_index must have one entry for each of the {len(rows)} rows; got {len(index)}"
         )
-    return index.long()
+    if num_instances is None and (index.device.type != "cpu" or torch.compiler.is_compiling()):
+        raise ValueError(
+            f"pass num_instances: reading it from a batch_index on {index.device} would "
+            "synchronize or break the graph"
+        )
+    if num_instances is not None and (
+        isinstance(num_instances, bool)
+        or not isinstance(num_instances, int | torch.SymInt)
+        or num_instances < 0
+    ):
+        raise ValueError(f"num_instances must be an integer ≥ 0; got {num_instances!r}")
+    if not checks_values(index.device) or not len(index):
+        return index.long(), num_instances or 0
+    low, high = (int(bound) for bound in index.aminmax())
+    instances = high + 1 if num_instances is None else num_instances
+    if low < 0 or high >= instances:
+        raise ValueError(
+            f"batch_index must lie in [0, {max(instances, 0)}), num_instances being "
+            f"{max(instances, 0)}; it goes from {low} to {high}"
+        )
+    return index.long(), instances
 
 
-def num_instances(value: int | None, index: Tensor) -> int:
-    """Return the number of instances, counted where that needs no synchronization."""
-    if value is None:
-        if index.device.type != "cpu" or torch.compiler.is_compiling():
-            raise ValueError(
-                f"pass num_instances: reading it from a batch_index on {index.device} would "
-                "synchronize or break the graph"
-            )
-        value = int(index.max()) + 1 if len(index) else 0
-    if isinstance(value, bool) or not isinstance(value, int | torch.SymInt) or value < 0:
-        raise ValueError(f"num_instances must be an integer ≥ 0; got {value!r}")
-    if checks_values(index.device) and len(index):
-        low, high = (int(bound) for bound in index.aminmax())
-        if low < 0 or high >= value:
-            raise ValueError(
-                f"batch_index must lie in [0, {value}), num_instances being {value}; it goes from "
-                f"{low} to {high}"
-            )
-    return value
-
-
-def offsets(value: Tensor, given_instances: int | None, rows: Tensor) -> tuple[Tensor, int]:
+def offsets(value: Tensor, num_instances: int | None, rows: Tensor) -> tuple[Tensor, int]:
     """Return the index that offsets (B + 1,) stand for, and B."""
     _check_vector("offsets", value, rows)
     if value.dtype not in _INTEGERS:
         raise TypeError(f"offsets must be int64 or int32; got {value.dtype}")
     instances = len(value) - 1
-    if instances < 0 or given_instances not in (None, instances):
+    if instances < 0 or num_instances not in (None, instances):
         raise ValueError(
             "offsets must be (num_instances + 1,), from 0 to the number of rows; got "
-            f"{len(value)} entries and num_instances={given_instances}"
+            f"{len(value)} entries and num_instances={num_instances}"
         )
     if checks_values(value.device):
         steps = value.diff()
@@ -87,12 +84,8 @@ def offsets(value: Tensor, given_instances: int | None, rows: Tensor) -> tuple[T
     return torch.bucketize(order, value[1:].long(), right=True), instances
 
 
-def point_weights(
-    value: Tensor | None, rows: Tensor, index: Tensor, instances: int
-) -> Tensor | None:
+def point_weights(value: Tensor, rows: Tensor, index: Tensor, instances: int) -> Tensor:
     """Return the weight of every row in the statistics' dtype."""
-    if value is None:
-        return None
     _check_vector("point_weights", value, rows)
     if value.is_complex():
         raise TypeError(f"point_weights must be real; got {value.dtype}")
@@ -123,23 +116,49 @@ def point_weights(
     return weights
 
 
-def per_channel(
-    name: str, value: Tensor | None, rows: Tensor, instances: int
-) -> Tensor | None:
+def per_channel(name: str, value: Tensor, x: Tensor, instances: int) -> Tensor:
     """Return weight or bias in the statistics' dtype, (C,) or (B, C)."""
-    if value is None:
-        return None
-    dtype = statistics_dtype(rows)
-    if value.shape not in ((rows.shape[1],), (instances, rows.shape[1])):
+    dtype, channels = statistics_dtype(x), x.shape[1]
+    if value.shape not in ((channels,), (instances, channels)):
         raise ValueError(
-            f"{name} must be (C,) = {(rows.shape[1],)} or (B, C) = {(instances, rows.shape[1])}; "
+            f"{name} must be (C,) = {(channels,)} or (B, C) = {(instances, channels)}; "
             f"got {tuple(value.shape)}"
         )
-    if value.device != rows.device:
-        raise ValueError(f"{name} is on {value.device}, the features on {rows.device}; move one")
-    if value.dtype not in (rows.dtype, dtype):
-        raise TypeError(f"{name} must be {dtype} for {rows.dtype} features; got {value.dtype}")
+    if value.device != x.device:
+        raise ValueError(f"{name} is on {value.device}, the features on {x.device}; move one")
+    if value.dtype not in (x.dtype, dtype):
+        raise TypeError(f"{name} must be {dtype} for {x.dtype} features; got {value.dtype}")
     return value if value.dtype == dtype and value.is_contiguous() else value.to(dtype).contiguous()
+
+
+def tail(eps: float, activation: str | None, slope: float = 0.0) -> str:
+    """Return the activation as the operators write it; refuse an eps that is not positive.
+
+    After a residual the gradient is taken from the sign of the result, which a negative slope
+    would not tell.
+    """
+    if not eps > 0:
+        raise ValueError(f"eps must be positive; got {eps}")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {ACTIVATIONS}; got {activation!r}")
+    if activation == "leaky_relu" and not slope >= 0:
+        raise ValueError(
+            f"negative_slope must be at least 0 where a residual is added; got {slope}"
+        )
+    return activation or "none"
+
+
+def residual(value: Tensor, x: Tensor) -> None:
+    """Refuse a residual of another shape or device than the features, or of integers."""
+    if value.shape != x.shape:
+        raise ValueError(
+            f"residual must have the shape of the features, {tuple(x.shape)}; got "
+            f"{tuple(value.shape)}"
+        )
+    if not value.is_floating_point():
+        raise TypeError(f"residual must be floating point; got {value.dtype}. Use y.float()")
+    if value.device != x.device:
+        raise ValueError(f"residual is on {value.device}, the features on {x.device}; move one")
 
 
 def statistics_dtype(rows: Tensor) -> torch.dtype:

@@ -1,62 +1,70 @@
-"""One function per operator: it checks its input and calls the operator; no parameters, no math."""
+"""A function for every norm: it reads and checks its input, then calls an operator.
 
-from collections.abc import Sequence
-from typing import Literal
+Inputs are dense tensors (B, C, …), rows (N, C) with the instance of each, or the tensors of sparse
+engines (`geonorm.inputs.read`); what comes back is of the same kind. The modules of `geonorm.norms`
+hold parameters and call these functions.
+"""
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-import geonorm.ops.axis_norm
-import geonorm.ops.segment_norm  # noqa: F401 (registers the operator)
 from geonorm import checks
+from geonorm.inputs import Input, promoted, read
+from geonorm.ops import axis_norm as _axis
+from geonorm.ops import segment_norm as _segment
 
-Activation = Literal["none", "relu", "leaky_relu"]
-ACTIVATIONS = ("none", "relu", "leaky_relu")
+Activation = Literal["relu", "leaky_relu"]
 
 
-def sparse_instance_norm(
-    features: Tensor,
+def instance_norm(
+    x: Any,
     batch_index: Tensor | None = None,
     num_instances: int | None = None,
     *,
-    offsets: Tensor | None = None,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
+    residual: Any = None,
     point_weights: Tensor | None = None,
     eps: float = 1e-5,
-    activation: Activation = "none",
+    activation: Activation | None = None,
     negative_slope: float = 0.01,
-) -> Tensor:
-    """Normalize the rows of each instance, channel by channel, by that instance's own statistics.
+) -> Any:
+    """Normalize each channel over the positions of each instance by its own statistics.
 
-        y = act((x − mean) / √(var + eps) · weight + bias)
+        y = act((x − mean) / √(var + eps) · weight + bias + residual)
 
-    The mean and the biased variance are taken over the rows of an instance, each row counting by
-    its point weight. Rows may come in any order. The output is contiguous in the dtype of
-    `features`; statistics are float32, or float64 for float64 features.
+    Mean and biased variance are those of an instance: of its rows, each counting by its point
+    weight, or of all elements of a dense tensor's third and later dimensions. Rows may come in any
+    order. Statistics are float32, or float64 for float64 features.
 
     Args:
-        features: floating point, one row per point or voxel.
+        x: a dense tensor, rows (N, C) with `batch_index`, `geonorm.Rows`, or an engine's tensor.
         batch_index: the instance of each row, int64 or int32 in [0, num_instances).
         num_instances: instances in the batch, empty ones included. By default one more than the
-            largest index, which only the CPU can read cheaply: on CUDA and under torch.compile it
-            must be given.
-        offsets: instead of `batch_index`, for rows sorted by instance: where each instance starts,
-            and the number of rows at the end.
+            largest index, which only the CPU can read cheaply: for rows on CUDA and under
+            torch.compile it must be given.
         weight: multiplies each channel, (C,), or each channel of each instance, (B, C).
         bias: is added to each channel, (C,) or (B, C).
-        point_weights: how often each row counts, ≥ 0: the points of a voxel, or 1/multiplicity of
-            duplicated points. They get no gradient.
+        residual: is added before the activation: features of x's shape, or a tensor of x's kind
+            with the same coordinates. The output has the dtype of the sum, as in torch.
+        point_weights: how often each row counts, (N,), ≥ 0: the points of a voxel, or
+            1/multiplicity of duplicated points. They get no gradient.
         eps: added to the variance, in squared units of the features.
-        activation: what follows in the same pass: "none", "relu" or "leaky_relu".
+        activation: what follows in the same pass: None, "relu" or "leaky_relu".
         negative_slope: the factor of "leaky_relu" below zero.
 
     Shape:
-        features (N, C), batch_index (N,) or offsets (B + 1,), point_weights (N,) -> (N, C)
+        (B, C, …), or any sparse kind with features (N, C); the output is of the same kind and
+        dtype.
 
     Raises:
-        ValueError: for a shape, a device, an index, offsets, weights or an eps that do not fit.
-        TypeError: for a dtype that does not fit, or point weights that require a gradient.
+        ValueError: for a shape, a device, an index, weights, an eps or a residual that do not fit.
+        TypeError: for another kind, a dtype that does not fit, or point weights that require a
+            gradient.
 
     Values (not shapes, dtypes and devices) are checked on the CPU in eager mode and on CUDA after
     `geonorm.validate(True)`. An instance of one row, or of equal rows, gives the bias.
@@ -64,48 +72,36 @@ def sparse_instance_norm(
     From instance normalization (Ulyanov et al., 2016).
 
     >>> features, scan = torch.randn(5, 8), torch.tensor([0, 1, 0, 1, 1])
-    >>> out = sparse_instance_norm(features, scan)
+    >>> out = instance_norm(features, scan)
     >>> torch.allclose(out[scan == 1].mean(0), torch.zeros(8), atol=1e-6)
     True
     """
-    checks.features(features)
-    if (batch_index is None) == (offsets is None):
-        given = "neither" if offsets is None else "both"
-        raise ValueError(f"give exactly one of batch_index and offsets; got {given}")
-    if batch_index is not None:
-        index = checks.batch_index(batch_index, features)
-        instances = checks.num_instances(num_instances, index)
-    elif offsets is not None:
-        index, instances = checks.offsets(offsets, num_instances, features)
-    return normalize_rows(
-        features, index, instances, weight=weight, bias=bias, point_weights=point_weights, eps=eps,
-        activation=activation, negative_slope=negative_slope,
-    )
-
-
-def normalize_rows(
-    features: Tensor,
-    index: Tensor,
-    instances: int,
-    *,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    point_weights: Tensor | None,
-    eps: float,
-    activation: Activation,
-    negative_slope: float,
-) -> Tensor:
-    """Do what `sparse_instance_norm` does with an int64 index that is known to be right."""
-    checks.features(features)
-    weights = checks.point_weights(point_weights, features, index, instances)
-    weight = checks.per_channel("weight", weight, features, instances)
-    bias = checks.per_channel("bias", bias, features, instances)
-    _check_tail(eps, activation)
-    out: Tensor = torch.ops.geonorm.segment_norm(
-        features, index, instances, weights, weight, bias, features.shape[1], eps, activation,
-        negative_slope,
-    )[0]
-    return out
+    given = x if type(x) is Input else read(x, batch_index, num_instances)
+    features, index, instances, source, kind = given
+    tail = checks.tail(eps, activation, 0.0 if residual is None else negative_slope)
+    if residual is not None:
+        features, residual = given.with_residual(residual)
+    if weight is not None:
+        weight = checks.per_channel("weight", weight, features, instances)
+    if bias is not None:
+        bias = checks.per_channel("bias", bias, features, instances)
+    if index is None:
+        if point_weights is not None:
+            raise TypeError("point_weights weigh rows; a dense tensor has none")
+        axes = [*range(2, features.ndim)]
+        if features.numel() == 0:
+            _refuse_empty_axes(features, axes)
+        out = _axis.axis_norm(
+            features, axes, weight, bias, eps, tail, negative_slope, residual
+        )
+    else:
+        if point_weights is not None:
+            point_weights = checks.point_weights(point_weights, features, index, instances)
+        out = _segment.segment_norm(
+            features, index, instances, point_weights, weight, bias, features.shape[1], eps, tail,
+            negative_slope, residual,
+        )
+    return kind.replace(source, out)
 
 
 def axis_instance_norm(
@@ -114,13 +110,14 @@ def axis_instance_norm(
     axes: int | Sequence[int],
     weight: Tensor | None = None,
     bias: Tensor | None = None,
+    residual: Tensor | None = None,
     eps: float = 1e-5,
-    activation: Activation = "none",
+    activation: Activation | None = None,
     negative_slope: float = 0.01,
 ) -> Tensor:
     """Normalize a dense tensor over any of its axes, each instance and channel by itself.
 
-        y = act((x − mean) / √(var + eps) · weight + bias)
+        y = act((x − mean) / √(var + eps) · weight + bias + residual)
 
     The mean and the biased variance are taken over `axes`, separately for each index of every other
     dimension. The output has the dtype and the memory format of `x`; statistics are float32, or
@@ -131,15 +128,17 @@ def axis_instance_norm(
         axes: the dimensions to normalize over, each from 2 on (or counted from the end).
         weight: multiplies each channel, (C,), or each channel of each instance, (B, C).
         bias: is added to each channel, (C,) or (B, C).
+        residual: is added before the activation, of x's shape.
         eps: added to the variance.
-        activation: what follows in the same pass: "none", "relu" or "leaky_relu".
+        activation: what follows in the same pass: None, "relu" or "leaky_relu".
         negative_slope: the factor of "leaky_relu" below zero.
 
     Shape:
         x (B, C, …) -> (B, C, …); B may be 0
 
     Raises:
-        ValueError: for a shape, axis, eps or activation that does not fit, or an empty axis.
+        ValueError: for a shape, axis, eps, activation or residual that does not fit, or an empty
+            axis.
         TypeError: where x is not floating point.
 
     An instance of one element, or of equal ones, gives the bias and zero gradients.
@@ -153,26 +152,297 @@ def axis_instance_norm(
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a tensor (B, C, …); got {type(x).__name__}")
-    checks.floating(x)
+    if not x.is_floating_point():
+        raise TypeError(f"x must be floating point; got {x.dtype}. Convert it first: x.float()")
     if x.ndim < 3:
         raise ValueError(f"x must be (B, C, …) with 3 or more dimensions; got {tuple(x.shape)}")
     return normalize_axes(
-        x, _dims(x, axes), weight, bias, eps, activation, negative_slope
+        x, _dims(x, axes), weight, bias, eps, activation, negative_slope, residual
     )
 
 
 def normalize_axes(
     x: Tensor, dims: list[int], weight: Tensor | None, bias: Tensor | None, eps: float,
-    activation: Activation, negative_slope: float,
+    activation: Activation | None, negative_slope: float, residual: Tensor | None = None,
 ) -> Tensor:
     """Do what `axis_instance_norm` does over ascending dimensions that are known to be right."""
-    weight = checks.per_channel("weight", weight, x, x.shape[0])
-    bias = checks.per_channel("bias", bias, x, x.shape[0])
-    _check_tail(eps, activation)
-    out: Tensor = torch.ops.geonorm.axis_norm(
-        x, dims, weight, bias, eps, activation, negative_slope
-    )[0]
-    return out
+    tail = checks.tail(eps, activation, 0.0 if residual is None else negative_slope)
+    if residual is not None:
+        x, residual = promoted(x, residual)
+    if weight is not None:
+        weight = checks.per_channel("weight", weight, x, x.shape[0])
+    if bias is not None:
+        bias = checks.per_channel("bias", bias, x, x.shape[0])
+    return _axis.axis_norm(x, dims, weight, bias, eps, tail, negative_slope, residual)
+
+
+def group_norm(
+    x: Any,
+    num_groups: int,
+    batch_index: Tensor | None = None,
+    num_instances: int | None = None,
+    *,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    residual: Any = None,
+    eps: float = 1e-5,
+    activation: Activation | None = None,
+    negative_slope: float = 0.01,
+) -> Any:
+    """Normalize each group of channels over the positions of each instance together.
+
+        y = act((x − mean) / √(var + eps) · weight + bias + residual)
+
+    Args:
+        num_groups: divides the number of channels.
+
+    The other arguments, shapes and errors are those of `instance_norm`. With one channel a group it
+    is instance norm; with one group, layer norm over the whole instance.
+
+    From group normalization (Wu and He, 2018).
+
+    >>> out = group_norm(torch.randn(5, 6), 2, torch.zeros(5).long())
+    >>> torch.allclose(out[:, :3].mean(), torch.zeros(()), atol=1e-6)
+    True
+    """
+    given = x if type(x) is Input else read(x, batch_index, num_instances)
+    features, index, instances = given[:3]
+    if num_groups < 1 or features.shape[1] % num_groups:
+        raise ValueError(
+            f"num_groups must divide the {features.shape[1]} channels; got {num_groups}"
+        )
+    tail = checks.tail(eps, activation, 0.0 if residual is None else negative_slope)
+    if residual is not None and index is not None:
+        features, residual = given.with_residual(residual)
+    if weight is not None:
+        weight = checks.per_channel("weight", weight, features, instances)
+    if bias is not None:
+        bias = checks.per_channel("bias", bias, features, instances)
+    if index is not None:
+        return given.rebuild(_segment.segment_norm(
+            features, index, instances, None, weight, bias, num_groups, eps, tail, negative_slope,
+            residual,
+        ))
+    # The operator takes its parameters per channel of what it normalizes, here the groups.
+    wide = features.to(checks.statistics_dtype(features))
+    parts = wide.unflatten(1, (num_groups, -1))
+    normed = axis_instance_norm(parts, axes=range(2, parts.ndim), eps=eps).flatten(1, 2)
+    out = _axis.affine(normed, weight, bias).to(features.dtype)
+    return finish(given, out, residual, activation, negative_slope)
+
+
+def layer_norm(
+    x: Any,
+    *,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    residual: Any = None,
+    eps: float = 1e-5,
+    activation: Activation | None = None,
+    negative_slope: float = 0.01,
+) -> Any:
+    """Normalize each position over its own channels: `F.layer_norm` on the features.
+
+        y = act((x − mean) / √(var + eps) · weight + bias + residual)
+
+    A position is one row, voxel or pixel; which instance it belongs to does not matter, so a matrix
+    (N, C) needs no index. Arguments, shapes and errors are those of `instance_norm`.
+
+    From layer normalization (Ba et al., 2016).
+
+    >>> torch.allclose(layer_norm(torch.randn(2, 8, 4, 4)).mean(1), torch.zeros(2, 4, 4), atol=1e-6)
+    True
+    """
+    given = x if type(x) is Input else read_positions(x)
+    features = given.features
+    dtype = checks.statistics_dtype(features)
+    weight, bias = (None if p is None else p.to(dtype) for p in (weight, bias))
+    out = nn.functional.layer_norm(
+        features.to(dtype).movedim(1, -1), (features.shape[1],), weight, bias, eps
+    )
+    out = out.movedim(-1, 1).to(features.dtype)
+    return finish(given, out, residual, activation, negative_slope)
+
+
+def adaptive_instance_norm(
+    content: Any,
+    mean: Tensor,
+    std: Tensor,
+    batch_index: Tensor | None = None,
+    num_instances: int | None = None,
+    **options: Any,
+) -> Any:
+    """Give a content the mean and the standard deviation of a style, channel by channel.
+
+        y = act((x − mean(x)) / √(var(x) + eps) · std + mean + residual)
+
+    Args:
+        content: as x of `instance_norm`.
+        mean, std: of the style, (C,), (1, C) or (B, C), such as `geonorm.style.style_statistics`
+            tells them.
+        batch_index, num_instances: as of `instance_norm`.
+        options: residual, point_weights, eps, activation and negative_slope of `instance_norm`.
+
+    From arbitrary style transfer (Huang and Belongie, 2017).
+
+    >>> clip = torch.randn(2, 3, 4, 8, 8)
+    >>> out = adaptive_instance_norm(clip, torch.zeros(3) + 5, torch.ones(3))
+    >>> torch.allclose(out.mean((2, 3, 4)), torch.full((2, 3), 5.0), atol=1e-5)
+    True
+    """
+    given = content if type(content) is Input else read(content, batch_index, num_instances)
+    shape = (given.num_instances, given.features.shape[1])
+    dtype = checks.statistics_dtype(given.features)
+    mean, std = (each.to(dtype).expand(shape) for each in (mean, std))
+    return instance_norm(given, weight=std, bias=mean, **options)
+
+
+def divisive_norm(
+    x: Any,
+    batch_index: Tensor | None = None,
+    num_instances: int | None = None,
+    *,
+    kernel_size: int | None = 5,
+    exponent: float = 2.0,
+    center: bool = True,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    residual: Any = None,
+    eps: float = 1e-5,
+    activation: Activation | None = None,
+    negative_slope: float = 0.01,
+) -> Any:
+    """Divide each response by the pooled strength of its neighbourhood, channel by channel.
+
+        z = x − pool(x),  y = act(z / (eps + pool(|z|ⁿ))^(1/n) · weight + bias + residual)
+
+    Arguments, shapes and errors are those of `geonorm.DivisiveNorm` and of `instance_norm`.
+
+    From Carandini and Heeger (2012).
+
+    >>> divisive_norm(torch.randn(2, 3, 16, 16)).shape
+    torch.Size([2, 3, 16, 16])
+    """
+    given = x if type(x) is Input else read(x, batch_index, num_instances)
+    features, pool = given.features, _pool(given, kernel_size)
+    z = features.to(checks.statistics_dtype(features))
+    if center:
+        # An average of numbers far from zero loses the digits that tell them apart: what an
+        # instance has in common goes first, without gradient, as none of it is left in z.
+        z = z - given.spread(moments(given.with_features(z.detach()))[0])
+        z = z - pool(z)
+    if exponent == 2:
+        out = z * (pool(z.square()) + eps).rsqrt()
+    else:
+        out = z * (pool(z.abs().pow(exponent)) + eps).pow(-1 / exponent)
+    shape = (1, -1, *(1,) * (out.ndim - 2))
+    if weight is not None:
+        out = out * weight.view(shape)
+    if bias is not None:
+        out = out + bias.view(shape)
+    return finish(given, out.to(features.dtype), residual, activation, negative_slope)
+
+
+def read_positions(x: Any, norm: Any = None) -> Input:
+    """Read the input of a norm that does not ask to which instance a position belongs.
+
+    Args:
+        x: as of `read`, or a matrix (N, C) without an index.
+        norm: as of `read`.
+    """
+    if isinstance(x, Tensor) and x.ndim == 2:
+        return read(x, x.new_zeros(len(x), dtype=torch.int64), 1, norm)
+    return read(x, norm=norm)
+
+
+def finish(
+    given: Input,
+    out: Tensor,
+    residual: Any,
+    activation: Activation | None,
+    negative_slope: float,
+    *,
+    inplace: bool = False,
+) -> Any:
+    """Add a residual, apply the activation, and return features as what was given.
+
+    Dense features come back in the memory format in which they were given.
+
+    Args:
+        given: the norm's input.
+        out: its features, normalized.
+        residual: as of `instance_norm`.
+        activation, negative_slope: as of `instance_norm`.
+        inplace: write into `out`, which nothing else may hold, and no derivative.
+    """
+    if residual is not None:
+        residual = given.with_features(out).with_residual(residual)[1]
+        out = out.add_(residual) if inplace and out.dtype == residual.dtype else out + residual
+    if checks.tail(1.0, activation) == "relu":
+        out = nn.functional.relu(out, inplace)
+    elif activation == "leaky_relu":
+        out = nn.functional.leaky_relu(out, negative_slope, inplace)
+    if given.instance is None and out.stride() != given.features.stride():
+        out = torch.empty_like(given.features).copy_(out)
+    return given.rebuild(out)
+
+
+def moments(given: Input) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance of each channel of each instance, (B, C), differentiable.
+
+    They are float32, or float64 for float64 x. An instance without rows has mean and variance 0.
+    """
+    if given.instance is None:
+        shift, mean, var = _axis.moments(given.features, [*range(2, given.features.ndim)])
+        return (shift + mean).flatten(1), var.flatten(1)
+    mean, var = torch.ops.geonorm.segment_stats(
+        given.features, given.instance, given.num_instances, None, given.features.shape[1]
+    )
+    return mean, var
+
+
+_AVERAGE: tuple[Callable[..., Tensor], ...] = (
+    nn.functional.avg_pool1d, nn.functional.avg_pool2d, nn.functional.avg_pool3d
+)
+
+
+def _pool(given: Input, kernel_size: int | None) -> Callable[[Tensor], Tensor]:
+    """Return what averages features over the neighbourhoods of the positions given."""
+    if kernel_size is None:
+        return lambda z: given.spread(moments(given.with_features(z))[0])
+    x = given.source
+    if given.instance is None:
+        if x.ndim > 5:
+            raise ValueError(
+                "a window needs (B, C, L), (B, C, H, W) or (B, C, T, H, W); got "
+                f"{tuple(x.shape)}. Use kernel_size=None"
+            )
+        return _window(_AVERAGE[x.ndim - 3], kernel_size, x)
+    if not (hasattr(x, "coordinate_manager") and hasattr(x, "coordinate_map_key")):
+        raise TypeError(
+            "a window needs a dense tensor or a MinkowskiEngine SparseTensor, whose engine "
+            f"finds neighbours; got {type(x).__name__}. Use kernel_size=None"
+        )
+    average_pooling = import_module("MinkowskiEngine").MinkowskiAvgPooling
+    local = average_pooling(kernel_size, stride=1, dimension=x.D)
+
+    def pool(z: Tensor) -> Tensor:
+        features: Tensor = local(given.rebuild(z), x.coordinate_map_key).F
+        return features
+
+    return pool
+
+
+def _window(average: Callable[..., Tensor], width: int, x: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return what averages over the elements of a window that exist, of any size against x's."""
+    # torch's own padding will not do: avg_pool3d takes no input smaller than its window.
+    margins = [width // 2] * 2 * (x.ndim - 2)
+
+    def pad(z: Tensor) -> Tensor:
+        return average(nn.functional.pad(z, margins), width, 1)
+
+    share = pad(x.new_ones((1, 1, *x.shape[2:]), dtype=checks.statistics_dtype(x)))
+    return lambda z: pad(z) / share
 
 
 def _dims(x: Tensor, axes: int | Sequence[int]) -> list[int]:
@@ -184,17 +454,13 @@ def _dims(x: Tensor, axes: int | Sequence[int]) -> list[int]:
             f"axes must be one or more of the dimensions 2 to {x.ndim - 1}, each once; got {axes} "
             f"for x of shape {tuple(x.shape)}"
         )
+    _refuse_empty_axes(x, dims)
+    return dims
+
+
+def _refuse_empty_axes(x: Tensor, dims: list[int]) -> None:
     for dim in dims:
         if x.shape[dim] == 0:
             raise ValueError(
                 f"there is nothing to normalize along axis {dim}: x has shape {tuple(x.shape)}"
             )
-    return dims
-
-
-def _check_tail(eps: float, activation: str) -> None:
-    """Refuse an eps that is not positive and an activation that does not exist."""
-    if not eps > 0:
-        raise ValueError(f"eps must be positive; got {eps}")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {ACTIVATIONS}; got {activation!r}")

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from geonorm.checks import statistics_dtype
-from geonorm.instances import is_dense, moments
+from geonorm.functional import moments
+from geonorm.inputs import Input, read
 from geonorm.ops.backends import checks_values
-from geonorm.sparse import features_of, layout_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,11 @@ class StyleStatistics:
 
 
 def style_statistics(
-    x: Any, eps: float = 1e-5, num_instances: int | None = None
+    x: Any,
+    batch_index: Tensor | None = None,
+    num_instances: int | None = None,
+    *,
+    eps: float = 1e-5,
 ) -> StyleStatistics:
     """Return the mean and the standard deviation √(var + eps) of every channel of every instance.
 
@@ -34,9 +38,10 @@ def style_statistics(
     gradient finite where a channel is constant.
 
     Args:
-        x: a dense tensor or any sparse kind.
+        x: a dense tensor, rows or any sparse kind.
+        batch_index: the instance of each row, for rows alone.
+        num_instances: instances in the batch; needed for rows on CUDA.
         eps: added to the biased variance.
-        num_instances: instances in the batch; needed for a pair on CUDA.
 
     Shape:
         (B, C, …) or rows (N, C) -> (B, C) twice
@@ -53,16 +58,9 @@ def style_statistics(
     """
     if not eps > 0:
         raise ValueError(f"eps must be positive; got {eps}")
-    features = x if is_dense(x) else features_of(x)
-    if not features.is_floating_point():
-        raise TypeError(f"a style must be floating point; got {features.dtype}. Use x.float()")
-    if is_dense(x) and x.ndim < 3:
-        raise ValueError(
-            f"a dense style must be (B, C, …) with 3 or more dimensions; got {tuple(x.shape)}. For "
-            "rows (N, C) say which instance each belongs to: (features, batch_index)"
-        )
-    _refuse_empty(x, num_instances)
-    mean, var = moments(x, num_instances)
+    given = read(x, batch_index, num_instances)
+    _refuse_empty(given)
+    mean, var = moments(given)
     return StyleStatistics(mean, (var + eps).sqrt())
 
 
@@ -155,15 +153,15 @@ def fit_style(style: StyleStatistics, content: Tensor, instances: int) -> tuple[
     return style.std.to(dtype).expand(shape), style.mean.to(dtype).expand(shape)
 
 
-def _refuse_empty(x: Any, num_instances: int | None) -> None:
+def _refuse_empty(given: Input) -> None:
     """Refuse a style of no instances, or one of whose instances has no positions."""
-    if is_dense(x):
-        if x.numel() == 0:
-            raise ValueError(f"an empty style has no statistics; got shape {tuple(x.shape)}")
-        return
-    layout = layout_of(x, num_instances)
-    if layout.num_instances == 0:
-        raise ValueError("an empty style has no statistics; got no rows")
-    if checks_values(layout.index.device) and bool((layout.counts == 0).any()):
-        empty = torch.nonzero(layout.counts == 0).flatten().tolist()
-        raise ValueError(f"an empty style has no statistics; instances {empty} have no rows")
+    index = given.instance
+    if given.features.numel() == 0:
+        raise ValueError(
+            f"an empty style has no statistics; got features {tuple(given.features.shape)}"
+        )
+    if index is not None and checks_values(index.device):
+        counts = torch.bincount(index, minlength=given.num_instances)
+        if bool((counts == 0).any()):
+            empty = torch.nonzero(counts == 0).flatten().tolist()
+            raise ValueError(f"an empty style has no statistics; instances {empty} have no rows")

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from geonorm.convert.transfer import RUNNING
+from geonorm.norms.base import Norm
+
 WRAPPINGS = ("model", "model_state_dict", "state_dict")  # outermost first
 PREFIXES = ("_orig_mod.", "module.", "model.")
-RUNNING = ("running_mean", "running_var", "num_batches_tracked")
 SHOWN = 8
 
 State = Mapping[str, torch.Tensor]
@@ -109,8 +111,8 @@ def _adapted(model: nn.Module, state: State) -> dict[str, torch.Tensor]:
     """Return a state dict in which norms of several parts find those of plain norms."""
     adapted = dict(state)
     for name, module in model.named_modules():
-        if hasattr(module, "adapt_state"):
-            module.adapt_state(adapted, f"{name}." if name else "")
+        if isinstance(module, Norm):
+            module.split_state(adapted, f"{name}." if name else "")
     return adapted
 
 

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from inspect import signature
+from typing import Any
 
 import torch
 from torch import nn
 
-from geonorm import SparseInstanceNorm
-from geonorm.models.norm import FAMILY, Names, Norm, resolve
-from geonorm.sparse import with_features
+from geonorm.inputs import read
+from geonorm.models.norm import MakeNorm, Norm, norm_act, resolve
+from geonorm.norms.registry import NORMS
 
 try:
     import MinkowskiEngine as ME
@@ -19,7 +20,6 @@ except ImportError as error:
         "run `python tools/install_minkowski.py` from the geonorm checkout"
     ) from error
 
-MakeNorm = Callable[..., nn.Module]  # of a number of channels and perhaps place=
 # What the engine's convolutions keep in __slots__, where copy and pickle do not see it.
 SLOTS = (
     "in_channels", "out_channels", "is_transpose", "kernel_generator", "dimension", "use_mm",
@@ -79,22 +79,33 @@ class ConvolutionTranspose(_Mended, ME.MinkowskiConvolutionTranspose):
     """A sparse transposed convolution."""
 
 
-def norm_relu(norm: nn.Module, x: ME.SparseTensor | ME.TensorField, **options: torch.Tensor):
-    """Return max(norm(x), 0), of the kind of x; the one place where a ReLU follows a norm."""
-    x = norm(x, **options)
-    return with_features(x, torch.relu(x.F))
+def with_features(x: ME.SparseTensor | ME.TensorField, features: torch.Tensor) -> Any:
+    """Return x with other features."""
+    return read(x).rebuild(features)
 
 
 class _Residual(nn.Module):
-    """What both blocks share: the shortcut, projected where the number of channels changes."""
+    """What both blocks share: the shortcut, projected where the number of channels changes.
+
+    Args:
+        channels: of the input.
+        planes: of the 3-wide convolutions.
+        make_norm: builds a norm for a number of channels.
+        dimension: of space.
+        last: whether the block ends its stage, after which some norms stand once more.
+    """
 
     expansion = 1
 
-    def __init__(self, channels: int, planes: int, make_norm: MakeNorm, dimension: int):
+    def __init__(
+        self, channels: int, planes: int, make_norm: MakeNorm, dimension: int, *, last: bool
+    ) -> None:
         super().__init__()
         out_channels = planes * self.expansion
-        self._add_branch(channels, planes, make_norm, dimension)
-        self.downsample = self.after = None
+        self.after = make_norm(out_channels, place="sum", activation="relu") if last else None
+        tail = None if self.after is not None else "relu"
+        self._add_branch(channels, planes, make_norm, dimension, tail)
+        self.downsample = None
         if channels != out_channels:
             self.downsample = nn.Sequential(
                 Convolution(channels, out_channels, kernel_size=1, dimension=dimension),
@@ -104,24 +115,26 @@ class _Residual(nn.Module):
     def forward(self, x: ME.SparseTensor) -> ME.SparseTensor:
         """Return relu(branch(x) + shortcut(x)), the sum normalized where there is a norm for it."""
         shortcut = x if self.downsample is None else self.downsample(x)
-        out = self._branch(x)
-        out = with_features(out, out.F + shortcut.F)
-        if self.after is not None:
-            out = self.after(out)
-        return with_features(out, torch.relu(out.F))
+        norm, out = self._branch(x)
+        if self.after is None:
+            return norm_act(norm, out, shortcut)
+        out = norm(out)
+        return norm_act(self.after, with_features(out, out.F + shortcut.F))
 
 
 class BasicBlock(_Residual):
     """Two 3-wide convolutions and a shortcut (He et al., 2016)."""
 
-    def _add_branch(self, channels: int, planes: int, make_norm: MakeNorm, dimension: int) -> None:
+    def _add_branch(
+        self, channels: int, planes: int, make_norm: MakeNorm, dimension: int, tail: str | None
+    ) -> None:
         self.conv1 = Convolution(channels, planes, kernel_size=3, dimension=dimension)
-        self.norm1 = make_norm(planes, place="first")
+        self.norm1 = make_norm(planes, place="first", activation="relu")
         self.conv2 = Convolution(planes, planes, kernel_size=3, dimension=dimension)
-        self.norm2 = make_norm(planes)
+        self.norm2 = make_norm(planes, activation=tail)
 
-    def _branch(self, x: ME.SparseTensor) -> ME.SparseTensor:
-        return self.norm2(self.conv2(norm_relu(self.norm1, self.conv1(x))))
+    def _branch(self, x: ME.SparseTensor) -> tuple[nn.Module, ME.SparseTensor]:
+        return self.norm2, self.conv2(norm_act(self.norm1, self.conv1(x)))
 
 
 class Bottleneck(_Residual):
@@ -129,18 +142,20 @@ class Bottleneck(_Residual):
 
     expansion = 4
 
-    def _add_branch(self, channels: int, planes: int, make_norm: MakeNorm, dimension: int) -> None:
+    def _add_branch(
+        self, channels: int, planes: int, make_norm: MakeNorm, dimension: int, tail: str | None
+    ) -> None:
         wide = planes * self.expansion
         self.conv1 = Convolution(channels, planes, kernel_size=1, dimension=dimension)
-        self.norm1 = make_norm(planes, place="first")
+        self.norm1 = make_norm(planes, place="first", activation="relu")
         self.conv2 = Convolution(planes, planes, kernel_size=3, dimension=dimension)
-        self.norm2 = make_norm(planes)
+        self.norm2 = make_norm(planes, activation="relu")
         self.conv3 = Convolution(planes, wide, kernel_size=1, dimension=dimension)
-        self.norm3 = make_norm(wide)
+        self.norm3 = make_norm(wide, activation=tail)
 
-    def _branch(self, x: ME.SparseTensor) -> ME.SparseTensor:
-        x = norm_relu(self.norm1, self.conv1(x))
-        return self.norm3(self.conv3(norm_relu(self.norm2, self.conv2(x))))
+    def _branch(self, x: ME.SparseTensor) -> tuple[nn.Module, ME.SparseTensor]:
+        x = norm_act(self.norm1, self.conv1(x))
+        return self.norm3, self.conv3(norm_act(self.norm2, self.conv2(x)))
 
 
 SUBSAMPLE = ME.SparseTensorQuantizationMode.RANDOM_SUBSAMPLE
@@ -205,7 +220,8 @@ def voxelize(points: ME.TensorField, weights: torch.Tensor | None) -> ME.SparseT
     return with_features(voxels, sums / totals[:, None])
 
 
-NORMS: Names = {**FAMILY, "instance": SparseInstanceNorm, "batch": ME.MinkowskiBatchNorm}
+# Public checkpoints have MinkowskiEngine's keys for batch norm.
+NAMES = {**NORMS, "batch": ME.MinkowskiBatchNorm}
 STAGES = {
     "stem": "stem",
     **{f"encoder{level}": "encoder" for level in (1, 2, 3)},
@@ -281,20 +297,20 @@ class MinkUNet(nn.Module):
         self.in_channels, self.out_channels, self.dimension = in_channels, out_channels, D
 
         def maker(stage: str) -> Callable[..., nn.Module]:
-            return partial(resolve, norm, stage, names=NORMS, stages=STAGES)
+            return partial(resolve, norm, stage, names=NAMES, stages=STAGES)
 
         self.point_linear = self.point_norm = None
         if point_stem is not None:
             self.point_linear = ME.MinkowskiLinear(in_channels, point_stem, bias=False)
-            self.point_norm = maker("stem")(point_stem, place="stem")
+            self.point_norm = maker("stem")(point_stem, place="stem", activation="relu")
             in_channels = point_stem
         self.conv0p1s1 = Convolution(in_channels, STEM_WIDTH, kernel_size=5, dimension=D)
-        self.bn0 = maker("stem")(STEM_WIDTH, place="stem")
+        self.bn0 = maker("stem")(STEM_WIDTH, place="stem", activation="relu")
         planes, depths = iter(self.PLANES), iter(self.LAYERS)
         width, skips = STEM_WIDTH, [STEM_WIDTH]
         for stage, conv, bn, block in DOWN:
             setattr(self, conv, Convolution(width, width, kernel_size=2, stride=2, dimension=D))
-            setattr(self, bn, maker(stage)(width))
+            setattr(self, bn, maker(stage)(width, activation="relu"))
             blocks, width = self._blocks(width, next(planes), next(depths), maker(stage))
             setattr(self, block, blocks)
             skips.append(width)
@@ -303,7 +319,7 @@ class MinkUNet(nn.Module):
             up = next(planes)
             deconvolution = ConvolutionTranspose(width, up, kernel_size=2, stride=2, dimension=D)
             setattr(self, conv, deconvolution)
-            setattr(self, bn, maker(stage)(up))
+            setattr(self, bn, maker(stage)(up, activation="relu"))
             blocks, width = self._blocks(up + skips.pop(), up, next(depths), maker(stage))
             setattr(self, block, blocks)
         self.final = Convolution(width, out_channels, kernel_size=1, bias=True, dimension=D)
@@ -314,8 +330,10 @@ class MinkUNet(nn.Module):
         """Return `depth` residual blocks and the number of channels they put out."""
         width = planes * self.BLOCK.expansion
         widths = [channels] + [width] * (depth - 1)
-        blocks = [self.BLOCK(wide, planes, make_norm, self.dimension) for wide in widths]
-        blocks[-1].after = make_norm(width, place="sum")
+        blocks = [
+            self.BLOCK(wide, planes, make_norm, self.dimension, last=number == depth)
+            for number, wide in enumerate(widths, 1)
+        ]
         return nn.Sequential(*blocks), width
 
     def forward(
@@ -339,17 +357,17 @@ class MinkUNet(nn.Module):
                 self.point_norm.forward
             ).parameters:
                 options["point_weights"] = point_weights
-            points = norm_relu(self.point_norm, self.point_linear(x), **options)
+            points = norm_act(self.point_norm, self.point_linear(x), **options)
         if isinstance(x, ME.SparseTensor):
             return self._voxels(points)
         return self._voxels(voxelize(points, point_weights)).slice(points)
 
     def _voxels(self, x: ME.SparseTensor) -> ME.SparseTensor:
         """Run the U-Net proper."""
-        x = norm_relu(self.bn0, self.conv0p1s1(x))
+        x = norm_act(self.bn0, self.conv0p1s1(x))
         skips = [x]
         for _, conv, bn, block in DOWN:
-            x = norm_relu(getattr(self, bn), getattr(self, conv)(x))
+            x = norm_act(getattr(self, bn), getattr(self, conv)(x))
             x = getattr(self, block)(x)
             skips.append(x)
         skips.pop()
@@ -357,7 +375,7 @@ class MinkUNet(nn.Module):
             # Where a coordinate manager holds several maps of one stride, as when a field is
             # voxelized twice, only the skip's own key leads back to its voxels.
             skip = skips.pop()
-            x = norm_relu(getattr(self, bn), getattr(self, conv)(x, skip.coordinate_map_key))
+            x = norm_act(getattr(self, bn), getattr(self, conv)(x, skip.coordinate_map_key))
             x = getattr(self, block)(ME.cat(x, skip))
         return self.final(x)
 

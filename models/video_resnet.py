@@ -10,7 +10,7 @@ such as `norm={"default": t_norm, "layer4": "instance"}`.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -18,34 +18,29 @@ from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from geonorm import SpatioTemporalInstanceNorm
 from geonorm.models.checkpoints import CheckpointReport, load_checkpoint
-from geonorm.models.norm import FAMILY, Names, Norm, NormFactory, resolve
+from geonorm.models.norm import MakeNorm, Norm, norm_act, resolve
 
 Kind = Literal["3d", "2d", "2+1d"]
 Triple = tuple[int, int, int]
 
 STAGES = {"stem": "stem"} | {f"layer{number}": "encoder" for number in (1, 2, 3, 4)}
-NORMS: Names = {**FAMILY, "instance": SpatioTemporalInstanceNorm, "batch": nn.BatchNorm3d}
 
 
-def norm_factory(norm: Norm, stage: str) -> NormFactory:
+def norm_factory(norm: Norm, stage: str) -> MakeNorm:
     """Return what builds the norms of one stage, given a number of channels and perhaps a place."""
-    return partial(resolve, norm, stage, names=NORMS, stages=STAGES)
+    return partial(resolve, norm, stage, stages=STAGES)
 
 
-def norm_relu(make_norm: NormFactory, channels: int) -> tuple[nn.Module, nn.Module]:
+def norm_relu(make_norm: MakeNorm, channels: int) -> tuple[nn.Module, nn.Module]:
     """Return a norm and the ReLU after it: one kernel where the norm has an activation, else two.
 
     The second module is there in both cases, so the numbering of state-dict keys stays.
     """
-    norm = make_norm(channels)
-    if getattr(norm, "activation", None) != "none":
-        return norm, nn.ReLU(inplace=True)
-    norm.activation = "relu"
-    return norm, nn.Identity()
+    norm = make_norm(channels, activation="relu")
+    fused = getattr(norm, "activation", None) == "relu"
+    return norm, nn.Identity() if fused else nn.ReLU(inplace=True)
 
 
 def conv3d(inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Conv3d:
@@ -60,7 +55,7 @@ def strides(kind: Kind, stride: int) -> Triple:
 
 
 def convolution(
-    kind: Kind, inputs: int, outputs: int, middle: int, stride: int, make_norm: NormFactory
+    kind: Kind, inputs: int, outputs: int, middle: int, stride: int, make_norm: MakeNorm
 ) -> nn.Module:
     """Return a 3×3×3 convolution, a 1×3×3 one, or 1×3×3 then 3×1×1 with a norm between them."""
     if kind == "3d":
@@ -78,16 +73,18 @@ class ResidualBlock(nn.Module):
     """A chain of convolutions and norms, added to its input and rectified.
 
     Args:
-        chain: the modules of the residual branch by name, in order of use.
+        chain: the modules of the residual branch by name, in order of use. The last is a norm, or
+            a convolution and a norm.
         shortcut: what brings the input to the branch's size; None where it has it already.
         after: a norm of the sum, or None.
     """
 
     def __init__(
         self, chain: "OrderedDict[str, nn.Module]", shortcut: nn.Module | None,
-        after: nn.Module | None = None,
+        after: nn.Module | None, *, nested: bool,
     ) -> None:
         super().__init__()
+        self.nested = nested
         for name, module in chain.items():
             self.add_module(name, module)
         self.downsample = shortcut
@@ -95,18 +92,22 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return relu(branch(x) + shortcut(x)), the sum normalized where there is a norm for it."""
+        *hidden, last = [module for name, module in self._modules.items()
+                         if name not in ("downsample", "after")]
         out = x
-        for name, module in self._modules.items():
-            if name not in ("downsample", "after"):
-                out = module(out)
-        out += x if self.downsample is None else self.downsample(x)
-        if self.after is not None:
-            out = self.after(out)
-        return F.relu(out, inplace=True)
+        for module in hidden:
+            out = module(out)
+        norm = last
+        if self.nested:
+            out, norm = last[0](out), last[1]
+        shortcut = x if self.downsample is None else self.downsample(x)
+        if self.after is None:
+            return norm_act(norm, out, shortcut)
+        return norm_act(self.after, norm(out) + shortcut)
 
 
 def residual_block(
-    kind: Kind, inputs: int, planes: int, stride: int, make_norm: NormFactory,
+    kind: Kind, inputs: int, planes: int, stride: int, make_norm: MakeNorm,
     *, bottleneck: bool, nested: bool, last_of_stage: bool = False,
 ) -> ResidualBlock:
     """Build one block under torchvision's names (`conv1.0`, `conv1.1`) or Hara's (`conv1`, `bn1`).
@@ -136,13 +137,13 @@ def residual_block(
             convolution(kind, planes, planes, middle, 1, make_norm),
         ]
     *hidden, last = convolutions
-    after = make_norm(outputs, place="sum") if last_of_stage else None
+    after = make_norm(outputs, place="sum", activation="relu") if last_of_stage else None
     first = partial(make_norm, place="first")
     makers = [first, *[make_norm] * len(hidden[1:])]
     steps: list[tuple[nn.Module, ...]] = [
         (conv, *norm_relu(maker, planes)) for conv, maker in zip(hidden, makers, strict=True)
     ]
-    steps.append((last, make_norm(outputs)))
+    steps.append((last, make_norm(outputs, activation="relu" if after is None else None)))
 
     chain: OrderedDict[str, nn.Module] = OrderedDict()
     for number, step in enumerate(steps, 1):
@@ -152,14 +153,14 @@ def residual_block(
             names = (f"conv{number}", f"bn{number}", f"relu{number}")
             chain.update(zip(names, step, strict=False))
     if stride == 1 and inputs == outputs:
-        return ResidualBlock(chain, None, after)
+        return ResidualBlock(chain, None, after, nested=nested)
     shortcut = conv3d(inputs, outputs, (1, 1, 1), strides(kind, stride))
     projection = nn.Sequential(shortcut, make_norm(outputs, place="shortcut"))
-    return ResidualBlock(chain, projection, after)
+    return ResidualBlock(chain, projection, after, nested=nested)
 
 
 def stem(
-    design: Literal["3d", "2+1d", "hara"], make_norm: Callable[[int], nn.Module]
+    design: Literal["3d", "2+1d", "hara"], make_norm: MakeNorm
 ) -> "OrderedDict[str, nn.Module]":
     """Return the modules before the first block, by name: clips of 3 channels to 64."""
     if design == "hara":

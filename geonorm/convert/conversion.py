@@ -1,18 +1,19 @@
-"""Other norms in any model's place of its own: which, into what, and how far its function moves."""
+"""Replace a model's norms in place and report how its output changes."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
 
 from geonorm.convert.fitting import Recalibration
-from geonorm.convert.sources import Source, inside, source_of
+from geonorm.convert.sources import Source, source_of
+from geonorm.convert.transfer import entries
+from geonorm.names import did_you_mean
 from geonorm.norms.axis_instance_norm import AxisInstanceNorm
 from geonorm.norms.domain_norm import DomainBatchNorm
-from geonorm.norms.registry import NORMS
+from geonorm.norms.registry import builder
 
 Build = Callable[[int], nn.Module]
 Where = Any  # str | type | tuple[type, ...] | slice | Callable[[str, nn.Module], bool] | Iterable
@@ -28,6 +29,7 @@ class Conversion:
         source: the type that stood there.
         target: the type that stands there now.
         affine: "kept", "fitted" to data, "fresh" where there was nothing to keep, or "none".
+        carried: what else was carried over, such as "activation relu, hooks"; else empty.
         change: how far the fit left this norm's output from the old one's on the recalibration
             data, relative to its size; None without data.
     """
@@ -36,6 +38,7 @@ class Conversion:
     source: str
     target: str
     affine: str
+    carried: str = ""
     change: float | None = None
 
 
@@ -58,10 +61,10 @@ class ConversionReport:
         width = max(len(row.name) for row in self.rows)
         lines = [f"{len(self.rows)} norms converted"]
         for row in self.rows:
-            change = "" if row.change is None else f", changed by {row.change:.2g}"
-            lines.append(
-                f"  {row.name:<{width}}  {row.source} -> {row.target}, affine {row.affine}{change}"
-            )
+            line = f"  {row.name:<{width}}  {row.source} -> {row.target}, affine {row.affine}"
+            line += f", {row.carried} carried over" if row.carried else ""
+            line += "" if row.change is None else f", changed by {row.change:.2g}"
+            lines.append(line)
         if self.kept_change is not None and self.fitted_change is not None:
             lines.append(
                 f"the model's output changed by {self.kept_change:.3g} with the old affine "
@@ -79,17 +82,19 @@ def convert(
     data: Iterable[Any] | None = None,
     forward: Callable[[nn.Module, Any], Any] | None = None,
 ) -> ConversionReport:
-    """Replace norms of a model, in place, by others, and report on each.
+    """Replace a model's norm layers in place and report how its output changes.
 
     Weight and bias are per channel in batch, instance, group and layer norm alike and are carried
-    over, and so is eps; running statistics go from batch norm to batch norm. With `data`, weight
-    and bias are fitted instead, so that a trained model's function changes less: each norm's output
-    comes as near to the old one's, in least squares per channel, as an affine map can bring it.
+    over, and so are eps, activations inside a norm, hooks, and all that stands on a parameter: its
+    dtype and device, `requires_grad`, ties, attributes. Running statistics go from batch norm to
+    batch norm. With `data`, weight and bias are fitted instead, so that a trained model's function
+    changes less: each norm's output comes as near to the old one's, in least squares per channel,
+    as an affine map can bring it.
 
     Args:
-        model: torch's, torchvision's, MinkowskiEngine's or spconv's.
-        to: a name ("instance", "batch", "instance-batch", "group", "layer", "divisive",
-            "sync-batch", "none") or a callable that takes the number of channels.
+        model: torch's, torchvision's, timm's, MinkowskiEngine's or spconv's.
+        to: a name ("instance", "batch", "ibn-a", "group", "layer", "divisive", "sync-batch",
+            "none") or a callable that takes the number of channels.
         where: which norms; all by default. A module's name or pattern of names ("layer1",
             "*.downsample.*"), a type or tuple of types, a slice by depth (the order of definition),
             a callable of name and module, or a list of any of these, of which one must hold.
@@ -101,8 +106,10 @@ def convert(
     Raises:
         ValueError: for an unknown name; a model or a `where` without norms (listing them); norms
             whose layout cannot be known (listing them): of rows without their instances, and of
-            transformers, whose channels may be first or last; a model that is itself a norm; data
-            for norms that cannot be fitted.
+            transformers, whose channels may be first or last; norms that do more than their base
+            class (naming them), such as subclasses with a forward of their own and parametrized
+            ones; a model that is itself a norm; data for norms that cannot be fitted. Nothing of
+            the model has changed then.
         TypeError: where `to` does not build a module.
 
     A norm used in several places stays one norm. Norms inside others are left to these.
@@ -112,44 +119,33 @@ def convert(
     1 norms converted
       1  BatchNorm2d -> InstanceNorm, affine kept
     """
-    build = _builder(to)
+    build = to if callable(to) else builder(to)
     chosen = _choose(_norms(model), where)
     sources = {name: found for name, module in chosen.items()
                if (found := source_of(module, _parent(model, name))) is not None}
+    _refuse_obstacles(sources)
     _refuse_unknown(sources, layout, to)
-    blind = [name for name, source in sources.items() if source.layout == "spconv"]
-    if data is not None and blind:
-        raise ValueError(
-            f"spconv's SparseSequential shows {_listed(blind)} features without their instances, "
-            "so nothing can be fitted to data; leave data out"
-        )
+    if data is not None:
+        _refuse_unfit(sources)
     recalibration = None if data is None else Recalibration(model, data, forward)
     rows: list[Conversion] = []
     made: dict[str, nn.Module] = {}
+    cores: dict[str, nn.Module] = {}
     for name, module in chosen.items():
-        new, affine = _build_one(build, sources[name], layout)
-        made[name] = new
-        rows.append(Conversion(name, type(module).__name__, _title(new), affine))
+        core = _build(build, sources[name], layout)
+        new, affine, carried = sources[name].replace(core, copy=data is not None)
+        made[name], cores[name] = new, core
+        rows.append(Conversion(name, type(module).__name__, type(core).__name__, affine, carried))
     if recalibration is None:
         _put(model, chosen, made)
         return ConversionReport(tuple(rows))
-    changes = recalibration.fit(chosen, made, lambda: _put(model, chosen, made))
+    changes = recalibration.fit(chosen, cores, lambda: _put(model, chosen, made))
     better = changes.fitted <= changes.kept
     rows = [
         replace(row, affine="fitted" if better else row.affine, change=change)
         if (change := changes.norms[row.name]) is not None else row for row in rows
     ]
     return ConversionReport(tuple(rows), changes.kept, changes.fitted)
-
-
-def _builder(to: str | Build) -> Build:
-    if callable(to):
-        return to
-    if to not in NORMS:
-        near = get_close_matches(str(to), NORMS, n=1)
-        hint = f". Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"norm {to!r} is unknown; choose from {sorted(NORMS)}{hint}")
-    return NORMS[to]
 
 
 def _norms(model: nn.Module) -> dict[str, nn.Module]:
@@ -193,12 +189,41 @@ def _choose(norms: dict[str, nn.Module], where: Where) -> dict[str, nn.Module]:
 
     chosen = {name: norms[name] for name in names if holds(name, where)}
     if not chosen:
-        near = get_close_matches(str(where), names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"where={where!r} matches none of the {len(names)} norms, {_listed(names)}.{hint}"
+            f"where={where!r} matches none of the {len(names)} norms, {_listed(names)}."
+            + did_you_mean(where, names)
         )
     return chosen
+
+
+def _refuse_obstacles(sources: dict[str, Source]) -> None:
+    """Refuse norms that do what would be lost."""
+    held = [f"{name!r} ({type(source.module).__name__}): {source.obstacle}"
+            for name, source in sources.items() if source.obstacle is not None]
+    if held:
+        more = f", and {len(held) - SHOWN} more" if len(held) > SHOWN else ""
+        raise ValueError(
+            f"{len(held)} norms cannot be replaced: {'; '.join(held[:SHOWN])}{more}. Leave them "
+            "out with where=, or replace them by hand"
+        )
+
+
+def _refuse_unfit(sources: dict[str, Source]) -> None:
+    """Refuse norms that cannot be fitted to data one by one."""
+    blind = [name for name, source in sources.items() if source.layout == "spconv"]
+    if blind:
+        raise ValueError(
+            f"spconv's SparseSequential shows {_listed(blind)} features without their instances, "
+            "so nothing can be fitted to data; leave data out"
+        )
+    owner: dict[int, str] = {}
+    for name, source in sources.items():
+        for value in entries(source.module).values():
+            if isinstance(value, nn.Parameter) and owner.setdefault(id(value), name) != name:
+                raise ValueError(
+                    f"{owner[id(value)]!r} and {name!r} share a parameter, so they cannot be "
+                    "fitted to data one by one; leave data out"
+                )
 
 
 def _refuse_unknown(sources: dict[str, Source], layout: str | None, to: str | Build) -> None:
@@ -215,17 +240,15 @@ def _refuse_unknown(sources: dict[str, Source], layout: str | None, to: str | Bu
         raise ValueError(f"layout= serves to='instance' alone; got to={to!r}")
 
 
-def _build_one(build: Build, source: Source, layout: str | None) -> tuple[nn.Module, str]:
-    """Return the new norm with what of the old one means the same, and what became of affine."""
+def _build(build: Build, source: Source, layout: str | None) -> nn.Module:
+    """Return the new norm of a source, as it was built."""
     if source.layout is None and layout is not None:
         axes = "".join(letter for letter in layout if letter not in "BC")
-        new: nn.Module = AxisInstanceNorm(source.channels, layout, axes)
-    else:
-        new = build(source.channels)
-        if not isinstance(new, nn.Module):
-            raise TypeError(f"to must build a torch.nn.Module; got {type(new).__name__}")
-    affine = source.carry(new)
-    return inside(source, new), affine
+        return AxisInstanceNorm(source.channels, layout=layout, axes=axes)
+    new = build(source.channels)
+    if not isinstance(new, nn.Module):
+        raise TypeError(f"to must build a torch.nn.Module; got {type(new).__name__}")
+    return new
 
 
 def _parent(model: nn.Module, name: str) -> nn.Module:
@@ -238,10 +261,6 @@ def _put(model: nn.Module, old: dict[str, nn.Module], new: dict[str, nn.Module])
     for name, module in [*model.named_modules(remove_duplicate=False)]:
         if id(module) in replacement:
             setattr(_parent(model, name), name.rpartition(".")[2], replacement[id(module)])
-
-
-def _title(norm: nn.Module) -> str:
-    return type(getattr(norm, "norm", norm)).__name__
 
 
 def _listed(names: list[str]) -> str:

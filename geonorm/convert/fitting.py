@@ -1,14 +1,15 @@
 """Affine parameters for new norms that bring their outputs nearest to those of the old ones."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from geonorm.instances import is_dense
-from geonorm.sparse import features_of
+from geonorm.inputs import read
+from geonorm.norms.base import Norm
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -101,7 +102,7 @@ class Recalibration:
         """Run the unchanged model; return its outputs and what every norm is to be fitted to."""
         fits = {name: _Fit(core.weight.numel(), core.weight.device)
                 for name, core in cores.items()}
-        hooks = [module.register_forward_hook(_watch(cores[name], fits[name]))
+        hooks = [module.register_forward_hook(_watch(cores[name], fits[name]), with_kwargs=True)
                  for name, module in old.items()]
         try:
             return self._outputs(), fits
@@ -114,7 +115,7 @@ class Recalibration:
         outputs = []
         for item in self.data:
             out = self.forward(self.model, item)
-            outputs.append((out if is_dense(out) else features_of(out)).double())
+            outputs.append((out if isinstance(out, Tensor) else read(out).features).double())
         return outputs
 
 
@@ -136,23 +137,49 @@ def _set(core: Any, weight: Tensor, bias: Tensor) -> None:
 
 
 def _watch(core: Any, fit: _Fit) -> Callable[..., None]:
-    """Return a hook that adds to the sums what the new norm makes of the old one's input."""
+    """Return a hook that adds to the sums what old and new norm make of the old one's input.
+
+    Both without what follows them: a residual and an activation are the same for either.
+    """
 
     @torch.no_grad()
-    def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def hook(
+        module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any], output: Any
+    ) -> None:
         weight, bias = core.weight.clone(), core.bias.clone()
         _set(core, torch.ones_like(weight), torch.zeros_like(bias))
-        z = core(inputs[0])
+        options = {name: value for name, value in options.items() if name != "residual"}
+        with _bare(core), _bare(module):
+            z, t = core.forward(*inputs, **options), module.forward(*inputs, **options)
         _set(core, weight, bias)
-        fit.add(_rows(core, z), _rows(core, output))
+        fit.add(_rows(core, z), _rows(core, t))
 
     return hook
 
 
+@contextmanager
+def _bare(norm: nn.Module) -> Iterator[None]:
+    """Run a norm without the activation and the dropout inside it."""
+    parts = {name: part for name in ("act", "drop")
+             if isinstance(part := getattr(norm, name, None), nn.Module)}
+    tail = (norm.activation, norm.negative_slope) if isinstance(norm, Norm) else None
+    try:
+        for name in parts:
+            setattr(norm, name, nn.Identity())
+        if isinstance(norm, Norm):
+            norm.set_activation(None)
+        yield
+    finally:
+        for name, part in parts.items():
+            setattr(norm, name, part)
+        if isinstance(norm, Norm) and tail is not None:
+            norm.set_activation(*tail)
+
+
 def _rows(core: nn.Module, x: Any) -> Tensor:
     """Return features as a matrix with a column per channel."""
-    if not is_dense(x):
-        return features_of(x)
+    if not isinstance(x, Tensor):
+        return read(x).features
     channel = getattr(core, "layout", "BC").index("C")
     rows: Tensor = x.movedim(channel, -1).flatten(0, -2)
     return rows

@@ -5,41 +5,41 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from geonorm.convert.transfer import unwrap
-from geonorm.instances import is_dense
-from geonorm.sparse import features_of, with_features
+from geonorm.functional import Activation, read_positions
+from geonorm.norms.base import Device, Dtype, Norm
 
 
-class _AnyKind(_BatchNorm):
+class _AnyKind(Norm, _BatchNorm):
     """What `BatchNorm` and `SyncBatchNorm` share: rows of a sparse kind go in and come back."""
 
-    def forward(self, x: Any) -> Any:
-        """Return x normalized, as the kind that it is."""
-        features = x if is_dense(x) else features_of(x)
-        if features.ndim >= 2 and features.shape[1] != self.num_features:
-            raise ValueError(
-                f"features must have {self.num_features} channels; got {tuple(features.shape)}. "
-                f"Did you mean {type(self).__name__}({features.shape[1]})?"
-            )
-        out: Tensor = super().forward(features)
-        return out if is_dense(x) else with_features(x, out)
+    has_running_statistics = True
+
+    def forward(self, x: Any, *, residual: Any = None) -> Any:
+        """Return x normalized, as the kind that it is.
+
+        Args:
+            x: a dense tensor, rows (N, C), which need no index, or any sparse kind.
+            residual: is added before the activation: of x's kind, or features of its shape.
+        """
+        given = read_positions(x, self)
+        out: Tensor = _BatchNorm.forward(self, given.features)
+        return self.finish(given, out, residual, inplace=True)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        if input.ndim < 2:
-            raise ValueError(f"expected (N, C) or (B, C, …); got {tuple(input.shape)}")
+        """Leave the shape to `forward`, which says more."""
 
     def _check_non_zero_input_channels(self, input: Tensor) -> None:
         """Leave the number of channels to `forward`, which says more."""
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
-        unwrap(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+    def extra_repr(self) -> str:
+        """Show what the constructor was given."""
+        return f"{_BatchNorm.extra_repr(self)}{self._activation_repr()}"
 
 
 class BatchNorm(_AnyKind):
     """Normalize each channel over all positions of the whole batch, dense or sparse.
 
-        y = (x − mean) / √(var + eps) · weight + bias
+        y = act((x − mean) / √(var + eps) · weight + bias + residual)
 
     In training, mean and biased variance are the batch's; in evaluation, the running ones. It is
     `nn.BatchNorm1d` on the rows of sparse tensors, and `nn.BatchNorm1d` to `3d` on dense ones; the
@@ -48,12 +48,16 @@ class BatchNorm(_AnyKind):
     Args:
         num_features: number of channels C.
         eps: added to the variance.
-        momentum: weight of the newest batch in the running statistics; None averages all.
         affine: learn a weight and a bias per channel.
+        momentum: weight of the newest batch in the running statistics; None averages all.
         track_running_stats: keep running statistics; without, evaluation uses the batch's too.
+        activation: what follows: None, "relu" or "leaky_relu".
+        negative_slope: the factor of "leaky_relu" below zero.
+        device, dtype: of the parameters.
 
     Shape:
-        (N, C), (B, C, …), or any sparse kind of `geonorm.sparse`; the output is of the same kind.
+        (N, C), (B, C, …), or any sparse kind that `InstanceNorm` takes; the output is of the same
+        kind.
 
     Raises:
         ValueError: on call, for another number of channels, or one position per channel in
@@ -67,17 +71,33 @@ class BatchNorm(_AnyKind):
     From batch normalization (Ioffe and Szegedy, 2015).
 
     >>> import torch
-    >>> scan = torch.tensor([0, 1, 0, 1])
-    >>> features, _ = BatchNorm(3)((torch.randn(4, 3), scan))
-    >>> torch.allclose(features.mean(0), torch.zeros(3), atol=1e-6)
+    >>> torch.allclose(BatchNorm(3)(torch.randn(4, 3)).mean(0), torch.zeros(3), atol=1e-6)
     True
     """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        *,
+        momentum: float | None = 0.1,
+        track_running_stats: bool = True,
+        activation: Activation | None = None,
+        negative_slope: float = 0.01,
+        device: Device = None,
+        dtype: Dtype = None,
+    ) -> None:
+        _BatchNorm.__init__(
+            self, num_features, eps, momentum, affine, track_running_stats, device, dtype
+        )
+        self.set_activation(activation, negative_slope)
 
 
 class SyncBatchNorm(_AnyKind, nn.SyncBatchNorm):
     """`BatchNorm` whose batch is that of all processes of a group, as in `nn.SyncBatchNorm`.
 
-        y = (x − mean) / √(var + eps) · weight + bias
+        y = act((x − mean) / √(var + eps) · weight + bias + residual)
 
     With one process, and in evaluation, it is `BatchNorm`. With several it needs CUDA tensors, as
     torch's does.
@@ -85,13 +105,17 @@ class SyncBatchNorm(_AnyKind, nn.SyncBatchNorm):
     Args:
         num_features: number of channels C.
         eps: added to the variance.
-        momentum: weight of the newest batch in the running statistics; None averages all.
         affine: learn a weight and a bias per channel.
+        momentum: weight of the newest batch in the running statistics; None averages all.
         track_running_stats: keep running statistics.
         process_group: the processes to share statistics with; all by default.
+        activation: what follows: None, "relu" or "leaky_relu".
+        negative_slope: the factor of "leaky_relu" below zero.
+        device, dtype: of the parameters.
 
     Shape:
-        (N, C), (B, C, …), or any sparse kind of `geonorm.sparse`; the output is of the same kind.
+        (N, C), (B, C, …), or any sparse kind that `InstanceNorm` takes; the output is of the same
+        kind.
 
     Raises:
         ValueError: on call, for another number of channels, or CPU tensors with several processes.
@@ -102,21 +126,47 @@ class SyncBatchNorm(_AnyKind, nn.SyncBatchNorm):
     torch.Size([4, 3, 5])
     """
 
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        *,
+        momentum: float | None = 0.1,
+        track_running_stats: bool = True,
+        process_group: Any = None,
+        activation: Activation | None = None,
+        negative_slope: float = 0.01,
+        device: Device = None,
+        dtype: Dtype = None,
+    ) -> None:
+        nn.SyncBatchNorm.__init__(
+            self, num_features, eps, momentum, affine, track_running_stats, process_group, device,
+            dtype,
+        )
+        self.set_activation(activation, negative_slope)
+
+    def forward(self, x: Any, *, residual: Any = None) -> Any:
+        """Return x normalized, as the kind that it is; arguments as of `BatchNorm`."""
+        given = read_positions(x, self)
+        out: Tensor = nn.SyncBatchNorm.forward(self, given.features)
+        return self.finish(given, out, residual, inplace=True)
+
     @classmethod
     def convert_sync_batchnorm(cls, module: nn.Module, process_group: Any = None) -> nn.Module:
         """Return the module with every batch norm of torch's or ours in it replaced by this one.
 
         Parameters and statistics are the same tensors; MinkowskiBatchNorm, which holds a
         `nn.BatchNorm1d`, keeps working on sparse tensors.
+
+        Raises:
+            ValueError: a norm whose forward is not a batch norm's, such as one with an activation
+                of its own that cannot be carried over (naming it).
         """
+        from geonorm.convert.sources import batch_norm_as
+
         if isinstance(module, _BatchNorm) and not isinstance(module, cls):
-            sync = cls(
-                module.num_features, module.eps, module.momentum, module.affine,
-                module.track_running_stats, process_group,
-            )
-            for store in ("_parameters", "_buffers"):
-                getattr(sync, store).update(getattr(module, store))
-            return sync.train(module.training)
+            return batch_norm_as(cls, module, process_group=process_group)
         for name, child in module.named_children():
             setattr(module, name, cls.convert_sync_batchnorm(child, process_group))
         return module

@@ -6,19 +6,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geonorm.convert.transfer import RUNNING, adapt, unwrap
-from geonorm.instances import check_channels, is_dense, normalize
+from geonorm.convert.transfer import RUNNING, unwrap
+from geonorm.functional import Activation, instance_norm
+from geonorm.inputs import Input, read
+from geonorm.norms.base import Device, Dtype, Norm
 from geonorm.norms.batch_norm import BatchNorm
 from geonorm.ops.backends import checks_values
-from geonorm.sparse import layout_of, with_features
+from geonorm.switch import Switch
 
 Domain = int | Sequence[int] | Tensor
 
 
-class _DomainNorm(nn.Module):
+class _DomainNorm(Norm):
     """What both share: the domain of a call, and that of the calls to come."""
 
-    num_features: int
     num_domains: int
     domain: Domain | None = None
 
@@ -26,8 +27,9 @@ class _DomainNorm(nn.Module):
         if self.num_domains < 1:
             raise ValueError(f"num_domains must be 1 or more; got {self.num_domains}")
 
-    def _ids(self, domain: Domain | None, instances: int, device: torch.device) -> Tensor:
-        """Return the domain of every instance, int64 (B,) on the device, known to be in range."""
+    def _ids(self, domain: Domain | None, given: Input) -> tuple[Domain, Tensor]:
+        """Return the domain, and that of every instance, int64 (B,), known to be in range."""
+        instances, device = given.num_instances, given.features.device
         domain = self.domain if domain is None else domain
         if domain is None:
             raise ValueError(
@@ -48,11 +50,13 @@ class _DomainNorm(nn.Module):
             raise ValueError(
                 f"domain must lie in [0, {self.num_domains}); got {ids.flatten().tolist()}"
             )
-        return ids.long().expand(instances)
+        return domain, ids.long().expand(instances)
 
 
-def set_domain(model: nn.Module, domain: Domain | None) -> int:
-    """Tell every domain norm of a model where its next inputs come from; return how many there are.
+def set_domain(model: nn.Module, domain: Domain | None) -> Switch:
+    """Tell every domain norm of a model where its next inputs come from.
+
+    As a context manager it brings back at its end what each norm was told before.
 
     Args:
         model: holds a `DomainBatchNorm` or a `DomainInstanceNorm` or several, anywhere.
@@ -62,32 +66,41 @@ def set_domain(model: nn.Module, domain: Domain | None) -> int:
         ValueError: the model has no such norm.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), DomainBatchNorm(4, num_domains=2))
-    >>> set_domain(model, 1)
-    1
-    >>> model(torch.randn(2, 3, 8, 8)).shape
-    torch.Size([2, 4, 6, 6])
+    >>> with set_domain(model, 1):
+    ...     out = model(torch.randn(2, 3, 8, 8))
+    >>> out.shape, model[1].domain
+    (torch.Size([2, 4, 6, 6]), None)
     """
     norms = [module for module in model.modules() if isinstance(module, _DomainNorm)]
     if not norms:
         raise ValueError(f"{type(model).__name__} holds no domain norm to tell the domain")
+    before = [(norm, norm.domain) for norm in norms]
     for norm in norms:
         norm.domain = domain
-    return len(norms)
+
+    def restore() -> None:
+        for norm, earlier in before:
+            norm.domain = earlier
+
+    return Switch(restore)
 
 
 class DomainInstanceNorm(_DomainNorm):
     """Instance norm with a weight and a bias per domain, such as a sensor or a data set.
 
-        y = (x − mean) / √(var + eps) · weight[domain] + bias[domain]
+        y = act((x − mean) / √(var + eps) · weight[domain] + bias[domain] + residual)
 
     Args:
         num_features: number of channels C.
-        num_domains: number of domains D.
         eps: added to the variance.
+        num_domains: number of domains D.
+        activation: what follows in the same pass: None, "relu" or "leaky_relu".
+        negative_slope: the factor of "leaky_relu" below zero.
+        device, dtype: of the parameters.
 
     Shape:
-        (B, C, …), or any sparse kind of `geonorm.sparse`; the output is of the same kind. Weight
-        and bias are (D, C).
+        (B, C, …), or any sparse kind that `InstanceNorm` takes; the output is of the same kind.
+        Weight and bias are (D, C).
 
     Raises:
         ValueError: on call, for no domain, one outside [0, D), another number of channels or ids.
@@ -105,13 +118,17 @@ class DomainInstanceNorm(_DomainNorm):
     def __init__(
         self,
         num_features: int,
-        num_domains: int,
         eps: float = 1e-5,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        *,
+        num_domains: int,
+        activation: Activation | None = None,
+        negative_slope: float = 0.01,
+        device: Device = None,
+        dtype: Dtype = None,
     ) -> None:
         super().__init__()
         self.num_features, self.num_domains, self.eps = num_features, num_domains, eps
+        self.set_activation(activation, negative_slope)
         self._check_domains()
         shape = (num_domains, num_features)
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
@@ -124,28 +141,35 @@ class DomainInstanceNorm(_DomainNorm):
         nn.init.zeros_(self.bias)
 
     def forward(
-        self, x: Any, domain: Domain | None = None, num_instances: int | None = None
+        self,
+        x: Any,
+        batch_index: Tensor | None = None,
+        *,
+        domain: Domain | None = None,
+        num_instances: int | None = None,
+        residual: Any = None,
     ) -> Any:
         """Return x normalized, as the kind that it is.
 
         Args:
-            x: a dense tensor or any sparse kind.
+            x: a dense tensor, rows or any sparse kind.
+            batch_index: the instance of each row, for rows alone.
             domain: one id, or one for each instance; by default what `set_domain` said.
-            num_instances: instances in the batch; needed for a pair on CUDA.
+            num_instances: instances in the batch; needed for rows on CUDA.
+            residual: is added before the activation: of x's kind, or features of its shape.
         """
-        features = check_channels(x, self.num_features, self)
-        instances = len(x) if is_dense(x) else layout_of(x, num_instances).num_instances
-        ids = self._ids(domain, instances, features.device)
-        return normalize(
-            x, weight=self.weight[ids], bias=self.bias[ids], eps=self.eps,
-            num_instances=num_instances,
+        given = read(x, batch_index, num_instances, self)
+        _, ids = self._ids(domain, given)
+        return instance_norm(
+            given, weight=self.weight[ids], bias=self.bias[ids], residual=residual, eps=self.eps,
+            activation=self.activation, negative_slope=self.negative_slope,
         )
 
     def extra_repr(self) -> str:
         """Show what the constructor was given."""
-        return f"{self.num_features}, num_domains={self.num_domains}, eps={self.eps}"
+        return f"{super().extra_repr()}, num_domains={self.num_domains}"
 
-    def adapt_state(self, state: dict[str, Any], prefix: str) -> None:
+    def split_state(self, state: dict[str, Any], prefix: str) -> None:
         """Rewrite one weight and one bias as those of every domain."""
         unwrap(state, prefix)
         for name in ("weight", "bias"):
@@ -153,28 +177,28 @@ class DomainInstanceNorm(_DomainNorm):
             if value is not None and value.numel() == self.num_features:
                 state[prefix + name] = value.expand(self.num_domains, -1)
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
-        adapt(state_dict, prefix)
-        self.adapt_state(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-
 
 class DomainBatchNorm(_DomainNorm):
     """Batch norm with statistics, weight and bias per domain, such as a sensor or a data set.
 
         y = (x − mean[domain]) / √(var[domain] + eps) · weight[domain] + bias[domain]
 
+    and then act(y + residual).
+
     In training, the instances of each domain are normalized among themselves, and update that
     domain's running statistics alone; in evaluation each takes its domain's.
 
     Args:
         num_features: number of channels C.
-        num_domains: number of domains D.
         eps: added to the variance.
+        num_domains: number of domains D.
         momentum: weight of the newest batch in the running statistics; None averages all.
+        activation: what follows: None, "relu" or "leaky_relu".
+        negative_slope: the factor of "leaky_relu" below zero.
+        device, dtype: of the parameters.
 
     Shape:
-        (B, C, …), or any sparse kind of `geonorm.sparse`; the output is of the same kind.
+        (B, C, …), or any sparse kind that `InstanceNorm` takes; the output is of the same kind.
 
     Raises:
         ValueError: on call, for no domain, one outside [0, D), another number of channels or ids,
@@ -191,61 +215,69 @@ class DomainBatchNorm(_DomainNorm):
     torch.Size([6, 4, 8])
     """
 
+    has_running_statistics = True
+
     def __init__(
         self,
         num_features: int,
-        num_domains: int,
         eps: float = 1e-5,
+        *,
+        num_domains: int,
         momentum: float | None = 0.1,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        activation: Activation | None = None,
+        negative_slope: float = 0.01,
+        device: Device = None,
+        dtype: Dtype = None,
     ) -> None:
         super().__init__()
-        self.num_features, self.num_domains = num_features, num_domains
+        self.num_features, self.num_domains, self.eps = num_features, num_domains, eps
+        self.set_activation(activation, negative_slope)
         self._check_domains()
         self.norms = nn.ModuleList(
-            BatchNorm(num_features, eps, momentum, device=device, dtype=dtype)
+            BatchNorm(num_features, eps, momentum=momentum, device=device, dtype=dtype)
             for _ in range(num_domains)
         )
 
     def forward(
-        self, x: Any, domain: Domain | None = None, num_instances: int | None = None
+        self,
+        x: Any,
+        batch_index: Tensor | None = None,
+        *,
+        domain: Domain | None = None,
+        num_instances: int | None = None,
+        residual: Any = None,
     ) -> Any:
         """Return x normalized, as the kind that it is.
 
         Args:
-            x: a dense tensor or any sparse kind.
+            x: a dense tensor, rows or any sparse kind.
+            batch_index: the instance of each row, for rows alone.
             domain: one id, or one for each instance; by default what `set_domain` said.
-            num_instances: instances in the batch; needed for a pair on CUDA.
+            num_instances: instances in the batch; needed for rows on CUDA.
+            residual: is added before the activation: of x's kind, or features of its shape.
         """
-        features = check_channels(x, self.num_features, self)
-        layout = None if is_dense(x) else layout_of(x, num_instances)
-        instances = len(x) if layout is None else layout.num_instances
-        ids = self._ids(domain, instances, features.device)
-        given = self.domain if domain is None else domain
-        present = sorted({*torch.as_tensor(given).flatten().tolist()})
+        given = read(x, batch_index, num_instances, self)
+        features, index = given.features, given.instance
+        told, ids = self._ids(domain, given)
+        present = sorted({*torch.as_tensor(told).flatten().tolist()})
         if len(present) == 1:
-            return self.norms[present[0]](x)
-        row_ids = ids if layout is None else ids[layout.index]
+            return self.finish(given, self.norms[present[0]](features), residual)
+        row_ids = ids if index is None else ids[index]
         out = torch.empty_like(features)
         for one in present:
             mine = (row_ids == one).nonzero().flatten()
             if len(mine):
                 out = out.index_copy(0, mine, self.norms[one](features[mine]))
-        return out if layout is None else with_features(x, out)
+        return self.finish(given, out, residual)
 
     def extra_repr(self) -> str:
         """Show what the constructor was given."""
-        return f"{self.num_features}, num_domains={self.num_domains}"
+        return f"{super().extra_repr()}, num_domains={self.num_domains}"
 
-    def adapt_state(self, state: dict[str, Any], prefix: str) -> None:
+    def split_state(self, state: dict[str, Any], prefix: str) -> None:
         """Rewrite the entries of a norm without domains as those of every domain."""
         unwrap(state, prefix)
         for name in ("weight", "bias", *RUNNING):
             value = state.pop(prefix + name, None)
             for number in range(self.num_domains if value is not None else 0):
                 state[f"{prefix}norms.{number}.{name}"] = value
-
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
-        self.adapt_state(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *rest)

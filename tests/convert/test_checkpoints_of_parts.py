@@ -105,14 +105,14 @@ def small(norm):
 def test_every_domain_starts_as_the_batch_norm(inner):
     state = drawn(small(nn.BatchNorm1d)).state_dict()
     found = {key.replace("1.", f"1.{inner}"): value for key, value in state.items()}
-    model = small(lambda channels: geonorm.DomainBatchNorm(channels, DOMAINS))
+    model = small(lambda channels: geonorm.DomainBatchNorm(channels, num_domains=DOMAINS))
     report = load_checkpoint(model, found)
     for number in range(DOMAINS):
         own = model[1].norms[number].state_dict()
         assert all(torch.equal(own[name], state[f"1.{name}"]) for name in own)
         assert len(own) == 5
     assert (len(report.dropped), len(report.fresh)) == (0, 0)
-    model = small(lambda channels: geonorm.DomainInstanceNorm(channels, DOMAINS))
+    model = small(lambda channels: geonorm.DomainInstanceNorm(channels, num_domains=DOMAINS))
     report = load_checkpoint(model, found)
     assert torch.equal(model[1].weight, state["1.weight"].expand(DOMAINS, -1))
     assert torch.equal(model[1].bias, state["1.bias"].expand(DOMAINS, -1))
@@ -121,7 +121,7 @@ def test_every_domain_starts_as_the_batch_norm(inner):
 
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 1.0])
 def test_load_state_dict_splits_a_batch_norm(ratio):
-    old, new = drawn(nn.BatchNorm2d(7)), geonorm.InstanceBatchNorm(7, ratio)
+    old, new = drawn(nn.BatchNorm2d(7)), geonorm.InstanceBatchNorm(7, ratio=ratio)
     if new.instance is not None:
         with pytest.warns(UserWarning, match="running statistics of a batch norm are dropped"):
             new.load_state_dict(old.state_dict())

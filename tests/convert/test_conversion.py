@@ -11,8 +11,8 @@ from torch import nn
 
 import geonorm
 from geonorm import BatchNorm, InstanceBatchNorm, InstanceNorm, convert
+from geonorm.inputs import read
 from geonorm.models import MinkUNet14A
-from geonorm.sparse import features_of, layout_of
 from helpers.minkunet_cases import ME, batch, scan
 from helpers.models import randomized, small
 from helpers.norm_family_cases import per_instance, sparse, standardized
@@ -24,7 +24,7 @@ def by_hand(norm, x):
     """Return float64 instance norm of what went into a converted norm, its layout to be told."""
     weight, bias = norm.weight.detach().double(), norm.bias.detach().double()
     if not isinstance(x, torch.Tensor):
-        rows, index = features_of(x).double(), layout_of(x).index
+        rows, index = read(x).features.double(), read(x).instance
         return per_instance(
             lambda part, _: standardized(part, eps=norm.eps), rows, index) * weight + bias
     channel = getattr(norm, "layout", "BC").index("C")
@@ -40,7 +40,7 @@ def worst_error(model, names, x):
 
     def hook(norm, inputs, output):
         exact = by_hand(norm, inputs[0])
-        out = output if isinstance(output, torch.Tensor) else features_of(output)
+        out = read(output).features
         errors.append(relative_error(out, exact))
 
     for name in names:
@@ -164,8 +164,8 @@ def test_the_name_of_a_stage_is_not_the_beginning_of_anothers():
 
 
 @pytest.mark.parametrize(("to", "kind"), [
-    ("batch", "BatchNorm"), ("instance-batch", "InstanceBatchNorm"), ("group", "SparseGroupNorm"),
-    ("layer", "PointLayerNorm"), ("divisive", "DivisiveNorm"), ("none", "Identity"),
+    ("batch", "BatchNorm"), ("ibn-a", "InstanceBatchNorm"), ("group", "GroupNorm"),
+    ("layer", "LayerNorm"), ("divisive", "DivisiveNorm"), ("none", "NoNorm"),
     ("sync-batch", "SyncBatchNorm"), (lambda channels: nn.GroupNorm(1, channels), "GroupNorm"),
 ])
 def test_every_target(to, kind):
@@ -180,7 +180,7 @@ def test_every_target(to, kind):
         for at in (1, 5):
             probe = torch.randn(2, old[at].num_features, 3, 3)
             assert torch.equal(model[at](probe), old[at](probe))
-    if to == "instance-batch":
+    if to == "ibn-a":
         assert isinstance(model[1], InstanceBatchNorm)
         assert torch.equal(torch.cat([model[1].instance.weight, model[1].batch.weight]),
                            old[1].weight)
@@ -206,7 +206,7 @@ def test_a_norm_used_twice_stays_one():
 
 
 def test_norms_of_domains_are_left_alone():
-    model = nn.Sequential(geonorm.DomainBatchNorm(4, 2), nn.BatchNorm2d(4))
+    model = nn.Sequential(geonorm.DomainBatchNorm(4, num_domains=2), nn.BatchNorm2d(4))
     assert [row.name for row in convert(model).rows] == ["1"]
 
 
@@ -225,7 +225,7 @@ BAD = {
                    "layout must name every dimension"),
     "no data": (lambda: convert(small(), data=[]), "must hold one input or more; got none"),
     "nothing to fit": (lambda: convert(small(), "none", data=[torch.ones(1, 3, 9, 9)]),
-                       "recalibration needs norms with a weight .*Identity at '1' has none"),
+                       "recalibration needs norms with a weight .*NoNorm at '1' has none"),
 }
 
 

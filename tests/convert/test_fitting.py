@@ -7,7 +7,7 @@ import torch
 from conftest import relative_error
 from torch import nn
 
-from geonorm import InstanceNorm, PointLayerNorm, convert
+from geonorm import InstanceNorm, LayerNorm, convert
 from geonorm.models import MinkUNet14A
 from helpers.minkunet_cases import batch, scan
 from helpers.models import randomized, small
@@ -69,7 +69,7 @@ def test_parameters_are_not_fitted_where_that_changes_the_output_more():
     assert not old._forward_hooks
 
 
-@pytest.mark.parametrize(("to", "kind"), [("instance", InstanceNorm), ("layer", PointLayerNorm)])
+@pytest.mark.parametrize(("to", "kind"), [("instance", InstanceNorm), ("layer", LayerNorm)])
 def test_recalibration_is_least_squares(to, kind):
     model, data = trained()
     first = nn.Sequential(*copy.deepcopy(model)[:2])

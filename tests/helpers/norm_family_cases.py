@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import geonorm
-from geonorm.sparse import features_of, layout_of, with_features
+from geonorm.inputs import read
 
 CHANNELS = 6
 SIZES = (7, 40, 12)  # rows of each instance
@@ -43,8 +43,8 @@ def sparse(engine):
         data = pytest.importorskip("torch_geometric.data", reason="pip install 'geonorm[test]'")
         return data.Batch.from_data_list([data.Data(x=part) for part in features.split(SIZES)])
     if engine == "offsets":
-        return geonorm.Packed(features, torch.tensor([0, 7, 47, 59]))
-    return features, places[:, 0].long()
+        return geonorm.Rows(features, offsets=torch.tensor([0, 7, 47, 59]))
+    return geonorm.Rows(features, places[:, 0].long())
 
 
 SPARSE = ("SparseTensor", "TensorField", "spconv", "PyG", "index", "offsets")
@@ -58,16 +58,17 @@ def example(kind):
         x = torch.randn(shape, generator=torch.Generator().manual_seed(1)) * 2 + 3
         return x, x, torch.arange(3).repeat_interleave(x[0, 0].numel())
     x = sparse(kind)
-    return x, features_of(x), layout_of(x).index
+    return x, read(x).features, read(x).instance
 
 
 def refill(x, features):
     """Return what x is with other features."""
-    return features if isinstance(x, torch.Tensor) else with_features(x, features)
+    return read(x).rebuild(features)
 
 
 def values(x):
-    return x if isinstance(x, torch.Tensor) else features_of(x)
+    """Return the features of what a norm returned."""
+    return read(x).features
 
 
 def to_rows(features):
@@ -135,7 +136,7 @@ def divisive_law(norm, x, index):
 
 
 def style():
-    return rows(5, 1.0, 30), torch.arange(3).repeat(10)
+    return geonorm.Rows(rows(5, 1.0, 30), torch.arange(3).repeat(10))
 
 
 class Styled(nn.Module):
@@ -150,7 +151,7 @@ class Styled(nn.Module):
 
 
 def adaptive_law(norm, x, index):
-    features, styles = (part.double() if part.is_floating_point() else part for part in style())
+    features, styles = style().features.double(), style().batch_index
 
     def function(part, instance):
         var, mean = torch.var_mean(features[styles == instance], 0, correction=0)
@@ -167,15 +168,16 @@ def with_domain(norm):
 NORMS = {
     "InstanceNorm": (partial(geonorm.InstanceNorm, CHANNELS), instance_law),
     "AdaptiveInstanceNorm": (Styled, adaptive_law),
-    "InstanceBatchNorm": (partial(geonorm.InstanceBatchNorm, CHANNELS, 0.4), ibn_law),
+    "InstanceBatchNorm": (partial(geonorm.InstanceBatchNorm, CHANNELS, ratio=0.4), ibn_law),
     "BatchNorm": (partial(geonorm.BatchNorm, CHANNELS), batch_law),
     "SyncBatchNorm": (partial(geonorm.SyncBatchNorm, CHANNELS), batch_law),
     "DomainBatchNorm": (
-        lambda: with_domain(geonorm.DomainBatchNorm(CHANNELS, 2)), domain_batch_law),
+        lambda: with_domain(geonorm.DomainBatchNorm(CHANNELS, num_domains=2)), domain_batch_law),
     "DomainInstanceNorm": (
-        lambda: with_domain(geonorm.DomainInstanceNorm(CHANNELS, 2)), domain_instance_law),
-    "SparseGroupNorm": (partial(geonorm.SparseGroupNorm, 3, CHANNELS), group_law),
-    "PointLayerNorm": (partial(geonorm.PointLayerNorm, CHANNELS), layer_law),
+        lambda: with_domain(geonorm.DomainInstanceNorm(CHANNELS, num_domains=2)),
+        domain_instance_law),
+    "GroupNorm": (partial(geonorm.GroupNorm, CHANNELS, num_groups=3), group_law),
+    "LayerNorm": (partial(geonorm.LayerNorm, CHANNELS), layer_law),
     "DivisiveNorm": (
         partial(geonorm.DivisiveNorm, CHANNELS, kernel_size=None, exponent=3), divisive_law),
 }

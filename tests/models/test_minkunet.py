@@ -12,6 +12,7 @@ from torch import nn
 
 import geonorm
 from geonorm.models.minkunet import Convolution
+from geonorm.norms.no_norm import NoNorm
 from helpers.minkunet_cases import ME, MUST_MOVE, batch, build, minkunet, scan
 
 PARAMETERS = {
@@ -91,7 +92,7 @@ def test_mapping_gives_each_stage_its_norm():
         ME.MinkowskiBatchNorm: (
             "bn4", "block4.1.norm2", "bntr4", "block5.0.norm1", "bntr6", "block8.1.norm2",
         ),
-        nn.Identity: ("bntr5", "block6.0.norm1", "block6.0.downsample.1"),
+        NoNorm: ("bntr5", "block6.0.norm1", "block6.0.downsample.1"),
     }
     for kind, places in kinds.items():
         for place in places:

@@ -1,21 +1,24 @@
 """The `norm` argument shared by the backbones."""
 
 import pytest
+import torch
 from torch import nn
 
-from geonorm.models.norm import resolve
+from geonorm import BatchNorm, InstanceNorm
+from geonorm.models.norm import norm_act, resolve
+from geonorm.norms.no_norm import NoNorm
+from geonorm.norms.registry import NORMS, PLACED
 
-NAMES = {"batch": nn.BatchNorm1d, "none": lambda channels: nn.Identity()}
 STAGES = {"stem": "stem", "layer1": "encoder", "layer2": "encoder"}
 
 
-def build(norm, stage="layer1"):
-    return resolve(norm, stage, 8, NAMES, STAGES)
+def build(norm, stage="layer1", **options):
+    return resolve(norm, stage, 8, STAGES, **options)
 
 
 def test_name_is_built_with_the_number_of_channels():
     assert build("batch").num_features == 8
-    assert isinstance(build("none"), nn.Identity)
+    assert isinstance(build("none"), NoNorm)
 
 
 def test_callable_is_called_with_the_number_of_channels():
@@ -24,7 +27,7 @@ def test_callable_is_called_with_the_number_of_channels():
 
 @pytest.mark.parametrize(
     ("stage", "kind"),
-    [("stem", nn.GroupNorm), ("layer1", nn.BatchNorm1d), ("layer2", nn.Identity)],
+    [("stem", nn.GroupNorm), ("layer1", BatchNorm), ("layer2", NoNorm)],
 )
 def test_mapping_prefers_the_stage_then_its_group_then_the_default(stage, kind):
     norm = {
@@ -41,7 +44,7 @@ def test_unknown_name_is_refused_with_the_nearest():
 
 
 def test_unknown_name_far_from_all_lists_them_without_a_guess():
-    with pytest.raises(ValueError, match=r"choose from \['batch', 'none'\]$"):
+    with pytest.raises(ValueError, match=r"choose from \['batch', 'divisive', .*'sync-batch'\]$"):
         build("zzz")
 
 
@@ -69,3 +72,28 @@ def test_other_kinds_are_refused(norm):
 def test_callable_must_return_a_module():
     with pytest.raises(TypeError, match=r"must return a torch\.nn\.Module .* returned int"):
         build(lambda channels: channels)
+
+
+def test_an_activation_goes_to_the_norms_of_this_library_alone():
+    assert build("instance", activation="relu").activation == "relu"
+    assert not hasattr(build(lambda channels: nn.GroupNorm(1, channels), activation="relu"),
+                       "activation")
+    with pytest.raises(ValueError, match="InstanceNorm with activation='leaky_relu'; the network"):
+        build(lambda channels: InstanceNorm(channels, activation="leaky_relu"), activation="relu")
+
+
+@pytest.mark.parametrize("norm", [*NORMS, lambda channels: nn.GroupNorm(2, channels)])
+def test_a_norm_with_its_relu_is_the_same_in_one_pass_or_in_three(norm):
+    x, y = torch.randn(2, 3, 8, 5, 5)
+    for residual in (None, y):
+        torch.manual_seed(1)
+        fused, plain = build(norm, activation="relu"), build(norm)
+        out = norm_act(fused, x, residual)
+        expected = plain(x) if residual is None else plain(x) + y
+        assert torch.allclose(out, expected.relu(), atol=1e-6)
+        assert (out == 0).any()
+
+
+def test_every_name_is_in_one_table():
+    assert {"ibn-a", "ibn-b", *NORMS} == {*NORMS, *PLACED}
+    assert {placed.default for placed in PLACED.values()} <= {*NORMS}

@@ -14,13 +14,14 @@ from geonorm import (
     set_domain,
 )
 from geonorm.models import MinkUNet14A, resnet3d
-from geonorm.models.norm import FAMILY, Placed, resolve
+from geonorm.models.norm import resolve
+from geonorm.norms.registry import NORMS, PLACED
 from helpers.minkunet_cases import batch, scan
 
-NAMES = [*FAMILY, "instance", "batch"]
+NAMES = sorted({*NORMS, *PLACED})
 CALLABLES = {
-    "domain batch": lambda channels: DomainBatchNorm(channels, 2),
-    "domain instance": lambda channels: DomainInstanceNorm(channels, 2),
+    "domain batch": lambda channels: DomainBatchNorm(channels, num_domains=2),
+    "domain instance": lambda channels: DomainInstanceNorm(channels, num_domains=2),
 }
 INDEPENDENT = ("divisive", "group", "instance", "layer", "none", "domain instance")
 
@@ -116,7 +117,7 @@ def test_ibn_b_stands_in_the_stem_and_after_the_last_sum_of_each_stage(backbone)
     found = where(model, InstanceNorm)
     if backbone == "ResNet3D":
         assert found == ["bn1", *(f"layer{stage}.0.after" for stage in (1, 2, 3, 4))]
-        assert len(where(model, nn.BatchNorm3d)) == 11
+        assert len(where(model, BatchNorm)) == 11
         block = resnet3d(18, norm={"default": "batch", "layer2": "ibn-b"})
         assert where(block, InstanceNorm) == ["layer2.1.after"]
     else:
@@ -126,26 +127,28 @@ def test_ibn_b_stands_in_the_stem_and_after_the_last_sum_of_each_stage(backbone)
 
 def test_the_sum_is_normalized_before_its_relu():
     block = resnet3d(10, norm="ibn-b").layer1[0]
-    seen = []
-    block.after.register_forward_hook(lambda module, inputs, output: seen.append(output.clone()))
+    sums = []
+    block.after.register_forward_pre_hook(lambda module, inputs: sums.append(inputs[0].clone()))
     out = block(torch.randn(2, 64, 4, 8, 8))
-    assert torch.equal(out, seen[0].relu())
-    assert seen[0].mean((2, 3, 4)).abs().max() < 1e-5
+    normed = InstanceNorm(64)(sums[0])
+    assert relative_error(out, normed.relu()) < TOLERANCES["logits"]
+    assert normed.mean((2, 3, 4)).abs().max() < 1e-5
 
 
 def test_every_width_has_a_number_of_groups():
-    norms = [FAMILY["group"](channels) for channels in (32, 45, 96, 921)]
+    norms = [NORMS["group"](channels) for channels in (32, 45, 96, 921)]
     assert [norm.num_groups for norm in norms] == [32, 1, 32, 1]
 
 
 def test_a_place_of_its_own_and_the_default():
-    names = {"batch": nn.BatchNorm1d, "mixed": Placed("batch", {"first": nn.LayerNorm})}
+    names = {**NORMS, "batch": nn.BatchNorm1d}
     stages = {"stem": "stem"}
 
     def built(norm, place):
-        return type(resolve(norm, "stem", 8, names, stages, place))
+        return type(resolve(norm, "stem", 8, stages, place, names=names))
 
-    assert built("mixed", "first") is nn.LayerNorm
-    assert built("mixed", "inner") is nn.BatchNorm1d
-    assert built("mixed", "sum") is built("batch", "sum") is type(None)
+    assert built("ibn-a", "first") is InstanceBatchNorm
+    assert built("ibn-a", "inner") is nn.BatchNorm1d
+    assert built("ibn-a", "sum") is built("batch", "sum") is type(None)
+    assert built("ibn-b", "sum") is InstanceNorm
     assert built(nn.LayerNorm, "sum") is type(None)

@@ -9,7 +9,7 @@ import torchvision
 from conftest import TOLERANCES, relative_error
 from torch import nn
 
-from geonorm import SpatioTemporalInstanceNorm
+from geonorm import BatchNorm, InstanceNorm, SpatioTemporalInstanceNorm
 from geonorm.models import load_checkpoint, mc3_18, r2plus1d_18, r3d_18, resnet3d
 
 TORCHVISION = {  # parameters with 400 classes, norms, frames left of 16 at layer 4
@@ -77,9 +77,9 @@ def test_counts_of_torchvisions_nets(name):
     with torch.device("meta"):
         model = build()
         assert parameters(model) == count
-        assert norms(model, SpatioTemporalInstanceNorm) == norm_count
-        assert norms(build(norm="batch"), nn.BatchNorm3d) == norm_count
-        assert norms(build(norm="none"), (nn.BatchNorm3d, SpatioTemporalInstanceNorm)) == 0
+        assert norms(model, InstanceNorm) == norm_count
+        assert norms(build(norm="batch"), BatchNorm) == norm_count
+        assert norms(build(norm="none"), (BatchNorm, InstanceNorm, SpatioTemporalInstanceNorm)) == 0
         assert frames_at(model, "layer4", torch.empty(1, 3, 16, 112, 112)) == frames
 
 
@@ -104,7 +104,7 @@ def test_counts_and_keys_of_haras_nets(depth):
         model, batch = resnet3d(depth), resnet3d(depth, norm="batch")
         assert frames_at(model, "layer4", torch.empty(1, 3, 16, 112, 112)) == 1
     assert parameters(model) == parameters(batch) == count
-    assert norms(model, SpatioTemporalInstanceNorm) == norms(batch, nn.BatchNorm3d) == norm_count
+    assert norms(model, InstanceNorm) == norms(batch, BatchNorm) == norm_count
     assert sorted(dict(model.named_parameters())) == sorted(hara_keys(depth))
     assert sorted(dict(batch.named_parameters())) == sorted(hara_keys(depth))
 
@@ -126,15 +126,15 @@ def test_norm_is_chosen_per_stage_and_inside_blocks():
             kinds = {
                 stage: {type(m).__name__ + getattr(m, "axes", "")
                         for m in model.get_submodule(stage).modules()
-                        if isinstance(m, (nn.BatchNorm3d, SpatioTemporalInstanceNorm))}
+                        if isinstance(m, (BatchNorm, InstanceNorm, SpatioTemporalInstanceNorm))}
                 for stage in ("layer1", "layer2", "layer3", "layer4")
             }
             assert kinds == {
-                "layer1": {"BatchNorm3d"}, "layer2": {"SpatioTemporalInstanceNormHW"},
-                "layer3": {"BatchNorm3d"}, "layer4": {"SpatioTemporalInstanceNormTHW"},
+                "layer1": {"BatchNorm"}, "layer2": {"SpatioTemporalInstanceNormHW"},
+                "layer3": {"BatchNorm"}, "layer4": {"InstanceNorm"},
             }
             stem = "stem" if hasattr(model, "stem") else "bn1"
-            assert norms(model.get_submodule(stem), (nn.BatchNorm3d, SpatioTemporalInstanceNorm)
+            assert norms(model.get_submodule(stem), (BatchNorm, InstanceNorm, SpatioTemporalInstanceNorm)
                          ) == 0
 
 

@@ -4,15 +4,8 @@ import pytest
 import torch
 from conftest import TOLERANCES, relative_error
 
-from geonorm import (
-    AdaptiveInstanceNorm,
-    InstanceNorm,
-    Packed,
-    StyleStatistics,
-    interpolate,
-    mix_styles,
-    style_statistics,
-)
+from geonorm import AdaptiveInstanceNorm, InstanceNorm, Rows
+from geonorm.style import StyleStatistics, interpolate, mix_styles, style_statistics
 from helpers.norm_family_cases import CHANNELS, KINDS, example, refill, rows, values
 
 FLOAT32 = TOLERANCES["float32 against float64"]
@@ -93,7 +86,7 @@ def test_two_derivatives_of_statistics_and_output(kind):
                       for _ in range(2))
 
     def of(features):
-        return features if kind == "dense" else (features, INDEX)
+        return features if kind == "dense" else Rows(features, INDEX)
 
     def stats(features):
         found = style_statistics(of(features), eps=0.1)
@@ -151,10 +144,10 @@ def statistics_of_three():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_content_and_style_of_different_dtypes(dtype):
     x, features, _ = example("index")
-    out, _ = AdaptiveInstanceNorm(CHANNELS)(refill(x, features.to(dtype)), statistics(3))
+    out = values(AdaptiveInstanceNorm(CHANNELS)(refill(x, features.to(dtype)), statistics(3)))
     assert out.dtype == dtype
-    exact, _ = AdaptiveInstanceNorm(CHANNELS)(
-        refill(x, features.to(dtype).double()), statistics(3))
+    exact = values(AdaptiveInstanceNorm(CHANNELS)(
+        refill(x, features.to(dtype).double()), statistics(3)))
     assert relative_error(out, exact) < 2 * torch.finfo(dtype).eps
 
 
@@ -175,12 +168,13 @@ BAD = {
     "style of three": (lambda: NORM(X, torch.randn(3, 6, 4)), ValueError,
                        "style must have one instance or the content's 2; got 3"),
     "style empty": (lambda: NORM(X, torch.randn(2, 6, 0)), ValueError,
-                    r"empty style has no statistics; got shape \(2, 6, 0\)"),
-    "style without rows": (lambda: NORM(X, (PAIR[0][:0], PAIR[1][:0])), ValueError,
-                           "empty style has no statistics; got no rows"),
-    "style with a hole": (lambda: NORM(X, PAIR), ValueError, r"instances \[1\] have no rows"),
+                    r"empty style has no statistics; got features \(2, 6, 0\)"),
+    "style without rows": (lambda: NORM(X, Rows(PAIR[0][:0], PAIR[1][:0])), ValueError,
+                           r"empty style has no statistics; got features \(0, 6\)"),
+    "style with a hole": (lambda: NORM(X, Rows(*PAIR)), ValueError,
+                          r"instances \[1\] have no rows"),
     "style a matrix": (lambda: NORM(X, PAIR[0]), ValueError, r"got \(5, 6\).*\(features, batch_"),
-    "style integer": (lambda: NORM(X, X.long()), TypeError, "a style must be floating point; got"),
+    "style integer": (lambda: NORM(X, X.long()), TypeError, "features must be floating point; got"),
     "style elsewhere": (lambda: NORM(X, StyleStatistics(*torch.ones(2, 1, 6, device="meta"))),
                         ValueError, "style is on meta, the content on cpu; move one"),
     "statistics of two shapes": (
@@ -218,5 +212,5 @@ def test_refusals(case):
 
 
 def test_a_style_without_the_hole_passes():
-    assert NORM(X, Packed(PAIR[0], torch.tensor([0, 2, 5]))).isfinite().all()
+    assert NORM(X, Rows(PAIR[0], offsets=torch.tensor([0, 2, 5]))).isfinite().all()
     assert relative_error(NORM(X, statistics(3, 1)), InstanceNorm(6)(X)) > 0.1

@@ -60,7 +60,7 @@ def test_a_layout_is_only_a_permutation(layout, axes):
     standard = clip(2, 3, *(sizes[letter] for letter in kept))
     order = [["B", "C", *kept].index(letter) for letter in layout]
     x = standard.permute(order).contiguous()
-    norm = with_parameters(AxisInstanceNorm(3, layout, axes))
+    norm = with_parameters(AxisInstanceNorm(3, layout=layout, axes=axes))
     out = norm(x)
     plain = axis_instance_norm(standard, axes=[2 + kept.index(letter) for letter in axes],
                                weight=norm.weight, bias=norm.bias)
@@ -89,7 +89,8 @@ def test_one_clip_without_its_batch_axis_keeps_every_other(shape):
 def test_a_spectrogram_loses_what_is_constant_along_the_axis():
     spectrogram = clip(2, 1, 16, 50).abs() + 0.1
     microphone, loudness = clip(16, 1).exp(), clip(1, 50, seed=1).exp()
-    over_time, over_frequency = (AxisInstanceNorm(1, "BCFT", axes, eps=1e-9) for axes in "TF")
+    over_time, over_frequency = (
+        AxisInstanceNorm(1, eps=1e-9, layout="BCFT", axes=axes) for axes in "TF")
 
     def moved(norm, gain):
         return relative_error(norm(spectrogram * gain), norm(spectrogram))
@@ -150,11 +151,12 @@ def test_without_affine_it_has_no_parameters():
 
 
 def test_device_dtype_and_repr():
-    norm = SpatioTemporalInstanceNorm(3, 1e-3, True, "HW", "meta", torch.float64)
+    norm = SpatioTemporalInstanceNorm(
+        3, 1e-3, True, axes="HW", device="meta", dtype=torch.float64)
     assert norm.weight.is_meta
     assert norm.bias.dtype == torch.float64
-    assert repr(norm) == ("SpatioTemporalInstanceNorm(3, layout='BCTHW', axes='HW', eps=0.001, "
-                          "affine=True)")
+    assert repr(norm) == ("SpatioTemporalInstanceNorm(3, eps=0.001, affine=True, layout='BCTHW', "
+                          "axes='HW')")
 
 
 def test_compiles_into_one_graph_for_any_number_of_frames():
@@ -195,7 +197,7 @@ def test_wrong_axes_are_refused(axes):
 @pytest.mark.parametrize("layout", ["BC", "CTHW", "BTHW", "BCTT", ""])
 def test_wrong_layouts_are_refused(layout):
     with pytest.raises(ValueError, match="B and C and at least one more.*got " + repr(layout)):
-        AxisInstanceNorm(3, layout, "T")
+        AxisInstanceNorm(3, layout=layout, axes="T")
 
 
 @pytest.mark.parametrize(("arguments", "error", "match"), [

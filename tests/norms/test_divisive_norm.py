@@ -7,7 +7,6 @@ import torch
 from conftest import TOLERANCES, relative_error
 
 from geonorm import DivisiveNorm, InstanceNorm
-from geonorm.sparse import with_features
 from helpers.norm_family_cases import CHANNELS, KINDS, example, refill, sparse, values
 
 FLOAT32 = TOLERANCES["float32 against float64"]
@@ -161,6 +160,6 @@ def test_kinds_without_neighbours_are_refused_where_there_is_a_window():
 
 def test_a_gain_of_everything_goes_in_a_window_too():
     x = sparse("SparseTensor")
-    doubled = with_features(x, x.F * 2)
+    doubled = refill(x, x.F * 2)
     norm = DivisiveNorm(CHANNELS, kernel_size=3, eps=1e-12)
     assert relative_error(norm(doubled).F, norm(x).F) < FLOAT32

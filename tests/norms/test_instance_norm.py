@@ -1,4 +1,4 @@
-"""SparseInstanceNorm: kinds of input, other norms' state dicts, and MinkowskiEngine's own norm."""
+"""InstanceNorm on rows: kinds of input, other norms' state dicts, MinkowskiEngine's own norm."""
 
 import copy
 import pickle
@@ -21,11 +21,10 @@ def with_affine(norm, dtype=torch.float32):
     return norm
 
 
-def test_a_pair_comes_back_as_a_pair():
+def test_rows_with_an_index_come_back_as_rows():
     rows, index = batch()
     norm = with_affine(SparseInstanceNorm(5))
-    out, same = norm((rows, index))
-    assert same is index
+    out = norm(rows, index)
     exact = by_torch(rows.double(), index, 7, *(p.detach().double() for p in norm.parameters()))
     assert relative_error(out, exact) < FLOAT32
 
@@ -97,6 +96,24 @@ def test_loading_leaves_the_callers_state_dict_alone_and_stays_strict():
         SparseInstanceNorm(4).load_state_dict(ME.MinkowskiInstanceNorm(5).state_dict())
 
 
+def test_a_state_dict_of_torchs_norm_without_parameters_is_explained():
+    theirs = nn.Sequential(nn.InstanceNorm3d(4))
+    ours = nn.Sequential(SparseInstanceNorm(4))
+    explained = r"unless they are built with affine=True\. Build this"
+    with (
+        pytest.warns(UserWarning, match=explained),
+        pytest.raises(RuntimeError, match=r"Missing key.*0\.weight.*0\.bias"),
+    ):
+        ours.load_state_dict(theirs.state_dict())
+    with pytest.warns(UserWarning, match=explained):
+        ours.load_state_dict(theirs.state_dict(), strict=False)
+    nn.Sequential(SparseInstanceNorm(4, affine=False)).load_state_dict(theirs.state_dict())
+    affine = nn.Sequential(nn.InstanceNorm3d(4, affine=True))
+    nn.init.constant_(affine[0].weight, 3.0)
+    ours.load_state_dict(affine.state_dict())
+    assert ours[0].weight.tolist() == [3.0] * 4
+
+
 def test_parameters():
     norm = SparseInstanceNorm(4, dtype=torch.float64)
     assert [*norm.state_dict()] == ["weight", "bias"]
@@ -109,26 +126,26 @@ def test_parameters():
     assert plain.weight is plain.bias is None
     assert not plain.state_dict()
     rows, index = batch(channels=4)
-    assert torch.equal(plain((rows, index))[0], SparseInstanceNorm(4)((rows, index))[0])
+    assert torch.equal(plain(rows, index), SparseInstanceNorm(4)(rows, index))
 
 
 def test_repr_shows_what_was_given():
-    assert repr(SparseInstanceNorm(4)) == "SparseInstanceNorm(4, eps=1e-05, affine=True)"
+    assert repr(SparseInstanceNorm(4)) == "InstanceNorm(4, eps=1e-05, affine=True)"
     relu = SparseInstanceNorm(4, 1e-3, False, activation="relu")
-    assert repr(relu) == "SparseInstanceNorm(4, eps=0.001, affine=False, activation='relu')"
+    assert repr(relu) == "InstanceNorm(4, eps=0.001, affine=False, activation='relu')"
 
 
 def test_evaluation_and_training_are_the_same():
     rows, index = batch()
     norm = SparseInstanceNorm(5)
-    assert torch.equal(norm((rows, index))[0], norm.eval()((rows, index))[0])
+    assert torch.equal(norm(rows, index), norm.eval()(rows, index))
 
 
 def test_copies_and_pickles():
     rows, index = batch()
     norm = with_affine(SparseInstanceNorm(5, activation="relu"))
     for copied in (copy.deepcopy(norm), pickle.loads(pickle.dumps(norm))):
-        assert torch.equal(copied((rows, index))[0], norm((rows, index))[0])
+        assert torch.equal(copied(rows, index), norm(rows, index))
 
 
 @pytest.mark.parametrize(("activation", "function"), [
@@ -137,7 +154,7 @@ def test_the_activation_is_what_would_follow(activation, function):
     rows, index = batch()
     fused = with_affine(SparseInstanceNorm(5, activation=activation, negative_slope=0.2))
     plain = with_affine(SparseInstanceNorm(5))
-    assert relative_error(fused((rows, index))[0], function(plain((rows, index))[0])) < FLOAT32
+    assert relative_error(fused(rows, index), function(plain(rows, index))) < FLOAT32
 
 
 def test_point_weights_of_voxels_give_the_statistics_of_points():
@@ -145,22 +162,22 @@ def test_point_weights_of_voxels_give_the_statistics_of_points():
     times = torch.randint(1, 9, (400,), generator=torch.Generator().manual_seed(6))
     scans = torch.arange(400).remainder(3)
     norm = SparseInstanceNorm(3, dtype=torch.float64)
-    repeated, _ = norm((points.repeat_interleave(times, 0), scans.repeat_interleave(times)))
-    weighted, _ = norm((points, scans), point_weights=times)
+    repeated = norm(points.repeat_interleave(times, 0), scans.repeat_interleave(times))
+    weighted = norm(points, scans, point_weights=times)
     assert relative_error(weighted.repeat_interleave(times, 0), repeated) < FLOAT64
-    plain, _ = norm((points, scans))
+    plain = norm(points, scans)
     assert relative_error(plain.repeat_interleave(times, 0), repeated) > 1e-2
 
 
 def test_wrong_channels_are_refused():
     rows = (torch.randn(100, 64), torch.zeros(100, dtype=torch.long))
     with pytest.raises(ValueError, match=r"must be \(N, 32\); got \(100, 64\)\. Did you mean "
-                                         r"SparseInstanceNorm\(64\)\?"):
-        SparseInstanceNorm(32)(rows)
+                                         r"InstanceNorm\(64\)\?"):
+        SparseInstanceNorm(32)(*rows)
     with pytest.raises(TypeError, match=r"must be floating point; got torch\.int64"):
-        SparseInstanceNorm(64)((rows[0].long(), rows[1]))
+        SparseInstanceNorm(64)(rows[0].long(), rows[1])
     with pytest.raises(ValueError, match="one entry for each of the 100 rows; got 99"):
-        SparseInstanceNorm(64)((rows[0], rows[1][1:]))
+        SparseInstanceNorm(64)(rows[0], rows[1][1:])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -169,8 +186,8 @@ def test_half_precision_keeps_its_dtype_under_autocast_too(dtype):
     norm = with_affine(SparseInstanceNorm(5))
     exact = by_torch(rows.double(), index, 7, *parameters(5, torch.float64))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        out, _ = norm((rows, index))
-        wide, _ = norm((rows.float(), index))
+        out = norm(rows, index)
+        wide = norm(rows.float(), index)
     assert out.dtype == dtype
     assert wide.dtype == torch.float32
     assert relative_error(out, exact) < 2 * torch.finfo(dtype).eps
@@ -182,8 +199,8 @@ def test_compiles_into_one_graph():
     norm = with_affine(SparseInstanceNorm(5))
     rows, index = batch()
     compiled = torch.compile(norm, fullgraph=True, backend="aot_eager")
-    found, _ = compiled((rows, index), num_instances=7)
-    assert relative_error(found, norm((rows, index))[0]) < FLOAT32
+    found = compiled(rows, index, num_instances=7)
+    assert relative_error(found, norm(rows, index)) < FLOAT32
 
 
 def test_gain_and_offset_of_one_scan_are_removed_and_batch_norm_moves():

@@ -4,21 +4,21 @@ import pytest
 import torch
 
 import geonorm
+from helpers.norm_family_cases import values
 
 WITH_EPS = {
     "InstanceNorm": lambda eps: geonorm.InstanceNorm(6, eps),
-    "SparseInstanceNorm": lambda eps: geonorm.SparseInstanceNorm(6, eps),
     "BatchNorm": lambda eps: geonorm.BatchNorm(6, eps),
     "SyncBatchNorm": lambda eps: geonorm.SyncBatchNorm(6, eps),
-    "InstanceBatchNorm": lambda eps: geonorm.InstanceBatchNorm(6, 0.5, eps),
-    "DomainBatchNorm": lambda eps: told(geonorm.DomainBatchNorm(6, 2, eps)),
-    "DomainInstanceNorm": lambda eps: told(geonorm.DomainInstanceNorm(6, 2, eps)),
-    "SparseGroupNorm": lambda eps: geonorm.SparseGroupNorm(3, 6, eps),
-    "PointLayerNorm": lambda eps: geonorm.PointLayerNorm(6, eps),
-    "DivisiveNorm": lambda eps: geonorm.DivisiveNorm(6, None, eps=eps),
+    "InstanceBatchNorm": lambda eps: geonorm.InstanceBatchNorm(6, eps, ratio=0.5),
+    "DomainBatchNorm": lambda eps: told(geonorm.DomainBatchNorm(6, eps, num_domains=2)),
+    "DomainInstanceNorm": lambda eps: told(geonorm.DomainInstanceNorm(6, eps, num_domains=2)),
+    "GroupNorm": lambda eps: geonorm.GroupNorm(6, eps, num_groups=3),
+    "LayerNorm": lambda eps: geonorm.LayerNorm(6, eps),
+    "DivisiveNorm": lambda eps: geonorm.DivisiveNorm(6, eps, kernel_size=None),
 }
 DENSE_ONLY = {
-    "AxisInstanceNorm": lambda eps: geonorm.AxisInstanceNorm(6, "BCHW", "HW", eps),
+    "AxisInstanceNorm": lambda eps: geonorm.AxisInstanceNorm(6, eps, layout="BCHW", axes="HW"),
     "SpatioTemporalInstanceNorm": lambda eps: geonorm.SpatioTemporalInstanceNorm(6, eps),
 }
 
@@ -43,25 +43,22 @@ def check_eps(build, run):
 @pytest.mark.parametrize("name", WITH_EPS)
 def test_eps_on_rows(name):
     features, index = torch.randn(30, 6), torch.arange(30) % 3
-    check_eps(WITH_EPS[name], lambda norm, gain: norm((features * gain, index))[0])
+    check_eps(WITH_EPS[name], lambda norm, gain: values(norm(geonorm.Rows(features * gain, index))))
 
 
 @pytest.mark.parametrize("name", [*WITH_EPS, *DENSE_ONLY])
 def test_eps_on_dense_tensors(name):
     shape = (3, 6, 2, 4, 5) if name.startswith("Spatio") else (3, 6, 4, 5)
     x = torch.randn(shape)
-    if name == "SparseInstanceNorm":
-        with pytest.raises(TypeError):
-            WITH_EPS[name](1.0)(x)
-        return
     check_eps({**WITH_EPS, **DENSE_ONLY}[name], lambda norm, gain: norm(x * gain))
 
 
 WITH_MOMENTUM = {
     "BatchNorm": lambda momentum: geonorm.BatchNorm(6, momentum=momentum),
     "SyncBatchNorm": lambda momentum: geonorm.SyncBatchNorm(6, momentum=momentum),
-    "InstanceBatchNorm": lambda momentum: geonorm.InstanceBatchNorm(6, 0.5, momentum=momentum),
-    "DomainBatchNorm": lambda momentum: told(geonorm.DomainBatchNorm(6, 2, momentum=momentum)),
+    "InstanceBatchNorm": lambda momentum: geonorm.InstanceBatchNorm(6, momentum=momentum),
+    "DomainBatchNorm": lambda momentum: told(
+        geonorm.DomainBatchNorm(6, num_domains=2, momentum=momentum)),
 }
 
 

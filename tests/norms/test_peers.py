@@ -6,8 +6,8 @@ from conftest import TOLERANCES, relative_error
 from torch import nn
 
 import geonorm
-from geonorm.sparse import layout_of
-from helpers.norm_family_cases import CHANNELS, example, per_instance, rows, standardized
+from geonorm.style import style_statistics
+from helpers.norm_family_cases import CHANNELS, example, per_instance, rows, standardized, values
 
 FLOAT32 = TOLERANCES["float32 against float64"]
 
@@ -22,12 +22,12 @@ def test_rows_handed_to_instance_norm_1d_normalize_each_point():
     theirs = nn.InstanceNorm1d(CHANNELS)
     with pytest.warns(UserWarning, match="input's size at dim"):
         peers = theirs(features)
-    assert relative_error(peers, geonorm.PointLayerNorm(CHANNELS)(x)[0]) < FLOAT32
+    assert relative_error(peers, values(geonorm.LayerNorm(CHANNELS)(x))) < FLOAT32
     with pytest.raises(ValueError, match="expected input's size at dim=0 to match num_features"):
         nn.InstanceNorm1d(CHANNELS, affine=True)(features)
     exact = exact_instance_norm(features, index)
     assert relative_error(peers, exact) > 0.1
-    assert relative_error(geonorm.InstanceNorm(CHANNELS)(x)[0], exact) < FLOAT32
+    assert relative_error(values(geonorm.InstanceNorm(CHANNELS)(x)), exact) < FLOAT32
 
 
 def test_statistics_taken_for_constants_give_another_gradient():
@@ -49,26 +49,24 @@ def test_statistics_taken_for_constants_give_another_gradient():
     exact = gradient(lambda leaf: exact_instance_norm(leaf, index), torch.float64)
     assert relative_error(gradient(peers, torch.float64), exact) > 0.1
     norm = geonorm.InstanceNorm(CHANNELS)
-    assert relative_error(gradient(lambda leaf: norm((leaf, index))[0], torch.float32),
+    assert relative_error(gradient(lambda leaf: norm(leaf, index), torch.float32),
                           exact) < FLOAT32
 
 
 @pytest.mark.parametrize("kind", ["index", "4-D"])
 def test_a_variance_of_squares_less_square_loses_its_digits(kind):
-    x, features, _ = example(kind)
+    _, features, index = example(kind)
     far = features + 1e4
     dense = kind == "4-D"
     dims = (2, 3) if dense else 0
-    part = far if dense else far[x[1] == 1]
+    part = far if dense else far[index == 1]
     variance = part.square().mean(dims) - part.mean(dims).square()
     exact = part.double().var(dims, correction=0)
     assert relative_error(variance, exact) > 0.1
-    for norm in (geonorm.InstanceNorm(CHANNELS), geonorm.SparseGroupNorm(CHANNELS, CHANNELS),
+    for norm in (geonorm.InstanceNorm(CHANNELS), geonorm.GroupNorm(CHANNELS, num_groups=CHANNELS),
                  geonorm.DivisiveNorm(CHANNELS, kernel_size=None)):
-        found = norm(far if dense else (far, x[1]))
-        double = norm.double()(far.double() if dense else (far.double(), x[1]))
-        if not dense:
-            found, double = found[0], double[0]
+        rows_of = () if dense else (index,)
+        found, double = norm(far, *rows_of), norm.double()(far.double(), *rows_of)
         assert relative_error(found, double) < FLOAT32
 
 
@@ -80,10 +78,9 @@ def test_rows_counted_in_half_precision(dtype, count):
     index = torch.zeros(count, dtype=torch.long)
     counted = utils_of_pyg.degree(index, 1, dtype=dtype).item()
     assert counted == {torch.bfloat16: 9984, torch.float16: float("inf")}[dtype]
-    assert layout_of((rows(count=count), index)).counts.item() == count
     features = rows(count=count).to(dtype)
     exact = standardized(features.double())
-    ours, _ = geonorm.InstanceNorm(CHANNELS)((features, index))
+    ours = geonorm.InstanceNorm(CHANNELS)(features, index)
     assert relative_error(ours, exact) < 2 * torch.finfo(dtype).eps
     if dtype == torch.float16:
         peers = nn_of_pyg.InstanceNorm(CHANNELS)(features, index)
@@ -96,7 +93,7 @@ def test_torchs_instance_norm_loses_channels_last_and_refuses_one_position():
     one = torch.randn(2, 3, 1, 1, 1)
     with pytest.raises(ValueError, match="Expected more than 1 spatial element"):
         nn.InstanceNorm3d(3).eval()(one)
-    for norm in (geonorm.InstanceNorm(3), geonorm.SparseGroupNorm(3, 3), geonorm.PointLayerNorm(3)):
+    for norm in (geonorm.InstanceNorm(3), geonorm.GroupNorm(3, num_groups=3), geonorm.LayerNorm(3)):
         assert norm(clip).is_contiguous(memory_format=torch.channels_last_3d)
         assert norm(one).isfinite().all()
     ibn = geonorm.InstanceBatchNorm(3)
@@ -121,7 +118,7 @@ def test_ibn_nets_split_has_more_than_two_parts(channels, ratio):
     assert len(parts) > 2
     with pytest.raises((RuntimeError, ValueError)):
         nn.BatchNorm2d(channels - half)(parts[1])
-    out = geonorm.InstanceBatchNorm(channels, ratio)(x)
+    out = geonorm.InstanceBatchNorm(channels, ratio=ratio)(x)
     expected = torch.cat([nn.InstanceNorm2d(half)(x[:, :half]),
                           nn.BatchNorm2d(channels - half)(x[:, half:])], 1)
     assert relative_error(out, expected) < FLOAT32
@@ -132,7 +129,7 @@ def test_an_unbiased_variance_has_no_style_of_one_position():
     one = torch.randn(2, 3, 1, 1)
     with pytest.warns(UserWarning, match="degrees of freedom"):
         assert one.var((2, 3)).isnan().all()
-    style = geonorm.style_statistics(one)
+    style = style_statistics(one)
     assert style.std.isfinite().all()
     assert relative_error(geonorm.AdaptiveInstanceNorm(3)(torch.randn(2, 3, 4), style).mean(2),
                           one.flatten(1)) < FLOAT32

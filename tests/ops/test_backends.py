@@ -134,7 +134,7 @@ def test_forward_mode_is_refused_not_zero():
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(torch.randn(3, 2), torch.ones(3, 2))
         with pytest.raises(RuntimeError, match="jvp is not implemented"):
-            geonorm.functional.sparse_instance_norm(dual, index, 2)
+            geonorm.functional.instance_norm(dual, index, 2)
 
 
 def test_where_triton_is_not_installed_that_is_the_reason():
@@ -239,5 +239,5 @@ def test_a_backend_of_another_device_is_refused():
         assert module.backend_for(torch.device("cpu")) == "cpp"
         with pytest.raises(ValueError, match="'cpp' is forced and runs on cpu tensors; got"):
             module.backend_for(torch.device("cuda"))
-        out = geonorm.functional.sparse_instance_norm(rows, index.long(), 1)
+        out = geonorm.functional.instance_norm(rows, index.long(), 1)
         assert out.shape == (3, 2)  # shapes alone need no kernel

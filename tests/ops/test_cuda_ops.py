@@ -5,7 +5,7 @@ import torch
 from conftest import TOLERANCES, relative_error
 
 import geonorm
-from geonorm.functional import axis_instance_norm, sparse_instance_norm
+from geonorm.functional import axis_instance_norm, instance_norm
 from helpers import axis_norm_cases as dense
 from helpers import segment_norm_cases as rows_of
 from helpers.cuda_cases import CUDA, fixed_upstream, no_synchronization, on_cuda, step, to
@@ -94,7 +94,7 @@ def test_rows_and_gradients_that_are_views():
 
 def test_no_rows_at_all():
     x = torch.empty(0, 4, device=CUDA, requires_grad=True)
-    out = sparse_instance_norm(x, torch.empty(0, dtype=torch.long, device=CUDA), 3)
+    out = instance_norm(x, torch.empty(0, dtype=torch.long, device=CUDA), 3)
     out.sum().backward()
     assert out.shape == x.grad.shape == (0, 4)
 
@@ -153,7 +153,7 @@ def layer(name, device):
         "sparse": geonorm.SparseInstanceNorm(16, activation="relu"),
         "T, H and W": geonorm.SpatioTemporalInstanceNorm(16),
         "H and W": geonorm.SpatioTemporalInstanceNorm(16, axes="HW"),
-        "one axis": geonorm.AxisInstanceNorm(16, "BCTHW", "T"),
+        "one axis": geonorm.AxisInstanceNorm(16, layout="BCTHW", axes="T"),
     }[name].to(device)
     with torch.no_grad():
         module.weight.copy_(torch.linspace(0.5, 2, 16))
@@ -191,15 +191,15 @@ def test_a_wait_of_the_host_is_noticed():
 def test_values_are_checked_on_request_and_not_otherwise():
     features, index = torch.randn(4, 2, device=CUDA), torch.tensor([0, 1, 5, 0], device=CUDA)
     with pytest.raises(ValueError, match="pass num_instances"):
-        sparse_instance_norm(features, index)
+        instance_norm(features, index)
     geonorm.validate(True)
     try:
         with pytest.raises(ValueError, match="it goes from 0 to 5"):
-            sparse_instance_norm(features, index, 2)
+            instance_norm(features, index, 2)
     finally:
         geonorm.validate(False)
     with pytest.raises(ValueError, match="is on cpu, the features on cuda"):
-        sparse_instance_norm(features, index.cpu(), 6)
+        instance_norm(features, index.cpu(), 6)
 
 
 @pytest.mark.parametrize("name", LAYERS)

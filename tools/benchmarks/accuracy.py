@@ -60,7 +60,7 @@ def _norms(dtype: str) -> dict[str, Callable[[Tensor], Tensor]]:
     sparse, dense = SparseInstanceNorm(CHANNELS, eps=EPS), SpatioTemporalInstanceNorm(CHANNELS)
     clip = (1, CHANNELS, ROWS, 1, 1)
     norms = {
-        "ours, rows": lambda rows: sparse((rows, index))[0],
+        "ours, rows": lambda rows: sparse(rows, index),
         "ours, clips": lambda rows: dense(rows.t().reshape(clip)).view(CHANNELS, ROWS).t(),
         "torch InstanceNorm1d": _by_axis(nn.InstanceNorm1d(CHANNELS, eps=EPS)),
         "torch GroupNorm(C, C)": _by_axis(nn.GroupNorm(CHANNELS, CHANNELS, eps=EPS)),

@@ -16,9 +16,9 @@ from geonorm.datasets.scan import Scan
 from geonorm.datasets.scan_io import read_bin
 from geonorm.datasets.synthetic.streets import SyntheticStreets
 from geonorm.datasets.voxelize import collate_scans
+from geonorm.inputs import read
 from geonorm.models import MinkUNet34C
 from geonorm.ops import segment_norm as reference
-from geonorm.sparse import with_features
 
 BASELINE = "BatchNorm1d"
 EACH = "F.batch_norm per instance"
@@ -128,7 +128,7 @@ def sparse_tensor(batch: Tensor, features: Tensor) -> ME.SparseTensor:
     x = ME.SparseTensor(features, torch.stack([batch, *place], 1).int(), device=features.device)
     if not torch.equal(x.C[:, 0].long().cpu(), batch):
         raise RuntimeError("MinkowskiEngine has put unique coordinates into another order")
-    return with_features(x, features)  # its own are picked from them, and the picking has a graph
+    return read(x).rebuild(features)  # its own are picked from them, and the picking has a graph
 
 
 class EachBatchNorm(nn.Module):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import geonorm
-from geonorm.sparse import features_of
+from geonorm.inputs import read
 
 INSTANCES, CHANNELS, FRAMES, PLACES = 3, 4, 5, (2, 4)
 CLIPS = (INSTANCES, CHANNELS, FRAMES, *PLACES)  # (B, C, T, H, W)
@@ -78,7 +78,8 @@ def rows(title: str, norm: Any, channel: int = 1) -> Panel:
     """Return the panel of a norm on rows of three instances in mixed order."""
     index = torch.tensor(SCANS)
     cells = dependent(
-        lambda features: norm.double()((features, index))[0], [(len(index), CHANNELS)],
+        lambda features: read(norm.double()(geonorm.Rows(features, index))).features,
+        [(len(index), CHANNELS)],
         (ROW, channel),
     )[0]
     return Panel(title, cells, (ROW, channel), tuple(f"instance {number}" for number in SCANS))
@@ -89,7 +90,7 @@ def voxels(title: str, norm: Any) -> Panel:
     places = torch.tensor([*zip(SCANS, PLACE_OF_ROW, strict=True)], dtype=torch.int32)
 
     def run(features: Tensor) -> Tensor:
-        return features_of(norm.double()(ME.SparseTensor(features, places)))
+        return read(norm.double()(ME.SparseTensor(features, places))).features
 
     cells = dependent(run, [(len(places), CHANNELS)], (ROW, 1))[0]
     labels = tuple(f"instance {number}, x = {x}" for number, x in places.tolist())
@@ -101,7 +102,7 @@ def styled() -> list[Panel]:
     norm, index = geonorm.AdaptiveInstanceNorm(CHANNELS), torch.tensor(SCANS)
     element = (*ELEMENT[:3], *(int(n) for n in torch.unravel_index(torch.tensor(3), PLACES)))
     content, style = dependent(
-        lambda content, style: norm(content, (style, index)),
+        lambda content, style: norm(content, geonorm.Rows(style, index)),
         [CLIPS, (len(index), CHANNELS)], element,
     )
     names = tuple(f"instance {number}" for number in range(INSTANCES))
@@ -131,7 +132,7 @@ FIGURES: dict[str, Callable[[], list[Panel]]] = {
                 geonorm.SpatioTemporalInstanceNorm(CHANNELS, axes=axes))
           for axes in ("THW", "HW", "T")),
         dense('AxisInstanceNorm, layout="BCTHW", axes="W"',
-              geonorm.AxisInstanceNorm(CHANNELS, "BCTHW", "W")),
+              geonorm.AxisInstanceNorm(CHANNELS, layout="BCTHW", axes="W")),
     ],
     "adaptive_instance_norm": styled,
     "instance_batch_norm": lambda: [
@@ -145,10 +146,11 @@ FIGURES: dict[str, Callable[[], list[Panel]]] = {
     ],
     "domain_norm": lambda: [_with_domains(panel) for panel in (
         dense("DomainBatchNorm in training, clips",
-              in_domains(geonorm.DomainBatchNorm(CHANNELS, 2))),
-        dense("DomainInstanceNorm, clips", in_domains(geonorm.DomainInstanceNorm(CHANNELS, 2))),
+              in_domains(geonorm.DomainBatchNorm(CHANNELS, num_domains=2))),
+        dense("DomainInstanceNorm, clips",
+              in_domains(geonorm.DomainInstanceNorm(CHANNELS, num_domains=2))),
         rows("DomainBatchNorm in training, rows",
-             in_domains(geonorm.DomainBatchNorm(CHANNELS, 2))),
+             in_domains(geonorm.DomainBatchNorm(CHANNELS, num_domains=2))),
     )],
     "group_norm": lambda: [
         dense("SparseGroupNorm, 2 groups, clips", geonorm.SparseGroupNorm(2, CHANNELS)),

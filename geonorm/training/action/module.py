@@ -67,7 +67,9 @@ class ActionModule(LightningModule):
         self.memory_format = torch.channels_last_3d if channels_last else torch.contiguous_format
         self.input_norm = torch.nn.Identity()
         if input_norm is not None:
-            self.input_norm = SpatioTemporalInstanceNorm(3, input_eps, False, input_norm)
+            self.input_norm = SpatioTemporalInstanceNorm(
+                3, input_eps, affine=False, axes=input_norm
+            )
         self.compile_mode = compile
         # Named as load_checkpoint expects it, so that a run's checkpoint is a file of weights.
         self.model: torch.nn.Module | None = None

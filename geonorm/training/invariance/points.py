@@ -16,9 +16,9 @@ import geonorm
 from geonorm.datasets.scan import Scan
 from geonorm.datasets.semantickitti import SemanticKITTI
 from geonorm.datasets.voxelize import FEATURE_SCALE
-from geonorm.functional import sparse_instance_norm
+from geonorm.functional import instance_norm
+from geonorm.inputs import read
 from geonorm.models import MinkUNet14A
-from geonorm.sparse import features_of, with_features
 from geonorm.training.invariance.table import MOVES, Row, change, seeded
 
 VOXEL_SIZE = 0.3
@@ -32,8 +32,8 @@ class PointLayerNorm(nn.Module):
     """Layer norm of each row over its channels, the norm that looks at no other row."""
 
     def forward(self, x: ME.SparseTensor | ME.TensorField) -> ME.SparseTensor | ME.TensorField:
-        features = features_of(x)
-        return with_features(x, F.layer_norm(features, features.shape[1:]))
+        given = read(x)
+        return given.rebuild(F.layer_norm(given.features, given.features.shape[1:]))
 
 
 @dataclass
@@ -243,7 +243,7 @@ def point_rows(scans: Sequence[Scan], norm: str = "instance",
     def op(p: Points, weights: Tensor | None) -> Tensor:
         if norm == "batch":
             return F.batch_norm(p.features, None, None, training=True)
-        return sparse_instance_norm(p.features, p.scan, len(scans), point_weights=weights)
+        return instance_norm(p.features, p.scan, len(scans), point_weights=weights)
 
     points, few = gather(scans), thinned(scans)
     with torch.no_grad():

@@ -1,16 +1,24 @@
-"""Every refusal of the functions on rows says what was expected, what came and what to do."""
+"""The functions on rows: every refusal says what was expected, what came and what to do."""
 
 import pytest
 import torch
 from conftest import relative_error
 
 import geonorm
-from geonorm.functional import sparse_instance_norm
+from geonorm import Rows
+from geonorm.functional import instance_norm
 
 ROWS = torch.randn(6, 4)
 INDEX = torch.tensor([0, 1, 0, 1, 1, 0])
 BY_INDEX = {"batch_index": INDEX, "num_instances": 2}
 META = torch.zeros(6, device="meta")
+
+
+def normalized(features, batch_index=None, num_instances=None, offsets=None, **options):
+    """Return the features of instance norm on a container of rows."""
+    rows = Rows(features, batch_index, offsets=offsets, num_instances=num_instances)
+    return instance_norm(rows, **options).features
+
 
 BAD = {
     "features a list": ({**BY_INDEX, "features": [[1.0]]}, TypeError, r"tensor \(N, C\); got list"),
@@ -82,11 +90,16 @@ BAD = {
 def test_refusals(case):
     arguments, error, message = BAD[case]
     with pytest.raises(error, match=message):
-        sparse_instance_norm(**{"features": ROWS, **arguments})
+        normalized(**{"features": ROWS, **arguments})
+    if "batch_index" in arguments and "offsets" not in arguments:  # without a container too
+        arguments = {"x": ROWS, **arguments}
+        arguments["x"] = arguments.pop("features", ROWS)
+        with pytest.raises(error, match=message if case != "features a list" else "list has its"):
+            instance_norm(**arguments)
 
 
 def test_the_same_input_without_the_mistake_passes():
-    out = sparse_instance_norm(ROWS, INDEX, 2, weight=torch.ones(4), bias=torch.ones(2, 4),
+    out = instance_norm(ROWS, INDEX, 2, weight=torch.ones(4), bias=torch.ones(2, 4),
                                point_weights=torch.tensor([1, 0, 2, 1, 1, 1]))
     assert out.isfinite().all()
 
@@ -97,33 +110,33 @@ def test_index_and_offsets_say_the_same(dtype):
     offsets = torch.cat([torch.zeros(1, dtype=torch.long), sizes.cumsum(0)])
     index = torch.arange(5).repeat_interleave(sizes)
     bias = torch.arange(20.0).view(5, 4)
-    found = sparse_instance_norm(rows, offsets=offsets.to(dtype), bias=bias)
-    expected = sparse_instance_norm(rows, index.to(dtype), 5, bias=bias)
+    found = normalized(rows, offsets=offsets.to(dtype), bias=bias)
+    expected = instance_norm(rows, index.to(dtype), 5, bias=bias)
     assert torch.equal(found, expected)
-    assert not torch.equal(found, sparse_instance_norm(rows, index.flip(0), 5))
+    assert not torch.equal(found, instance_norm(rows, index.flip(0), 5))
 
 
 def test_no_rows_and_no_instances():
     rows = torch.zeros(0, 4)
-    assert sparse_instance_norm(rows, INDEX[:0]).shape == (0, 4)
-    assert sparse_instance_norm(rows, offsets=torch.tensor([0])).shape == (0, 4)
-    assert sparse_instance_norm(rows, offsets=torch.tensor([0, 0, 0])).shape == (0, 4)
+    assert instance_norm(rows, INDEX[:0]).shape == (0, 4)
+    assert normalized(rows, offsets=torch.tensor([0])).shape == (0, 4)
+    assert normalized(rows, offsets=torch.tensor([0, 0, 0])).shape == (0, 4)
 
 
 def test_num_instances_is_counted_on_the_cpu_only():
     rows = torch.randn(6, 4, device="meta")
     with pytest.raises(ValueError, match=r"pass num_instances: .* batch_index on meta"):
-        sparse_instance_norm(rows, META.long())
-    assert sparse_instance_norm(rows, META.long(), 2).shape == (6, 4)
+        instance_norm(rows, META.long())
+    assert instance_norm(rows, META.long(), 2).shape == (6, 4)
 
 
 def test_half_parameters_of_half_features():
     rows = ROWS.bfloat16()
     weight = torch.rand(4, dtype=torch.bfloat16, requires_grad=True)
-    out = sparse_instance_norm(rows, INDEX, weight=weight)
+    out = instance_norm(rows, INDEX, weight=weight)
     out.sum().backward()
     assert out.dtype == weight.grad.dtype == torch.bfloat16
-    exact = sparse_instance_norm(rows.double(), INDEX, weight=weight.detach().double())
+    exact = instance_norm(rows.double(), INDEX, weight=weight.detach().double())
     assert relative_error(out, exact) < 2**-8
 
 
@@ -135,7 +148,7 @@ def test_compiles_into_one_graph(given):
 
     def function(rows, index):
         which = {"num_instances": 2} if given == "batch_index" else {}
-        return sparse_instance_norm(rows, **which, **{given: index}, point_weights=weights)
+        return normalized(rows, **which, **{given: index}, point_weights=weights)
 
     index = INDEX if given == "batch_index" else torch.tensor([0, 2, 6])
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
@@ -144,11 +157,11 @@ def test_compiles_into_one_graph(given):
 
 def test_validate_is_asked_for_and_taken_back():
     rows, index = torch.randn(6, 4, device="meta"), META.long()
-    assert sparse_instance_norm(rows, index, 2).shape == (6, 4)
+    assert instance_norm(rows, index, 2).shape == (6, 4)
     geonorm.validate(True)
     try:
         with pytest.raises(RuntimeError, match="meta"):  # values are read, and there are none
-            sparse_instance_norm(rows, index, 2)
+            instance_norm(rows, index, 2)
     finally:
         geonorm.validate(False)
-    assert sparse_instance_norm(rows, index, 2).shape == (6, 4)
+    assert instance_norm(rows, index, 2).shape == (6, 4)

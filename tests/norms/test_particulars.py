@@ -13,10 +13,10 @@ from geonorm import (
     BatchNorm,
     DomainBatchNorm,
     DomainInstanceNorm,
+    GroupNorm,
     InstanceBatchNorm,
     InstanceNorm,
-    PointLayerNorm,
-    SparseGroupNorm,
+    LayerNorm,
     SyncBatchNorm,
 )
 from helpers.norm_family_cases import CHANNELS, DOMAINS, build, example, sparse, values
@@ -35,7 +35,7 @@ def randomize(module, seed=4):
 @pytest.mark.parametrize("width", range(1, 8))
 @pytest.mark.parametrize("ratio", [0, 0.1, 0.25, 0.5, 0.9, 1])
 def test_ibn_of_any_ratio_and_width(width, ratio):
-    x, norm = torch.randn(3, width, 4, 5), InstanceBatchNorm(width, ratio)
+    x, norm = torch.randn(3, width, 4, 5), InstanceBatchNorm(width, ratio=ratio)
     split = int(ratio * width)
     parts = [p for p, m in ((x[:, :split], split), (x[:, split:], width - split)) if m]
     theirs = [nn.InstanceNorm2d(split)] * bool(split)
@@ -79,10 +79,10 @@ def test_batch_norm_of_rows_moves_its_running_statistics_as_torchs_does():
     x, features, _ = example("index")
     ours, theirs = BatchNorm(CHANNELS), nn.BatchNorm1d(CHANNELS)
     for _ in range(2):
-        assert torch.equal(ours(x)[0], theirs(features))
+        assert torch.equal(values(ours(x)), theirs(features))
     assert torch.equal(ours.running_var, theirs.running_var)
     assert not torch.equal(ours.running_var, torch.ones(CHANNELS))
-    assert torch.equal(ours.eval()(x)[0], theirs.eval()(features))
+    assert torch.equal(values(ours.eval()(x)), theirs.eval()(features))
 
 
 def test_conversion_to_sync_batch_norm_takes_both_kinds_and_shares_their_tensors():
@@ -106,29 +106,29 @@ def test_conversion_to_sync_batch_norm_takes_both_kinds_and_shares_their_tensors
 @pytest.mark.parametrize("groups", [1, 2, 3, 6])
 def test_group_norm_of_dense_tensors_is_torchs(groups):
     x = torch.randn(3, 6, 4, 5)
-    theirs, ours = randomize(nn.GroupNorm(groups, 6)), SparseGroupNorm(groups, 6)
+    theirs, ours = randomize(nn.GroupNorm(groups, 6)), GroupNorm(6, num_groups=groups)
     ours.load_state_dict(theirs.state_dict())
     assert relative_error(ours(x), theirs(x)) < FLOAT32
 
 
 def test_group_norm_with_a_group_a_channel_is_instance_norm_and_with_fewer_is_not():
     x, _, _ = example("index")
-    instance = InstanceNorm(CHANNELS)(x)[0]
-    assert relative_error(SparseGroupNorm(CHANNELS, CHANNELS)(x)[0], instance) < FLOAT32
-    assert relative_error(SparseGroupNorm(3, CHANNELS)(x)[0], instance) > 1e-2
+    instance = values(InstanceNorm(CHANNELS)(x))
+    assert relative_error(values(GroupNorm(CHANNELS, num_groups=CHANNELS)(x)), instance) < FLOAT32
+    assert relative_error(values(GroupNorm(CHANNELS, num_groups=3)(x)), instance) > 1e-2
 
 
 def test_layer_norm_is_torchs_on_the_features():
     x, features, _ = example("index")
-    theirs, ours = randomize(nn.LayerNorm(CHANNELS)), PointLayerNorm(CHANNELS)
+    theirs, ours = randomize(nn.LayerNorm(CHANNELS)), LayerNorm(CHANNELS)
     ours.load_state_dict(theirs.state_dict())
-    assert relative_error(ours(x)[0], theirs(features)) < FLOAT32
+    assert relative_error(values(ours(x)), theirs(features)) < FLOAT32
     assert relative_error(ours(features), theirs(features)) < FLOAT32  # a bare matrix will do
 
 
 def test_domains_have_statistics_and_parameters_of_their_own():
     x, features, index = example("index")
-    norm = DomainBatchNorm(CHANNELS, 3)
+    norm = DomainBatchNorm(CHANNELS, num_domains=3)
     norm(x, domain=DOMAINS)
     counts = [int(one.num_batches_tracked) for one in norm.norms]
     assert counts == [1, 1, 0]
@@ -136,9 +136,9 @@ def test_domains_have_statistics_and_parameters_of_their_own():
     alone(features[index == 1])
     assert torch.equal(norm.norms[0].running_mean, alone.running_mean)
     randomize(norm).eval()
-    out, _ = norm(x, domain=torch.tensor(DOMAINS))
+    out = values(norm(x, domain=torch.tensor(DOMAINS)))
     for domain in (0, 1):
-        whole, _ = norm(x, domain=domain)
+        whole = values(norm(x, domain=domain))
         mine = torch.tensor(DOMAINS)[index] == domain
         assert torch.equal(out[mine], whole[mine])
         assert relative_error(out[~mine], whole[~mine]) > 1e-2
@@ -147,23 +147,28 @@ def test_domains_have_statistics_and_parameters_of_their_own():
 @pytest.mark.parametrize("norm", [DomainBatchNorm, DomainInstanceNorm])
 def test_a_plain_norm_loads_into_every_domain(norm):
     plain = BatchNorm if norm is DomainBatchNorm else InstanceNorm
-    theirs, ours = randomize(plain(CHANNELS)).eval(), norm(CHANNELS, 3).eval()
+    theirs, ours = randomize(plain(CHANNELS)).eval(), norm(CHANNELS, num_domains=3).eval()
     ours.load_state_dict(theirs.state_dict())
     x, _, _ = example("index")
     for domain in range(3):
-        assert relative_error(ours(x, domain=domain)[0], theirs(x)[0]) < FLOAT32
-    again = norm(CHANNELS, 3)
+        assert relative_error(values(ours(x, domain=domain)), values(theirs(x))) < FLOAT32
+    again = norm(CHANNELS, num_domains=3)
     again.load_state_dict(ours.state_dict())
 
 
 def test_set_domain_reaches_every_norm_and_a_call_may_differ():
-    model = nn.Sequential(DomainInstanceNorm(6, 2), nn.Sequential(DomainBatchNorm(6, 2)))
+    model = nn.Sequential(DomainInstanceNorm(6, num_domains=2),
+                          nn.Sequential(DomainBatchNorm(6, num_domains=2)))
     randomize(model).eval()
-    assert geonorm.set_domain(model, 1) == 2
+    geonorm.set_domain(model, 1)
+    assert [model[0].domain, model[1][0].domain] == [1, 1]
     x = torch.randn(2, 6, 4, 4)
     assert relative_error(model[0](x, domain=0), model[0](x)) > 1e-2
     geonorm.set_domain(model, [0, 1])
     assert torch.equal(model[0](x)[0], model[0](x, domain=0)[0])
+    with geonorm.set_domain(model, 0):
+        assert [model[0].domain, model[1][0].domain] == [0, 0]
+    assert [model[0].domain, model[1][0].domain] == [[0, 1], [0, 1]]
     with pytest.raises(ValueError, match="Sequential holds no domain norm"):
         geonorm.set_domain(nn.Sequential(nn.ReLU()), 1)
 
@@ -171,32 +176,36 @@ def test_set_domain_reaches_every_norm_and_a_call_may_differ():
 X = torch.randn(2, 6, 4, 4)
 BAD = {
     "matrix": (lambda: InstanceNorm(6)(X[:, :, 0, 0]), ValueError,
-               r"3 or more dimensions; got \(2, 6\).*\(features, batch_index\)"),
+               r"3 or more dimensions; got \(2, 6\).*norm\(features, batch_index\)"),
     "integers": (lambda: InstanceNorm(6)(X.long()), TypeError, "must be floating point; got"),
     "channels": (lambda: InstanceNorm(5)(X), ValueError,
                  r"must be \(B, 5, …\); got \(2, 6, 4, 4\)\. Did you mean InstanceNorm\(6\)\?"),
-    "channels of rows": (lambda: SparseGroupNorm(1, 5)((X[:, :, 0, 0], torch.arange(2))),
-                         ValueError, r"must be \(N, 5\).*SparseGroupNorm\(6\)"),
-    "weights of a dense tensor": (lambda: InstanceNorm(6)(X, torch.ones(2)), TypeError,
-                                  "point_weights weigh rows; a dense tensor has none"),
-    "ratio": (lambda: InstanceBatchNorm(6, 1.5), ValueError, r"ratio must lie in \[0, 1\]; got 1"),
+    "channels of rows": (
+        lambda: GroupNorm(5, num_groups=1)(X[:, :, 0, 0], torch.arange(2)), ValueError,
+        r"must be \(N, 5\).*GroupNorm\(6\)"),
+    "weights of a dense tensor": (
+        lambda: InstanceNorm(6)(X, point_weights=torch.ones(2)), TypeError,
+        "point_weights weigh rows; a dense tensor has none"),
+    "ratio": (lambda: InstanceBatchNorm(6, ratio=1.5), ValueError,
+              r"ratio must lie in \[0, 1\]; got 1"),
     "batch norm's channels": (lambda: BatchNorm(5)(X), ValueError,
-                              r"must have 5 channels.*Did you mean BatchNorm\(6\)\?"),
+                              r"must be \(B, 5, …\); got \(2, 6, 4, 4\).*BatchNorm\(6\)\?"),
     "batch norm of a line": (lambda: BatchNorm(5)(X[0, 0, 0]), ValueError,
-                             r"expected \(N, C\) or \(B, C, …\); got \(4,\)"),
-    "groups": (lambda: SparseGroupNorm(4, 6), ValueError,
+                             r"must be \(B, C, …\).*; got \(4,\)"),
+    "groups": (lambda: GroupNorm(6, num_groups=4), ValueError,
                "must divide num_features; got 4 groups of 6 channels"),
-    "no groups": (lambda: SparseGroupNorm(0, 6), ValueError, "got 0 groups"),
-    "no domain": (lambda: DomainBatchNorm(6, 2)(X), ValueError,
+    "no groups": (lambda: GroupNorm(6, num_groups=0), ValueError, "got 0 groups"),
+    "no domain": (lambda: DomainBatchNorm(6, num_domains=2)(X), ValueError,
                   r"DomainBatchNorm needs the domain.*pass domain=, or call geonorm.set_domain"),
-    "no domains": (lambda: DomainInstanceNorm(6, 0), ValueError, "num_domains must be 1 or more"),
-    "domain too large": (lambda: DomainBatchNorm(6, 2)(X, domain=2), ValueError,
+    "no domains": (lambda: DomainInstanceNorm(6, num_domains=0), ValueError,
+                   "num_domains must be 1 or more"),
+    "domain too large": (lambda: DomainBatchNorm(6, num_domains=2)(X, domain=2), ValueError,
                          r"domain must lie in \[0, 2\); got \[2\]"),
-    "domain negative": (lambda: DomainInstanceNorm(6, 2)(X, domain=[0, -1]), ValueError,
-                        r"\[0, 2\); got \[0, -1\]"),
-    "domain of too many": (lambda: DomainInstanceNorm(6, 2)(X, domain=[0, 1, 1]), ValueError,
-                           r"one for each of the 2 instances; got shape \(3,\)"),
-    "domain a float": (lambda: DomainInstanceNorm(6, 2)(X, domain=0.5), TypeError,
+    "domain negative": (lambda: DomainInstanceNorm(6, num_domains=2)(X, domain=[0, -1]),
+                        ValueError, r"\[0, 2\); got \[0, -1\]"),
+    "domain of too many": (lambda: DomainInstanceNorm(6, num_domains=2)(X, domain=[0, 1, 1]),
+                           ValueError, r"one for each of the 2 instances; got shape \(3,\)"),
+    "domain a float": (lambda: DomainInstanceNorm(6, num_domains=2)(X, domain=0.5), TypeError,
                        "domain must hold integers; got torch.float32"),
 }
 
@@ -210,24 +219,27 @@ def test_refusals(case):
 
 @pytest.mark.parametrize(("name", "shown"), [
     ("InstanceNorm", "InstanceNorm(6, eps=1e-05, affine=True)"),
-    ("SparseGroupNorm", "SparseGroupNorm(3, 6, eps=1e-05, affine=True)"),
-    ("DomainInstanceNorm", "DomainInstanceNorm(6, num_domains=2, eps=1e-05)"),
+    ("GroupNorm", "GroupNorm(6, eps=1e-05, affine=True, num_groups=3)"),
+    ("DomainInstanceNorm", "DomainInstanceNorm(6, eps=1e-05, num_domains=2)"),
 ])
 def test_repr_shows_what_was_given(name, shown):
     assert repr(build(name)) == shown
 
 
 def test_repr_of_compositions():
-    assert re.match(r"InstanceBatchNorm\(\n  6, ratio=0\.4", repr(build("InstanceBatchNorm")))
+    shown = repr(build("InstanceBatchNorm"))
+    assert re.match(r"InstanceBatchNorm\(\n  6, eps=1e-05, ratio=0\.4", shown)
     assert "AdaptiveInstanceNorm(3, eps=0.1)" in repr(geonorm.AdaptiveInstanceNorm(3, 0.1))
 
 
 def test_point_weights_reach_the_operator():
-    x, _, _ = example("index")
+    _, features, index = example("index")
     weights = torch.arange(59) % 3 + 1
-    expected = geonorm.SparseInstanceNorm(CHANNELS)(x, weights)[0]
-    assert torch.equal(InstanceNorm(CHANNELS)(x, weights)[0], expected)
-    assert not torch.equal(InstanceNorm(CHANNELS)(x)[0], expected)
+    repeated = [each.repeat_interleave(weights, 0) for each in (features, index)]
+    expected = InstanceNorm(CHANNELS)(*repeated)[weights.cumsum(0) - 1]
+    found = InstanceNorm(CHANNELS)(features, index, point_weights=weights)
+    assert relative_error(found, expected) < FLOAT32
+    assert relative_error(InstanceNorm(CHANNELS)(features, index), expected) > 1e-2
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])

@@ -10,7 +10,7 @@ from conftest import relative_error
 from MinkowskiEngine.MinkowskiTensor import clear_global_coordinate_manager
 
 from geonorm import SparseInstanceNorm
-from geonorm.sparse import features_of, layout_of, with_features
+from geonorm.inputs import read
 from helpers.segment_norm_cases import FLOAT32, by_torch
 from helpers.sparse_tensors import coordinates, sparse_tensor, strided
 
@@ -19,21 +19,21 @@ def assert_normalizes(x):
     index, norm = x.C[:, 0].long(), SparseInstanceNorm(x.F.shape[1])
     exact = by_torch(x.F.detach().double(), index, int(index.max()) + 1)
     assert relative_error(norm(x).F, exact) < FLOAT32
-    assert torch.equal(layout_of(x).index, index)
+    assert torch.equal(read(x).instance, index)
 
 
 def test_rows_sorted_and_interleaved():
     x = sparse_tensor(coordinates())
     y = strided(x)
-    assert not (layout_of(x).index.diff() < 0).any()
-    assert (layout_of(y).index.diff() < 0).sum() > 10  # what makes the second case another one
+    assert not (read(x).instance.diff() < 0).any()
+    assert (read(y).instance.diff() < 0).sum() > 10  # what makes the second case another one
     for tensor in (x, y, strided(y)):
         assert_normalizes(tensor)
 
 
 def test_taking_interleaved_rows_for_sorted_ones_shows():
     y = strided(sparse_tensor(coordinates()))
-    index = layout_of(y).index
+    index = read(y).instance
     exact = by_torch(y.F.detach().double(), index, 3)
     assert relative_error(by_torch(y.F.detach().double(), index.sort().values, 3), exact) > 1e-2
 
@@ -46,19 +46,19 @@ def test_tensor_field_and_its_sparse_tensor():
     field = ME.TensorField(torch.randn(len(places), 4), places)
     for tensor in (field, field.sparse(), strided(field.sparse())):
         assert_normalizes(tensor)
-    assert len(layout_of(field.sparse()).index) < len(layout_of(field).index)
+    assert len(read(field.sparse()).instance) < len(read(field).instance)
 
 
 def test_worked_out_once_per_manager_and_key():
     x = sparse_tensor(coordinates())
     norm = SparseInstanceNorm(4)
-    first = layout_of(x)
-    assert layout_of(norm(x)) is layout_of(with_features(x, x.F * 2)) is first
+    first = read(x).instance
+    assert read(norm(x)).instance is read(read(x).rebuild(x.F * 2)).instance is first
     y = strided(x)
-    assert layout_of(y) is layout_of(norm(y)) is not first
+    assert read(y).instance is read(norm(y)).instance is not first
     up = ME.MinkowskiConvolutionTranspose(4, 4, 2, stride=2, dimension=3)
-    assert layout_of(up(y)) is first
-    assert layout_of(sparse_tensor(coordinates())) is not first
+    assert read(up(y)).instance is first
+    assert read(sparse_tensor(coordinates())).instance is not first
 
 
 @pytest.mark.filterwarnings("ignore:torch.sparse.SparseTensor:UserWarning")
@@ -67,7 +67,7 @@ def test_a_field_and_a_sparse_tensor_of_one_manager_differ():
     field = ME.TensorField(torch.randn(len(places), 4), places)
     voxels = field.sparse()
     assert voxels.coordinate_manager is field.coordinate_manager
-    assert len(layout_of(field).index) == 2 * len(layout_of(voxels).index)
+    assert len(read(field).instance) == 2 * len(read(voxels).instance)
 
 
 def test_tensors_that_share_a_manager_differ():
@@ -86,8 +86,8 @@ def test_tensors_that_share_a_manager_differ():
 
 def test_the_cache_keeps_no_manager_alive():
     x = sparse_tensor(coordinates())
-    layout_of(x)
-    manager, index = weakref.ref(x.coordinate_manager), weakref.ref(layout_of(x).index)
+    read(x)
+    manager, index = weakref.ref(x.coordinate_manager), weakref.ref(read(x).instance)
     y = SparseInstanceNorm(4)(strided(x))
     assert manager() is not None
     assert index() is not None
@@ -97,25 +97,16 @@ def test_the_cache_keeps_no_manager_alive():
     assert index() is None
 
 
-def test_counts():
-    places = coordinates()
-    x = sparse_tensor(places)
-    assert torch.equal(layout_of(x).counts, places[:, 0].bincount())
-    assert layout_of(x).counts is layout_of(x).counts
-    pair = (torch.randn(5, 2), torch.tensor([2, 0, 2, 2, 0]))
-    assert layout_of(pair, 4).counts.tolist() == [2, 0, 3, 0]
-
-
 @pytest.mark.parametrize("sizes", [(300, 0, 200), (0, 300, 200), (300, 200, 0, 0)])
 def test_empty_scans(sizes):
     x = sparse_tensor(coordinates(sizes))
     last = max(number for number, size in enumerate(sizes) if size) + 1
     for tensor in (x, strided(x)):
         assert_normalizes(tensor)
-        assert layout_of(tensor).num_instances == last  # MinkowskiEngine knows no more
-        told = layout_of(tensor, len(sizes))
-        assert told.num_instances == len(told.counts) == len(sizes)
-        assert torch.equal(told.index, layout_of(tensor).index)
+        assert read(tensor).num_instances == last  # MinkowskiEngine knows no more
+        told = read(tensor, num_instances=len(sizes))
+        assert told.num_instances == len(sizes)
+        assert torch.equal(told.instance, read(tensor).instance)
         assert relative_error(
             SparseInstanceNorm(4)(tensor, num_instances=len(sizes)).F,
             SparseInstanceNorm(4)(tensor).F) == 0
@@ -123,37 +114,51 @@ def test_empty_scans(sizes):
 
 def test_pruning_the_last_scan_away_keeps_the_number_of_instances():
     x = sparse_tensor(coordinates())
-    assert layout_of(x).num_instances == 3
+    assert read(x).num_instances == 3
     y = ME.MinkowskiPruning()(x, x.C[:, 0] < 2)
-    assert layout_of(y).num_instances == 3
-    assert layout_of(y).counts[2] == 0
+    assert read(y).num_instances == 3
+    assert not (read(y).instance == 2).any()
     assert_normalizes(y)
 
 
 def test_too_few_instances():
     with pytest.raises(ValueError, match=r"at least 3, one more than .* index; got 2"):
-        layout_of(sparse_tensor(coordinates()), 2)
+        read(sparse_tensor(coordinates()), num_instances=2)
 
 
-def test_features_and_with_features_keep_kind_key_and_manager():
+def test_rebuilt_tensors_keep_kind_key_and_manager():
     x = sparse_tensor(coordinates())
     field = ME.TensorField(torch.randn(5, 4), torch.rand(5, 4).floor())
     for tensor, key in ((x, "coordinate_map_key"), (field, "coordinate_field_map_key")):
-        new = with_features(tensor, features_of(tensor)[:, :2].double())
+        new = read(tensor).rebuild(read(tensor).features[:, :2].double())
         assert type(new) is type(tensor)
         assert getattr(new, key) == getattr(tensor, key)
         assert new.coordinate_manager is tensor.coordinate_manager
         assert torch.equal(new.F, tensor.F[:, :2].double())
-    pair = (torch.randn(5, 4), torch.zeros(5).long())
-    new = with_features(pair, pair[0] + 1)
-    assert torch.equal(features_of(new), pair[0] + 1)
-    assert new[1] is pair[1]
 
 
-@pytest.mark.parametrize("function", [
-    layout_of, features_of, lambda x: with_features(x, torch.ones(2, 2)), SparseInstanceNorm(2)])
-@pytest.mark.parametrize("x", [torch.randn(2, 2), (torch.randn(2, 2),), "rows"])
-def test_anything_else_is_refused(function, x):
-    message = rf"looked for:.*coordinate_manager.*Got {type(x).__name__}$"
-    with pytest.raises(TypeError, match=message):
-        function(x)
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_a_residual_of_the_same_coordinates_is_added(as_tensor):
+    x = sparse_tensor(coordinates())
+    y = read(x).rebuild(x.F.flip(0))
+    out = SparseInstanceNorm(4, activation="relu")(x, residual=y.F if as_tensor else y)
+    expected = (SparseInstanceNorm(4)(x).F + y.F).relu()
+    assert out.coordinate_map_key == x.coordinate_map_key
+    assert relative_error(out.F, expected) < FLOAT32
+
+
+def test_a_residual_of_other_coordinates_is_refused():
+    x, norm = sparse_tensor(coordinates()), SparseInstanceNorm(4)
+    other = sparse_tensor(coordinates())  # equal coordinates, but a manager of its own
+    with pytest.raises(ValueError, match="residual must have the input's coordinates"):
+        norm(x, residual=other)
+    with pytest.raises(ValueError, match="residual must have the input's coordinates"):
+        norm(x, residual=strided(x))
+    with pytest.raises(ValueError, match=r"the shape of the features, \(\d+, 4\); got \(5, 4\)"):
+        norm(x, residual=torch.randn(5, 4))
+    with pytest.raises(TypeError, match=r"residual must be floating point; got torch\.int64"):
+        norm(x, residual=x.F.long())
+    with pytest.raises(TypeError, match=r"a tensor or, as the input, MinkowskiEngine's"):
+        norm(x, residual=[x])
+    with pytest.raises(TypeError, match="SparseTensor has its own"):
+        norm(x, x.C[:, 0])
