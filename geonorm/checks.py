@@ -7,6 +7,7 @@ from geonorm.ops.backends import checks_values
 
 ACTIVATIONS = (None, "relu", "leaky_relu")
 _INTEGERS = (torch.int32, torch.int64)
+_WIDE = (torch.float32, torch.float64)
 
 
 def features(value: Tensor) -> None:
@@ -116,8 +117,26 @@ def point_weights(value: Tensor, rows: Tensor, index: Tensor, instances: int) ->
     return weights
 
 
-def per_channel(name: str, value: Tensor, x: Tensor, instances: int) -> Tensor:
-    """Return weight or bias in the statistics' dtype, (C,) or (B, C)."""
+def parameters(
+    weight: Tensor | None, bias: Tensor | None, x: Tensor, instances: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return weight and bias in the statistics' dtype, (C,) or (B, C)."""
+    if weight is not None and bias is not None:  # the usual case, in little time
+        dtype, shape, device = x.dtype, x.shape[1:2], x.device
+        if (
+            weight.dtype is dtype is bias.dtype and weight.shape == shape == bias.shape
+            and weight.device == device == bias.device and dtype in _WIDE
+            and weight.is_contiguous() and bias.is_contiguous()
+        ):
+            return weight, bias
+    if weight is not None:
+        weight = _per_channel("weight", weight, x, instances)
+    if bias is not None:
+        bias = _per_channel("bias", bias, x, instances)
+    return weight, bias
+
+
+def _per_channel(name: str, value: Tensor, x: Tensor, instances: int) -> Tensor:
     dtype, channels = statistics_dtype(x), x.shape[1]
     if value.shape not in ((channels,), (instances, channels)):
         raise ValueError(
@@ -128,7 +147,7 @@ def per_channel(name: str, value: Tensor, x: Tensor, instances: int) -> Tensor:
         raise ValueError(f"{name} is on {value.device}, the features on {x.device}; move one")
     if value.dtype not in (x.dtype, dtype):
         raise TypeError(f"{name} must be {dtype} for {x.dtype} features; got {value.dtype}")
-    return value if value.dtype == dtype and value.is_contiguous() else value.to(dtype).contiguous()
+    return value.to(dtype).contiguous()
 
 
 def tail(eps: float, activation: str | None, slope: float = 0.0) -> str:

@@ -77,14 +77,21 @@ def instance_norm(
     True
     """
     given = x if type(x) is Input else read(x, batch_index, num_instances)
+    return normalize_instances(
+        given, weight, bias, residual, point_weights, eps, activation, negative_slope
+    )
+
+
+def normalize_instances(
+    given: Input, weight: Tensor | None, bias: Tensor | None, residual: Any,
+    point_weights: Tensor | None, eps: float, activation: Activation | None, negative_slope: float,
+) -> Any:
+    """Do what `instance_norm` does with an input that is read already."""
     features, index, instances, source, kind = given
     tail = checks.tail(eps, activation, 0.0 if residual is None else negative_slope)
     if residual is not None:
         features, residual = given.with_residual(residual)
-    if weight is not None:
-        weight = checks.per_channel("weight", weight, features, instances)
-    if bias is not None:
-        bias = checks.per_channel("bias", bias, features, instances)
+    weight, bias = checks.parameters(weight, bias, features, instances)
     if index is None:
         if point_weights is not None:
             raise TypeError("point_weights weigh rows; a dense tensor has none")
@@ -169,10 +176,7 @@ def normalize_axes(
     tail = checks.tail(eps, activation, 0.0 if residual is None else negative_slope)
     if residual is not None:
         x, residual = promoted(x, residual)
-    if weight is not None:
-        weight = checks.per_channel("weight", weight, x, x.shape[0])
-    if bias is not None:
-        bias = checks.per_channel("bias", bias, x, x.shape[0])
+    weight, bias = checks.parameters(weight, bias, x, x.shape[0])
     return _axis.axis_norm(x, dims, weight, bias, eps, tail, negative_slope, residual)
 
 
@@ -214,10 +218,7 @@ def group_norm(
     tail = checks.tail(eps, activation, 0.0 if residual is None else negative_slope)
     if residual is not None and index is not None:
         features, residual = given.with_residual(residual)
-    if weight is not None:
-        weight = checks.per_channel("weight", weight, features, instances)
-    if bias is not None:
-        bias = checks.per_channel("bias", bias, features, instances)
+    weight, bias = checks.parameters(weight, bias, features, instances)
     if index is not None:
         return given.rebuild(_segment.segment_norm(
             features, index, instances, None, weight, bias, num_groups, eps, tail, negative_slope,
@@ -343,16 +344,21 @@ def divisive_norm(
     return finish(given, out.to(features.dtype), residual, activation, negative_slope)
 
 
-def read_positions(x: Any, norm: Any = None) -> Input:
+def read_positions(
+    x: Any,
+    batch_index: Tensor | None = None,
+    num_instances: int | None = None,
+    norm: Any = None,
+) -> Input:
     """Read the input of a norm that does not ask to which instance a position belongs.
 
     Args:
         x: as of `read`, or a matrix (N, C) without an index.
-        norm: as of `read`.
+        batch_index, num_instances, norm: as of `read`.
     """
-    if isinstance(x, Tensor) and x.ndim == 2:
+    if batch_index is None and isinstance(x, Tensor) and x.ndim == 2:
         return read(x, x.new_zeros(len(x), dtype=torch.int64), 1, norm)
-    return read(x, norm=norm)
+    return read(x, batch_index, num_instances, norm)
 
 
 def finish(

@@ -8,7 +8,6 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -245,32 +244,28 @@ def _read_dense(x: Tensor) -> tuple[Tensor, None, int]:
     return x, None, x.shape[0]
 
 
-# coordinate manager -> coordinate key -> layout; a manager that dies takes its layouts along.
-_layouts: WeakKeyDictionary[Any, dict[Any, tuple[Tensor, int]]] = WeakKeyDictionary()
-
-
-def _read_minkowski(x: Any, key: Any) -> tuple[Tensor, Tensor, int]:
-    layouts = _layouts.get(x.coordinate_manager)
-    if layouts is None:
-        layouts = _layouts.setdefault(x.coordinate_manager, {})
-    layout = layouts.get(key)
-    if layout is None:
-        index = x.C[:, 0].long()
-        known = max((instances for _, instances in layouts.values()), default=0)
-        layout = layouts[key] = index, max(known, _above(index))
-    features: Tensor = x.F
-    checks.features(features)
-    return features, *layout
-
-
-def _sparse_key(x: Any) -> Any:
+def _read_sparse(x: Any) -> tuple[Tensor, Tensor, int]:
     stride, name = x.coordinate_map_key.get_key()
-    return (*stride, name)
+    key = (*stride, name)
+    layouts = x.coordinate_manager.__dict__.get("geonorm_layouts", {})
+    return x.F, *(layouts.get(key) or _new_layout(x, key))
 
 
-def _field_key(x: Any) -> Any:
+def _read_field(x: Any) -> tuple[Tensor, Tensor, int]:
     stride, name = x.coordinate_field_map_key.get_key()
-    return ("field", *stride, name)
+    key = ("field", *stride, name)
+    layouts = x.coordinate_manager.__dict__.get("geonorm_layouts", {})
+    return x.F, *(layouts.get(key) or _new_layout(x, key))
+
+
+def _new_layout(x: Any, key: Any) -> tuple[Tensor, int]:
+    """Work out which instance each row belongs to, and keep it with the coordinate manager."""
+    layouts = x.coordinate_manager.__dict__.setdefault("geonorm_layouts", {})
+    index = x.C[:, 0].long()
+    known = max((instances for _, instances in layouts.values()), default=0)
+    layout = index, max(known, _above(index))
+    layouts[key] = layout
+    return layout
 
 
 def _minkowski_sparse(x: Any, features: Tensor) -> Any:
@@ -336,11 +331,11 @@ def _itself(x: Any, features: Tensor) -> Tensor:
 DENSE = Kind("a tensor", (), _read_dense, _itself)
 ENGINES = (
     Kind("MinkowskiEngine's TensorField", ("coordinate_manager", "coordinate_field_map_key"),
-         lambda x: _read_minkowski(x, _field_key(x)), _minkowski_field,
-         lambda x: (id(x.coordinate_manager), _field_key(x))),
+         _read_field, _minkowski_field,
+         lambda x: (id(x.coordinate_manager), str(x.coordinate_field_map_key.get_key()))),
     Kind("MinkowskiEngine's SparseTensor", ("coordinate_manager", "coordinate_map_key"),
-         lambda x: _read_minkowski(x, _sparse_key(x)), _minkowski_sparse,
-         lambda x: (id(x.coordinate_manager), _sparse_key(x))),
+         _read_sparse, _minkowski_sparse,
+         lambda x: (id(x.coordinate_manager), str(x.coordinate_map_key.get_key()))),
     Kind("spconv's SparseConvTensor", ("features", "indices", "batch_size", "replace_feature"),
          _read_spconv, lambda x, rows: x.replace_feature(rows), lambda x: id(x.indices)),
     # torchsparse 2.1 moved the batch index from the last column of the coordinates to the first.

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from geonorm.functional import Activation, read_positions
 from geonorm.norms.base import Norm
@@ -37,7 +37,15 @@ class Activated(Norm):
         self.norm, self.num_features = norm, num_features
         self.set_activation(activation, negative_slope)
 
-    def forward(self, x: Any, *, residual: Any = None) -> Any:
+    def forward(
+        self,
+        x: Any,
+        batch_index: Tensor | None = None,
+        *,
+        num_instances: int | None = None,
+        residual: Any = None,
+    ) -> Any:
         """Return act(norm(x) + residual), as the kind that x is."""
-        given = read_positions(self.norm(x), self)
+        rows = () if batch_index is None else (batch_index,)
+        given = read_positions(self.norm(x, *rows), batch_index, num_instances, self)
         return self.finish(given, given.features, residual)

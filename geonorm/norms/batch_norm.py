@@ -14,14 +14,22 @@ class _AnyKind(Norm, _BatchNorm):
 
     has_running_statistics = True
 
-    def forward(self, x: Any, *, residual: Any = None) -> Any:
+    def forward(
+        self,
+        x: Any,
+        batch_index: Tensor | None = None,
+        *,
+        num_instances: int | None = None,
+        residual: Any = None,
+    ) -> Any:
         """Return x normalized, as the kind that it is.
 
         Args:
-            x: a dense tensor, rows (N, C), which need no index, or any sparse kind.
+            x: a dense tensor, rows (N, C) or any sparse kind.
+            batch_index, num_instances: as of `InstanceNorm`; nothing depends on them.
             residual: is added before the activation: of x's kind, or features of its shape.
         """
-        given = read_positions(x, self)
+        given = read_positions(x, batch_index, num_instances, self)
         out: Tensor = _BatchNorm.forward(self, given.features)
         return self.finish(given, out, residual, inplace=True)
 
@@ -146,9 +154,16 @@ class SyncBatchNorm(_AnyKind, nn.SyncBatchNorm):
         )
         self.set_activation(activation, negative_slope)
 
-    def forward(self, x: Any, *, residual: Any = None) -> Any:
+    def forward(
+        self,
+        x: Any,
+        batch_index: Tensor | None = None,
+        *,
+        num_instances: int | None = None,
+        residual: Any = None,
+    ) -> Any:
         """Return x normalized, as the kind that it is; arguments as of `BatchNorm`."""
-        given = read_positions(x, self)
+        given = read_positions(x, batch_index, num_instances, self)
         out: Tensor = nn.SyncBatchNorm.forward(self, given.features)
         return self.finish(given, out, residual, inplace=True)
 

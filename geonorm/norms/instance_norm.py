@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from geonorm.functional import instance_norm
+from geonorm.functional import normalize_instances
 from geonorm.inputs import read
 from geonorm.norms.base import AffineNorm
 
@@ -72,10 +72,13 @@ class InstanceNorm(AffineNorm):
             residual: is added before the activation: of x's kind, or features of its shape.
             point_weights: how often each row counts, (N,), ≥ 0; of rows and sparse kinds.
         """
-        return instance_norm(
-            read(x, batch_index, num_instances, self), weight=self.weight, bias=self.bias,
-            residual=residual, point_weights=point_weights, eps=self.eps,
-            activation=self.activation, negative_slope=self.negative_slope,
+        given = read(x, batch_index, num_instances, self)
+        parameters = self._parameters  # looked up in a fifth of the time of self.weight
+        whole = "weight" in parameters and "bias" in parameters  # not so if parametrized
+        return normalize_instances(
+            given, parameters["weight"] if whole else self.weight,
+            parameters["bias"] if whole else self.bias, residual, point_weights, self.eps,
+            self.activation, self.negative_slope,
         )
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from geonorm.functional import layer_norm, read_positions
 from geonorm.norms.base import AffineNorm
 
@@ -41,11 +43,20 @@ class LayerNorm(AffineNorm):
     True
     """
 
-    def forward(self, x: Any, *, residual: Any = None) -> Any:
+    def forward(
+        self,
+        x: Any,
+        batch_index: Tensor | None = None,
+        *,
+        num_instances: int | None = None,
+        residual: Any = None,
+    ) -> Any:
         """Return x normalized, as the kind that it is.
 
         Args:
-            x: a dense tensor, rows (N, C), which need no index, or any sparse kind.
+            x: a dense tensor, rows (N, C) or any sparse kind.
+            batch_index, num_instances: as of `InstanceNorm`; nothing depends on them.
             residual: is added before the activation: of x's kind, or features of its shape.
         """
-        return layer_norm(read_positions(x, self), residual=residual, **self.options)
+        given = read_positions(x, batch_index, num_instances, self)
+        return layer_norm(given, residual=residual, **self.options)

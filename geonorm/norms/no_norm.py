@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from geonorm.functional import Activation, read_positions
 from geonorm.norms.base import Norm
 
@@ -41,9 +43,16 @@ class NoNorm(Norm):
         self.num_features = num_features
         self.set_activation(activation, negative_slope)
 
-    def forward(self, x: Any, *, residual: Any = None) -> Any:
+    def forward(
+        self,
+        x: Any,
+        batch_index: Tensor | None = None,
+        *,
+        num_instances: int | None = None,
+        residual: Any = None,
+    ) -> Any:
         """Return x with residual and activation, as the kind that it is."""
         if residual is None and self.activation is None:
             return x
-        given = read_positions(x, self)
+        given = read_positions(x, batch_index, num_instances, self)
         return self.finish(given, given.features, residual)

@@ -134,8 +134,8 @@ def test_norm_is_chosen_per_stage_and_inside_blocks():
                 "layer3": {"BatchNorm"}, "layer4": {"InstanceNorm"},
             }
             stem = "stem" if hasattr(model, "stem") else "bn1"
-            assert norms(model.get_submodule(stem), (BatchNorm, InstanceNorm, SpatioTemporalInstanceNorm)
-                         ) == 0
+            every = (BatchNorm, InstanceNorm, SpatioTemporalInstanceNorm)
+            assert norms(model.get_submodule(stem), every) == 0
 
 
 def test_wrong_norms_are_refused():

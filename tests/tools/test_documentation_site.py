@@ -19,6 +19,8 @@ pytest.importorskip("sphinx", reason="pip install 'geonorm[docs]'")
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 NORMS = sorted(name for name in geonorm.__all__ if name.endswith("Norm"))
+FUNCTIONS = ("instance_norm", "axis_instance_norm", "group_norm", "layer_norm",
+             "adaptive_instance_norm", "divisive_norm")
 MODULES = ("geonorm", "geonorm.models", "geonorm.datasets")
 
 
@@ -42,8 +44,7 @@ def public():
     """Return every public name with its package, but for those that are modules."""
     names = [f"{package}.{name}" for package in MODULES for name in import_module(package).__all__]
     names.remove("geonorm.functional")
-    return [*names, "geonorm.functional.sparse_instance_norm",
-            "geonorm.functional.axis_instance_norm"]  # fmt: skip
+    return [*names, *(f"geonorm.functional.{name}" for name in FUNCTIONS)]
 
 
 def undocumented(names, folder):
@@ -64,9 +65,9 @@ def test_the_public_functions_are_these():
     ours = {name for name, value in vars(functional).items()
             if callable(value) and getattr(value, "__module__", "") == functional.__name__
             and not name.startswith("_")}  # fmt: skip
-    # The last two do not check index and axes: they are there for the modules.
-    assert ours == {"sparse_instance_norm", "axis_instance_norm", "normalize_rows",
-                    "normalize_axes"}  # fmt: skip
+    # The others are there for the modules: they do not read their input or check axes.
+    assert ours == {*FUNCTIONS, "normalize_instances", "normalize_axes", "read_positions",
+                    "finish", "moments"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NORMS)

@@ -43,7 +43,7 @@ LAWS = {
     "batch_norm": [CHANNEL_1, itself, CHANNEL_1],
     "domain_norm": [SAME_DOMAIN, ONE_CHANNEL, SAME_DOMAIN],
     "group_norm": [GROUP, GROUP],
-    "point_layer_norm": [
+    "layer_norm": [
         both(INSTANCE_1, lambda b, c, t, p: (t == T) & (p == P)),
         lambda b, c, t, p: t == drawn.ROW,
     ],
@@ -81,7 +81,7 @@ def test_what_an_output_depends_on_is_what_the_norm_is_said_to_normalize_over(pa
 
 
 def test_no_law_holds_for_a_norm_of_another_kind(panels):
-    layer, batch = panels["point_layer_norm"], panels["batch_norm"]
+    layer, batch = panels["layer_norm"], panels["batch_norm"]
     for law in (ONE_CHANNEL, SAME_FRAME, GROUP, CHANNEL_1):
         assert not torch.equal(layer[0].cells, by_law(law, layer[0]))
     for law in (ONE_CHANNEL, GROUP, itself):
@@ -99,7 +99,7 @@ class TorchOnAMatrix(torch.nn.Module):
 def test_an_instance_norm_that_reads_rows_as_channels_is_found():
     panel = drawn.rows("torch's on a matrix", TorchOnAMatrix())
     assert not torch.equal(panel.cells, by_law(ONE_CHANNEL, panel))
-    assert torch.equal(panel.cells, by_law(LAWS["point_layer_norm"][1], panel))
+    assert torch.equal(panel.cells, by_law(LAWS["layer_norm"][1], panel))
 
 
 def test_every_norm_has_a_figure(panels):

@@ -153,17 +153,18 @@ FIGURES: dict[str, Callable[[], list[Panel]]] = {
              in_domains(geonorm.DomainBatchNorm(CHANNELS, num_domains=2))),
     )],
     "group_norm": lambda: [
-        dense("SparseGroupNorm, 2 groups, clips", geonorm.SparseGroupNorm(2, CHANNELS)),
-        rows("SparseGroupNorm, 2 groups, rows", geonorm.SparseGroupNorm(2, CHANNELS)),
+        dense("GroupNorm, 2 groups, clips", geonorm.GroupNorm(CHANNELS, num_groups=2)),
+        rows("GroupNorm, 2 groups, rows", geonorm.GroupNorm(CHANNELS, num_groups=2)),
     ],
-    "point_layer_norm": lambda: [
-        dense("PointLayerNorm, clips", geonorm.PointLayerNorm(CHANNELS)),
-        rows("PointLayerNorm, rows", geonorm.PointLayerNorm(CHANNELS)),
+    "layer_norm": lambda: [
+        dense("LayerNorm, clips", geonorm.LayerNorm(CHANNELS)),
+        rows("LayerNorm, rows", geonorm.LayerNorm(CHANNELS)),
     ],
     "divisive_norm": lambda: [
-        dense("DivisiveNorm, window of 3, images", geonorm.DivisiveNorm(CHANNELS, 3), IMAGES),
-        voxels("DivisiveNorm, window of 3, voxels", geonorm.DivisiveNorm(CHANNELS, 3)),
+        dense("DivisiveNorm, window of 3, images",
+              geonorm.DivisiveNorm(CHANNELS, kernel_size=3), IMAGES),
+        voxels("DivisiveNorm, window of 3, voxels", geonorm.DivisiveNorm(CHANNELS, kernel_size=3)),
         dense("DivisiveNorm without a window, images",
-              geonorm.DivisiveNorm(CHANNELS, None), IMAGES),
+              geonorm.DivisiveNorm(CHANNELS, kernel_size=None), IMAGES),
     ],
 }  # fmt: skip
