@@ -25,7 +25,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geonorm.ops.backends import before_activation, define, define_derivative
+from geonorm.ops.backends import define
+from geonorm.ops.derivatives import (
+    Formula,
+    Norm,
+    define_derivative,
+    transforms_active,
+)
 
 SCHEMAS = (
     "axis_norm(Tensor x, int[] axes, Tensor? weight, Tensor? bias, float eps, str activation, "
@@ -144,29 +150,6 @@ def _fake_backward(grad: Tensor, x: Tensor, shift: Tensor, mean: Tensor, rstd: T
     return gradients_like(x, weight, bias)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, ctx.axes, weight, bias, ctx.eps, *ctx.tail, residual = inputs
-    ctx.added = residual is not None
-    result = output[0] if ctx.added and ctx.tail[0] != "none" else None
-    ctx.save_for_backward(x, weight, bias, result, *output[1:])
-    ctx.mark_non_differentiable(*output[1:])
-
-
-def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    x, weight, bias, result, *stats = ctx.saved_tensors
-    grad = before_activation(grad, result, *ctx.tail)
-    tail = ("none", 0.0) if ctx.added else ctx.tail
-    if torch.is_grad_enabled():  # create_graph
-        gradients = _backward_twice(grad, x, ctx.axes, weight, bias, ctx.eps, *tail)
-    else:
-        gradients = torch.ops.geonorm.axis_norm_backward(
-            grad, x, *stats, ctx.axes, weight, bias, *tail
-        )
-    grad_x, grad_weight, grad_bias = gradients
-    return (grad_x, None, None if weight is None else grad_weight,
-            None if bias is None else grad_bias, None, None, None, grad if ctx.added else None)
-
-
 def _backward_twice(grad: Tensor, x: Tensor, axes: list[int], weight: Tensor | None,
                     bias: Tensor | None, eps: float, activation: str, negative_slope: float
                     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -175,22 +158,63 @@ def _backward_twice(grad: Tensor, x: Tensor, axes: list[int], weight: Tensor | N
     return backward(grad, x, *stats, axes, weight, bias, activation, negative_slope)
 
 
+class _Backward(Formula):
+    """axis_norm_backward, which takes eps first; its formula takes the statistics anew."""
+
+    @staticmethod
+    def kernel(eps: float, grad: Tensor, x: Tensor, shift: Tensor, mean: Tensor, rstd: Tensor,
+               axes: Sequence[int], *rest: Any) -> tuple[Tensor, ...]:
+        gradients: tuple[Tensor, ...] = torch.ops.geonorm.axis_norm_backward(
+            grad, x, shift, mean, rstd, [*axes], *rest)
+        return gradients
+
+    @staticmethod
+    def formula(eps: float, grad: Tensor, x: Tensor, shift: Tensor, mean: Tensor, rstd: Tensor,
+                axes: Sequence[int], weight: Tensor | None, bias: Tensor | None, *tail: Any
+                ) -> tuple[Tensor, ...]:
+        return _backward_twice(grad, x, [*axes], weight, bias, eps, *tail)
+
+
+class AxisNorm(Norm):
+    """axis_norm with its derivatives of every order and mode."""
+
+    @staticmethod
+    def kernel(x: Tensor, axes: Sequence[int], *rest: Any) -> tuple[Tensor, ...]:
+        outputs: tuple[Tensor, ...] = torch.ops.geonorm.axis_norm(x, [*axes], *rest)
+        return outputs
+
+    @staticmethod
+    def formula(x: Tensor, axes: Sequence[int], *rest: Any) -> tuple[Tensor, ...]:
+        return forward(x, [*axes], *rest)
+
+    @staticmethod
+    def gradients(grad: Tensor, stats: Sequence[Tensor], *args: Any) -> tuple[Tensor | None, ...]:
+        x, axes, weight, bias, eps, *tail = args
+        grad_x, grad_weight, grad_bias = _Backward.apply(
+            eps, grad, x, *stats, axes, weight, bias, *tail)
+        return (grad_x, None, None if weight is None else grad_weight,
+                None if bias is None else grad_bias, None, None, None)
+
+
+def axis_norm(
+    x: Tensor, axes: list[int], weight: Tensor | None, bias: Tensor | None, eps: float,
+    activation: str, negative_slope: float, residual: Tensor | None = None,
+) -> Tensor:
+    """Return act(x̂ · weight + bias + residual), also under the transforms of torch.func."""
+    tail = (weight, bias, eps, activation, negative_slope, residual)
+    if transforms_active():  # which take lists apart, and bytes not
+        out: Tensor = AxisNorm.apply(x, bytes(axes), *tail)[0]
+    else:
+        out = torch.ops.geonorm.axis_norm.default(x, axes, *tail)[0]
+    return out
+
+
 torch.library.register_fake("geonorm::axis_norm", _fake, lib=_LIBRARY)
 torch.library.register_fake("geonorm::axis_norm_backward", _fake_backward, lib=_LIBRARY)
 define_derivative(
-    _LIBRARY, "axis_norm", _keep, _backward,
+    _LIBRARY, "axis_norm", AxisNorm,
     "axis_norm_backward_twice(Tensor grad, Tensor x, int[] axes, Tensor? weight, Tensor? bias, "
     "float eps, str activation, float negative_slope) "
     "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)",
     _backward_twice,
 )
-
-_OPERATOR = torch.ops.geonorm.axis_norm.default
-
-
-def axis_norm(x: Tensor, axes: list[int], weight: Tensor | None, bias: Tensor | None, eps: float,
-              activation: str, negative_slope: float, residual: Tensor | None = None) -> Tensor:
-    """Return the operator's output alone."""
-    out: Tensor = _OPERATOR(
-        x, axes, weight, bias, eps, activation, negative_slope, residual)[0]
-    return out

@@ -16,12 +16,20 @@ Beyond the schema, a kernel may rely on:
 - it must raise IndexError, or skip the row, where index lies outside [0, num_instances).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from geonorm.ops.backends import before_activation, define, define_derivative
+from geonorm.ops.backends import define
+from geonorm.ops.derivatives import (
+    Formula,
+    Norm,
+    define_derivative,
+    derive,
+    transforms_active,
+)
 
 SCHEMAS = (
     "segment_norm(Tensor rows, Tensor index, SymInt num_instances, Tensor? row_weights, "
@@ -164,33 +172,6 @@ def _fake_stats(rows: Tensor, index: Tensor, num_instances: int, row_weights: Te
     return _stats_like(rows, num_instances, groups), _stats_like(rows, num_instances, groups)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    rows, index, _, row_weights, weight, bias, ctx.groups, ctx.eps, *ctx.tail, residual = inputs
-    ctx.added = residual is not None
-    result = output[0] if ctx.added and ctx.tail[0] != "none" else None
-    ctx.save_for_backward(rows, index, *output[1:], row_weights, weight, bias, result)
-    ctx.mark_non_differentiable(*output[1:])
-
-
-def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    rows, index, *stats, row_weights, weight, bias, result = ctx.saved_tensors
-    parameters, groups = (row_weights, weight, bias), ctx.groups
-    grad = before_activation(grad, result, *ctx.tail)
-    tail = ("none", 0.0) if ctx.added else ctx.tail
-    if torch.is_grad_enabled():  # create_graph
-        gradients = _backward_twice(
-            grad, rows, index, len(stats[0]), *parameters, groups, ctx.eps, *tail
-        )
-    else:
-        gradients = torch.ops.geonorm.segment_norm_backward(
-            grad, rows, index, *stats, *parameters, groups, *tail
-        )
-    grad_rows, grad_weight, grad_bias = gradients
-    return (grad_rows, None, None, None, None if weight is None else grad_weight,
-            None if bias is None else grad_bias, None, None, None, None,
-            grad if ctx.added else None)
-
-
 def _backward_twice(grad: Tensor, rows: Tensor, index: Tensor, num_instances: int,
                     row_weights: Tensor | None, weight: Tensor | None, bias: Tensor | None,
                     groups: int, eps: float, activation: str, negative_slope: float
@@ -201,42 +182,80 @@ def _backward_twice(grad: Tensor, rows: Tensor, index: Tensor, num_instances: in
                     groups, activation, negative_slope)
 
 
-def _keep_stats(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    rows, index, ctx.num_instances, row_weights, ctx.groups = inputs
-    ctx.save_for_backward(rows, index, row_weights)
+class _Backward(Formula):
+    """segment_norm_backward, which takes eps first; its formula takes the statistics anew."""
+
+    @staticmethod
+    def kernel(eps: float, *args: Any) -> tuple[Tensor, ...]:
+        gradients: tuple[Tensor, ...] = torch.ops.geonorm.segment_norm_backward(*args)
+        return gradients
+
+    @staticmethod
+    def formula(eps: float, grad: Tensor, rows: Tensor, index: Tensor, shift: Tensor, mean: Tensor,
+                rstd: Tensor, row_weights: Tensor | None, weight: Tensor | None,
+                bias: Tensor | None, groups: int, *tail: Any) -> tuple[Tensor, ...]:
+        return _backward_twice(grad, rows, index, len(shift), row_weights, weight, bias, groups,
+                               eps, *tail)
 
 
-def _stats_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    rows, index, row_weights = ctx.saved_tensors
-    with torch.enable_grad():
-        leaf = rows.view_as(rows).requires_grad_()
-        outputs = _reference_stats(leaf, index, ctx.num_instances, row_weights, ctx.groups)
-    (grad_rows,) = torch.autograd.grad(outputs, leaf, grads, create_graph=torch.is_grad_enabled())
-    return grad_rows, None, None, None, None
+class SegmentNorm(Norm):
+    """segment_norm with its derivatives of every order and mode."""
+
+    formula = staticmethod(forward)
+
+    @staticmethod
+    def kernel(*args: Any) -> tuple[Tensor, ...]:
+        outputs: tuple[Tensor, ...] = torch.ops.geonorm.segment_norm(*args)
+        return outputs
+
+    @staticmethod
+    def gradients(grad: Tensor, stats: Sequence[Tensor], *args: Any) -> tuple[Tensor | None, ...]:
+        rows, index, _instances, row_weights, weight, bias, groups, eps, *tail = args
+        grad_rows, grad_weight, grad_bias = _Backward.apply(
+            eps, grad, rows, index, *stats, row_weights, weight, bias, groups, *tail)
+        return (grad_rows, None, None, None, None if weight is None else grad_weight,
+                None if bias is None else grad_bias, None, None, None, None)
+
+
+def segment_norm(
+    rows: Tensor, index: Tensor, num_instances: int, row_weights: Tensor | None,
+    weight: Tensor | None, bias: Tensor | None, groups: int, eps: float, activation: str,
+    negative_slope: float, residual: Tensor | None = None,
+) -> Tensor:
+    """Return act(x̂ · weight + bias + residual), also under the transforms of torch.func."""
+    run = SegmentNorm.apply if transforms_active() else torch.ops.geonorm.segment_norm.default
+    out: Tensor = run(rows, index, num_instances, row_weights, weight, bias, groups, eps,
+                      activation, negative_slope, residual)[0]
+    return out
+
+
+class SegmentStats(Formula):
+    """segment_stats with its derivatives of every order and mode."""
+
+    formula = staticmethod(_reference_stats)
+
+    @staticmethod
+    def kernel(*args: Any) -> tuple[Tensor, ...]:
+        outputs: tuple[Tensor, ...] = torch.ops.geonorm.segment_stats(*args)
+        return outputs
+
+
+def segment_stats(rows: Tensor, index: Tensor, num_instances: int, row_weights: Tensor | None,
+                  groups: int) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance (B, groups), also under the transforms of torch.func."""
+    run = SegmentStats.apply if transforms_active() else torch.ops.geonorm.segment_stats
+    mean, var = run(rows, index, num_instances, row_weights, groups)
+    return mean, var
 
 
 torch.library.register_fake("geonorm::segment_norm", _fake, lib=_LIBRARY)
 torch.library.register_fake("geonorm::segment_norm_backward", _fake_backward, lib=_LIBRARY)
 torch.library.register_fake("geonorm::segment_stats", _fake_stats, lib=_LIBRARY)
 define_derivative(
-    _LIBRARY, "segment_norm", _keep, _backward,
+    _LIBRARY, "segment_norm", SegmentNorm,
     "segment_norm_backward_twice(Tensor grad, Tensor rows, Tensor index, SymInt num_instances, "
     "Tensor? row_weights, Tensor? weight, Tensor? bias, int groups, float eps, str activation, "
     "float negative_slope) -> (Tensor grad_rows, Tensor grad_weight, Tensor grad_bias)",
     _backward_twice,
 )
-torch.library.register_autograd(
-    "geonorm::segment_stats", _stats_backward, setup_context=_keep_stats, lib=_LIBRARY
-)
-
-_OPERATOR = torch.ops.geonorm.segment_norm.default
-
-
-def segment_norm(rows: Tensor, index: Tensor, num_instances: int, row_weights: Tensor | None,
-                 weight: Tensor | None, bias: Tensor | None, groups: int, eps: float,
-                 activation: str, negative_slope: float, residual: Tensor | None = None) -> Tensor:
-    """Return the operator's output alone."""
-    out: Tensor = _OPERATOR(
-        rows, index, num_instances, row_weights, weight, bias, groups, eps, activation,
-        negative_slope, residual)[0]
-    return out
+derive(_LIBRARY, "segment_stats", SegmentStats)
