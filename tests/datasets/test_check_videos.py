@@ -1,8 +1,10 @@
 """Scanning a set of videos for files that are unreadable, damaged or odd."""
 
+import re
 from pathlib import Path
 
 from geonorm.datasets import VideoSet, check_data
+from helpers.odd_videos import STAYING_UNSEEN
 from helpers.video_files import damage, encode, headers_only, noisy_film, numbered_film, sound
 
 
@@ -36,6 +38,25 @@ def test_every_kind_of_trouble_is_found(tmp_path: Path) -> None:
         "No such file", "listed more than once",
     ):
         assert said.count(words) >= 1, words
+
+
+def test_errors_alone_and_missing_frames_alone_are_damage(tmp_path: Path) -> None:
+    noisy = encode(tmp_path / "noisy.avi", noisy_film(), codec="mpeg4", options={"g": "10"})
+    paths = [damage(noisy, start=0.5, length=0.01), STAYING_UNSEEN(tmp_path)]
+    damaged = [f.detail for f in check_data(VideoSet([(path, 0) for path in paths], "a"))
+               if f.kind == "damaged"]  # fmt: skip
+    assert len(damaged) == 2
+    assert re.fullmatch(r"40 of 40 frames can be decoded, with [1-9]\d* errors", damaged[0])
+    assert damaged[1] == "48 of 60 frames can be decoded, with 0 errors"
+
+
+def test_a_narrow_or_low_picture_is_odd(tmp_path: Path) -> None:
+    for height, width, odd in ((30, 96, True), (96, 30, True), (32, 32, False)):
+        path = encode(tmp_path / f"{height}x{width}.mp4", numbered_film(2, height, width))
+        found = check_data(VideoSet([(path, 0)], "a"))
+        assert [finding.detail for finding in found] == (
+            [f"a picture of {width} by {height} pixels"] if odd else []
+        )
 
 
 def test_real_clips_are_in_order(data_root: Path) -> None:

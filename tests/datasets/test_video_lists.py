@@ -70,6 +70,14 @@ def test_ucf101_finds_folders_spelled_in_another_case(ucf: tuple[Path, Path]) ->
     assert path.exists()
 
 
+def test_ucf101_guesses_between_no_two_folders(ucf: tuple[Path, Path]) -> None:
+    root, lists = ucf
+    (root / "HandstandPushups").rename(root / "HandStandPushups")
+    touch(root / "handstandpushups/v_HandStandPushups_g08_c01.avi")
+    path, _ = UCF101(root, lists, "train").videos[0]
+    assert path == root / "HandstandPushups/v_HandStandPushups_g08_c01.avi"
+
+
 @pytest.mark.parametrize("line", ["Juggling/v_a.avi 1", "Hammering/v_a.avi 2", "Hammering/v.avi x"])
 def test_ucf101_refuses_lines_that_do_not_fit(ucf: tuple[Path, Path], line: str) -> None:
     root, lists = ucf
@@ -162,6 +170,14 @@ def test_something_something(tmp_path: Path) -> None:
         SomethingSomethingV2(tmp_path / "v", train, labels)
 
 
+def test_something_something_classes_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    labels = write(tmp_path / "l.json", json.dumps({"B": "2", "Z": "0", "A": "1"}))
+    items = write(tmp_path / "t.json", json.dumps([{"id": "1", "template": "B"}]))
+    videos = SomethingSomethingV2(tmp_path, items, labels)
+    assert videos.classes == ("Z", "A", "B")
+    assert videos.videos == [(tmp_path / "1.webm", 2)]
+
+
 def test_diving48(tmp_path: Path) -> None:
     items = [{"vid_name": "_8Vy3dlHg2w_00000", "label": 26, "start_frame": 0, "end_frame": 159}]
     train = write(tmp_path / "train.json", json.dumps(items))
@@ -193,7 +209,7 @@ def test_class_folders(tmp_path: Path) -> None:
         ClassFolders(tmp_path)
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_list_splits_lines_from_the_right(tmp_path: Path, end: str) -> None:
     lines = "a.mp4 1\nmy films/b c.mp4\t0\n\nd 3.mp4 120 2\n/abs/e 7.avi 1\n"
     videos = VideoList(write(tmp_path / "list.txt", lines, end))

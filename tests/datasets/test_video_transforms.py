@@ -1,5 +1,7 @@
 """Transforms of clips and shifts of appearance: the same in every frame, drawn from the key."""
 
+import colorsys
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,75 @@ def test_mirroring_is_off_unless_asked_for(still: Tensor) -> None:
     assert torch.equal(flipped, plain.flip(-1))
 
 
+def places() -> Tensor:
+    """Return a clip whose red tells the column and whose green the row, both times 4."""
+    video = torch.zeros(2, 3, 40, 56, dtype=torch.uint8)
+    video[:, 0] = 4 * torch.arange(56, dtype=torch.uint8)
+    video[:, 1] = 4 * torch.arange(40, dtype=torch.uint8)[:, None]
+    return video
+
+
+def plain(crop: int | tuple[int, int], **options: object) -> ClipTransform:
+    """Return a transform that leaves values from 0 to 1 as they are."""
+    return ClipTransform(crop, train=True, mean=(0, 0, 0), std=(1, 1, 1), **options)
+
+
+def test_flip_is_as_frequent_as_told() -> None:
+    flipped = [
+        bool(out[0, 0, 0, 0] > out[0, 0, 0, -1])
+        for out in (plain((40, 56), flip=0.2)(places(), (0, 0, i)) for i in range(300))
+    ]
+    assert 35 < sum(flipped) < 90
+
+
+def test_random_crops_reach_everywhere_and_are_not_resized() -> None:
+    corners = set()
+    for index in range(400):
+        out = (plain((36, 50))(places(), (0, 0, index))[:, 0] * 255 / 4).round().int()
+        assert torch.equal(out[0, 0], out[0, 0, 0] + torch.arange(50))
+        assert torch.equal(out[1, :, 0], out[1, 0, 0] + torch.arange(36))
+        corners.add((int(out[1, 0, 0]), int(out[0, 0, 0])))
+    assert corners == {(row, column) for row in range(5) for column in range(7)}
+
+
+def test_resized_crops_cover_the_share_asked_for() -> None:
+    shares = []
+    for index in range(100):
+        out = plain(32, scale=(0.2, 0.3))(places(), (0, 0, index))[:, 0] * 255 / 4
+        spans = [out[channel].max() - out[channel].min() + 1 for channel in range(2)]
+        shares.append(float(spans[0] / 56 * spans[1] / 40))
+    assert 0.17 < min(shares) < 0.22
+    assert 0.27 < max(shares) < 0.33
+
+
+def test_jitter_of_hue_is_a_quarter_of_the_others() -> None:
+    """A grey clip changes in brightness alone, by up to the strength; a red one in hue too."""
+    red, grey = torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.full((1, 3, 8, 8), 100)
+    red[:, 0] = 160
+    hues, levels = [], []
+    for index in range(200):
+        r, g, b = plain(8, jitter=0.4)(red, (0, 0, index))[:, 0, 0, 0].tolist()
+        hue = colorsys.rgb_to_hsv(r, g, b)[0]
+        hues.append(min(hue, 1 - hue))
+        out = plain(8, jitter=0.4)(grey.to(torch.uint8), (0, 0, index))
+        levels.append(float(out[0, 0, 0, 0]) * 255 / 100)
+    assert 0.085 < max(hues) < 0.105
+    # Contrast, about a grey rounded down, takes a little more.
+    assert 0.55 < min(levels) < 0.65
+    assert 1.35 < max(levels) < 1.45
+
+
+def test_a_shift_shares_no_randomness_with_the_choice_of_frames(still: Tensor) -> None:
+    """The key itself draws those; numpy gives (0, 0, 1) and (0, 0, 1, 0) the same numbers."""
+    shift = AppearanceShift("noise", 5)
+    whole = ClipTransform((40, 56), train=False, shift=shift, mean=(0, 0, 0), std=(1, 1, 1))
+    got = whole(still, (0, 0, 1)).transpose(0, 1)
+    own = shift(still, np.random.default_rng((0, 0, 1, 1))).float() / 255
+    shared = shift(still, np.random.default_rng((0, 0, 1))).float() / 255
+    torch.testing.assert_close(got, own)
+    assert (got - shared).abs().mean() > 0.05
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_shift_changes_every_frame_alike_and_grows(still: Tensor, kind: str) -> None:
     changes = []
@@ -99,6 +170,36 @@ def test_contrast_is_about_the_mean_of_the_clip() -> None:
         assert got == [round((value - mean) * (1 - 0.85 * 0.8) + mean)]
 
 
+@pytest.mark.parametrize("severity", [1, 3])
+def test_noise_has_the_deviation_told_and_is_drawn_per_frame(severity: int) -> None:
+    video = torch.full((3, 3, 60, 60), 128, dtype=torch.uint8)
+    out = AppearanceShift("noise", severity)(video, np.random.default_rng(0)).double() / 255
+    assert float(out.std()) == pytest.approx(0.3 * severity / 5, rel=0.03)
+    assert abs(float(out.mean()) - 128 / 255) < 0.003
+    frames = (out - out.mean()).flatten(1)
+    assert np.abs(np.corrcoef(frames) - np.eye(3)).max() < 0.05
+
+
+@pytest.mark.parametrize("severity", [2, 5])
+def test_background_is_a_coloured_texture_of_the_share_told(severity: int) -> None:
+    """White and black behind the same texture differ by what the texture leaves of them."""
+    share = 0.7 * severity / 5
+    on = [
+        AppearanceShift("background", severity)(
+            torch.full((2, 3, 48, 48), value, dtype=torch.uint8), np.random.default_rng(0)
+        ).int()
+        for value in (0, 255)
+    ]
+    inside = (on[0] > 0) & (on[1] < 255)
+    left = (on[1] - on[0])[inside]
+    assert inside.float().mean() > 0.8
+    assert (left - 255 * (1 - share)).abs().max() <= 1
+    texture = on[0][0].double() / 255 / share
+    assert 0.4 < float(texture.mean()) < 0.6
+    assert float(texture.std()) > 0.2
+    assert np.abs(np.corrcoef(texture.flatten(1)) - np.eye(3)).max() < 0.7
+
+
 @pytest.mark.parametrize(("height", "width"), [(50, 100), (100, 50)])
 def test_blur_is_relative_to_the_shorter_side(height: int, width: int) -> None:
     """A point of light spreads by 0.04 · 50 = 2 pixels, both ways alike."""
@@ -132,6 +233,10 @@ def test_shift_in_a_transform_depends_on_the_key(still: Tensor) -> None:
     ({"crop": 0}, "crop must be a side"),
     ({"crop": (1, 2, 3)}, "crop must be a side"),
     ({"crop": 8, "scale": (0.5, 2.0)}, "scale must be shares"),
+    ({"crop": 8, "scale": (0.0, 0.5)}, "scale must be shares"),
+    ({"crop": 8, "scale": (0.6, 0.5)}, "scale must be shares"),
+    ({"crop": 8, "flip": -0.1}, "flip must be a probability"),
+    ({"crop": 8, "jitter": -0.1}, "jitter must be in"),
     ({"crop": 8, "flip": 2.0}, "flip must be a probability"),
     ({"crop": 8, "jitter": 3.0}, "jitter must be in"),
 ])
@@ -147,6 +252,8 @@ def test_bad_clips(still: Tensor) -> None:
         ClipTransform(8, train=False)(still[0], (0, 0, 0))
     with pytest.raises(ValueError, match=r"as large as the crop \(64, 64\); got \(40, 56\)"):
         ClipTransform(64, train=False)(still, (0, 0, 0))
+    with pytest.raises(ValueError, match=r"as large as the crop \(8, 64\); got \(40, 56\)"):
+        ClipTransform((8, 64), train=False)(still, (0, 0, 0))
     with pytest.raises(TypeError, match="expected a uint8 clip"):
         AppearanceShift("blur")(still.float(), np.random.default_rng(0))
 

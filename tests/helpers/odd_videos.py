@@ -263,3 +263,9 @@ WHOLE: dict[str, Callable[[Path], Path]] = {
     "empty packets, avi": _changed(".avi", "mpeg4", {"g": "12"}, ".avi", _skipping),
     "empty packets, avi with B-frames": _changed(".avi", "mpeg4", _MPEG2, ".avi", _skipping),
 }
+# The same with zeros behind them, so that only decoding tells.
+STAYING_UNSEEN = _changed(
+    ".avi", "mpeg4", {"g": "12"}, ".avi",
+    lambda packets: [one if isinstance(one, av.Packet) else one.ljust(20, b"\0")
+                     for one in _staying(packets)],
+)  # fmt: skip
