@@ -1,5 +1,5 @@
-// The derivative rules of geonorm::segment_norm and geonorm::axis_norm, on every device: those of
-// geonorm/ops/, which in Python take longer than a small norm itself.
+// The derivative rules of geonorm::segment_norm and geonorm::axis_norm, on every device: in Python
+// they take longer than a small norm itself. geonorm/ops/derivatives.py is for what they cannot serve.
 #include <ATen/Functions.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>

@@ -1,11 +1,9 @@
 // The Python module geonorm._C: importing it gives the operators of namespace geonorm, which Python
 // defines, their CPU kernels; autograd.cpp adds the derivative rules.
 #include <Python.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
 #include <algorithm>
-#include <atomic>
 #include <string_view>
 #include <vector>
 
@@ -17,30 +15,6 @@ void add_derivatives(torch::Library& library);  // autograd.cpp
 }
 
 namespace {
-
-std::atomic<bool> forced{false};  // another backend is to run on the CPU too
-
-// A kernel, or, where another backend is forced, the operator of its name that knows which.
-template <auto kernel, class Name>
-struct Choose;
-
-template <class R, class... Args, R (*kernel)(Args...), class Name>
-struct Choose<kernel, Name> {
-  static R run(Args... args) {
-    if (!forced.load(std::memory_order_relaxed)) return kernel(args...);
-    static const auto other = c10::Dispatcher::singleton()
-                                  .findSchemaOrThrow(Name::value(), "")
-                                  .template typed<R(Args...)>();
-    return other.call(args...);
-  }
-};
-
-PyObject* force(PyObject*, PyObject* on) {
-  const int is_on = PyObject_IsTrue(on);
-  if (is_on < 0) return nullptr;
-  forced = is_on;
-  Py_RETURN_NONE;
-}
 
 // Without a name, says which instruction set is in use; with one, uses it.
 PyObject* instruction_set(PyObject*, PyObject* args) {
@@ -62,21 +36,14 @@ PyObject* instruction_set(PyObject*, PyObject* args) {
 
 PyMethodDef methods[] = {
     {"instruction_set", instruction_set, METH_VARARGS, "The instruction set, or to use another."},
-    {"force", force, METH_O, "Let the operators of namespace geonorm_forced run in our place."},
     {nullptr, nullptr, 0, nullptr}};
 
-#define GEONORM_KERNEL(name)                                            \
-  struct name##_forced {                                                \
-    static const char* value() { return "geonorm_forced::" #name; }     \
-  };                                                                    \
-  library.impl(#name, Choose<&geonorm::name, name##_forced>::run)
-
 void add_kernels(torch::Library& library) {
-  GEONORM_KERNEL(segment_norm);
-  GEONORM_KERNEL(segment_norm_backward);
-  GEONORM_KERNEL(segment_stats);
-  GEONORM_KERNEL(axis_norm);
-  GEONORM_KERNEL(axis_norm_backward);
+  library.impl("segment_norm", geonorm::segment_norm);
+  library.impl("segment_norm_backward", geonorm::segment_norm_backward);
+  library.impl("segment_stats", geonorm::segment_stats);
+  library.impl("axis_norm", geonorm::axis_norm);
+  library.impl("axis_norm_backward", geonorm::axis_norm_backward);
 }
 
 }  // namespace
