@@ -1,4 +1,4 @@
-"""Which frames of a video make a clip: at random, spread over it, in dense views, or one alone.
+"""Choose the frames of a clip: at random, spread over the video, in dense views, or one alone.
 
 Every function returns int64 frame numbers in [0, frames). A clip longer than its video loops: after
 the last frame comes the first one again.

@@ -1,4 +1,4 @@
-"""What many videos show, probed once and kept in the user's cache."""
+"""An index of many videos: the frames of each, probed once and kept in the user's cache."""
 
 from __future__ import annotations
 

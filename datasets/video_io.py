@@ -57,7 +57,7 @@ class VideoInfo:
 
     @property
     def variable_rate(self) -> bool:
-        """Whether the frames are unevenly spaced in time."""
+        """Tell whether the frames are unevenly spaced in time."""
         return bool(self.times)
 
     def entry_before(self, frame: int) -> int:
@@ -240,7 +240,7 @@ class Decoder:
 
 
 class _Orientation(NamedTuple):
-    """How a stored picture becomes upright: transposed first, then mirrored."""
+    """The way from a stored picture to an upright one: transposed first, then mirrored."""
 
     transposed: bool
     left_right: bool

@@ -1,4 +1,4 @@
-"""Which videos there are and what each shows: class folders, list files, and the set they make."""
+"""Sets of labelled videos, from class folders and from list files."""
 
 from __future__ import annotations
 

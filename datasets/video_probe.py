@@ -1,4 +1,4 @@
-"""What a video shows: how many frames, when, and where decoding may begin, without decoding it."""
+"""Count the frames that a video shows and tell their times, if possible without decoding it."""
 
 from __future__ import annotations
 

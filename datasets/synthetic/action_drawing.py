@@ -17,7 +17,7 @@ _TURN = 2 * np.pi
 
 @dataclass
 class Pose:
-    """Where the shape is in each frame; float (T,) each.
+    """Place, angle and size of the shape in each frame; float (T,) each.
 
     Args:
         x: rightward, in widths of the picture, modulo 1.
@@ -34,7 +34,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Beat:
-    """How fast, how far and from what phase; drawn alike for every motion.
+    """Speed, reach and phase of a motion; drawn alike for every one.
 
     Args:
         clock: float (T,), frames since the first one times the speed.

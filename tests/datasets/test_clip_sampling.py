@@ -1,4 +1,4 @@
-"""Which frames make a clip: in range, in order, looped when too few, and drawn without favour."""
+"""Frames of a clip: in range, in order, looped when too few, and drawn without favour."""
 
 import numpy as np
 import pytest

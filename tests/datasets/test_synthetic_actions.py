@@ -197,3 +197,15 @@ def test_bad_sizes(tmp_path: Path, options: dict[str, int]) -> None:
 def test_bad_fold(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="fold must be one of"):
         SyntheticActions("test", root=tmp_path)
+
+
+@pytest.mark.parametrize("motion", ["move left", "move right", "move up", "move down"])
+def test_what_leaves_on_one_side_comes_in_on_the_other(motion: str) -> None:
+    """A shape that only moves keeps its area, and in time crosses every border."""
+    for seed in range(4):
+        _, cover = draw_action(motion, np.random.default_rng(seed), frames=60)
+        areas = cover.sum((1, 2))
+        assert areas.min() > 0.98 * areas.max() > 0
+        across = (cover[:, :, 0].sum(1) if motion in ("move left", "move right")
+                  else cover[:, 0].sum(1))  # fmt: skip
+        assert across.max() > 0

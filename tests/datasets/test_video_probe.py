@@ -1,4 +1,4 @@
-"""What a video shows, against a full decode of it by PyAV: every frame, in order, and when."""
+"""Probing a video against a full decode of it by PyAV: every frame, in order, and its time."""
 
 import os
 import shutil
