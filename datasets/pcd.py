@@ -8,6 +8,7 @@ import numpy as np
 from geonorm.datasets.point_fields import (
     Field,
     check_promise,
+    column,
     exact_rows,
     scan_columns,
     text_rows,
@@ -57,7 +58,7 @@ def read_pcd(path: Path) -> np.ndarray:
             raise too_few(promised, found, path)
         first = start + np.cumsum([0] + [field.size for field in fields])
         columns = [
-            np.ndarray(promised, fields[place].dtype, data, int(first[place]), (stride,))
+            column(data, fields[place].dtype, promised, int(first[place]), stride)
             for place in chosen
         ]
         return exact_rows([fields[place].name for place in chosen], columns, path)
@@ -154,7 +155,7 @@ def _compressed(data: bytes, fields: list[Field], promised: int, path: Path) -> 
     first = np.cumsum([0] + [promised * field.size for field in present])
     chosen = scan_columns(present, path)
     columns = [
-        np.frombuffer(values, present[place].dtype, promised, int(first[place]))
+        column(values, present[place].dtype, promised, int(first[place]), present[place].size)
         for place in chosen
     ]
     return exact_rows([present[place].name for place in chosen], columns, path)

@@ -9,6 +9,7 @@ import numpy as np
 from geonorm.datasets.point_fields import (
     Field,
     check_promise,
+    column,
     exact_rows,
     scan_columns,
     text_rows,
@@ -163,7 +164,7 @@ def _columns(
         raise too_few(count, (len(data) - start) // stride, path, _rows_of(element))
     first = start + np.cumsum([0, *(field.size for field in fields)])
     return [
-        np.ndarray(count, fields[place].dtype, data, int(first[place]), (stride,))
+        column(data, fields[place].dtype, count, int(first[place]), stride)
         for place in chosen
     ], end
 

@@ -92,6 +92,12 @@ def text_rows(lines: Sequence[bytes], columns: int, path: Path) -> np.ndarray:
     return rows
 
 
+def column(data: bytes, dtype: np.dtype, count: int, first: int, stride: int) -> np.ndarray:
+    """Return numbers that stand in the data from byte `first` on, each `stride` bytes further."""
+    # Of no points there may be no data, which numpy would refuse to look into.
+    return np.ndarray(count, dtype, data, first, (stride,)) if count else np.empty(0, dtype)
+
+
 def exact_rows(names: Sequence[str], columns: Sequence[np.ndarray], path: Path) -> np.ndarray:
     """Return columns of numbers as float64, side by side.
 

@@ -7,6 +7,7 @@ import pytest
 
 from geonorm.datasets.pcd import lzf_decompressed, read_pcd
 from geonorm.datasets.ply import read_ply
+from helpers.broken_files import broken
 from helpers.cloud_files import drawn_pcd, drawn_ply
 
 FORMATS = {
@@ -37,6 +38,25 @@ def test_a_file_cut_anywhere_is_refused_by_name(tmp_path, form, which):
             path.write_bytes(data[:end])
             with pytest.raises(ValueError, match=rf"cut\.{form} .*(truncated|damaged)"):
                 read(path)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_broken_files_are_read_or_refused_by_name(tmp_path, form):
+    """Broken anywhere, and in their first 200 bytes, which are the header; warnings are errors."""
+    draw, read, _ = FORMATS[form]
+    path = tmp_path / f"broken.{form}"
+    refused = 0
+    for seed in range(20):
+        data, _, _ = draw(np.random.default_rng(seed))
+        heads = (head + data[200:] for head in broken(data[:200], 20, seed))
+        for changed in (*broken(data, 20, seed), *heads):
+            path.write_bytes(changed)
+            try:
+                read(path)
+            except ValueError as error:
+                refused += 1
+                assert path.name in str(error)
+    assert 400 < refused < 800
 
 
 def test_lzf_by_hand(tmp_path):
@@ -152,6 +172,20 @@ def test_a_binary_list_of_fewer_than_no_values(tmp_path):
     head = PLY.partition("1 2 3")[0].replace("ascii", "binary_little_endian")
     data = head.replace("uchar int tags", "char int tags").encode() + bytes(16) + b"\xff"
     refused(tmp_path / "a.ply", data + bytes(90), r"damaged: a list of -1 values")
+
+
+def test_files_of_no_points(tmp_path):
+    """In every encoding, with lists and without."""
+    none = PADDED.replace("WIDTH 5", "WIDTH 0")
+    compressed = none.replace("binary", "binary_compressed") + "\x00" * 8
+    for text in (none, none.replace("binary", "ascii"), compressed):
+        (tmp_path / "a.pcd").write_text(text)
+        assert read_pcd(tmp_path / "a.pcd").shape == (0, 4)
+    head = PLY.partition("1 2 3")[0].replace("vertex 2", "vertex 0").replace("face 1", "face 0")
+    for lists in (head, head.replace("property list uchar int tags\n", "")):
+        for kind in ("ascii", "binary_little_endian", "binary_big_endian"):
+            (tmp_path / "a.ply").write_text(lists.replace("ascii", kind))
+            assert read_ply(tmp_path / "a.ply").shape == (0, 3)
 
 
 @pytest.mark.parametrize("form", FORMATS)

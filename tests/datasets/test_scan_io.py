@@ -100,6 +100,13 @@ def test_values(tmp_path):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["a.npy", "a.ply", "text.ply", "a.pcd", "text.pcd"])
+def test_no_points(tmp_path, name):
+    path = write(tmp_path / name, rows(0), **KINDS.get(name, {}))
+    with pytest.raises(ValueError, match=rf"{name} is empty: none of its 0 points is finite"):
+        read_scan(path)
+
+
 @pytest.mark.parametrize(
     ("array", "got"),
     [
@@ -209,14 +216,14 @@ def test_a_scan_about_its_sensor_stays_where_it_is(tmp_path, name):
     np.testing.assert_array_equal(scan.points, points[:, :3].astype(np.float32))
 
 
-@pytest.mark.parametrize("dtype", ["<f8", np.longdouble])
-def test_places_beyond_float32_are_left_out(tmp_path, dtype):
+@pytest.mark.parametrize(("dtype", "large"), [("<f8", "1.7e308"), (np.longdouble, "1e400")])
+def test_places_beyond_float32_are_left_out(tmp_path, dtype, large):
     points = rows(9).astype(dtype)
-    points[2, 0], points[3, 1] = 1.7e308, -1e39
+    points[2, 0], points[3, 1] = np.longdouble(large), -1e39
     np.save(tmp_path / "a.npy", points)
     scan = read_scan(tmp_path / "a.npy")
     assert (scan.dropped, scan.offset) == (2, (0.0, 0.0, 0.0))
-    points[:, 0] = 1.7e308
+    points[:, 0] = np.longdouble(large)
     np.save(tmp_path / "a.npy", points)
     with pytest.raises(ValueError, match=r"a\.npy is empty: none of its 9 points is finite"):
         read_scan(tmp_path / "a.npy")
