@@ -3,7 +3,7 @@
     python tools/draw_norms.py [FOLDER]
 
 The drawings are committed, so that the pages have them on a git host too; a test draws them anew
-and compares them character by character.
+and compares them, character by character, with the committed ones.
 """
 
 import argparse

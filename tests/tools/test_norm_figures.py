@@ -1,14 +1,15 @@
-"""The figures of what norms normalize over: each gradient pattern against a law in words."""
+"""Figures of the norms: each gradient pattern against a rule, and each drawing against both."""
 
 from pathlib import Path
 
 import draw_norms
+import matplotlib.colors
 import pytest
 import torch
 
 import documentation.dependence as drawn
 import geonorm
-from documentation.drawing import WIDTH, draw, size
+from documentation.drawing import CHOSEN, COLOURS, DEPENDENT, OTHER, draw, layout
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "figures" / "norms"
 INDEX, DOMAIN = torch.tensor(drawn.SCANS), torch.tensor(drawn.DOMAINS)
@@ -89,11 +90,12 @@ def test_no_law_holds_for_a_norm_of_another_kind(panels):
 
 
 class TorchOnAMatrix(torch.nn.Module):
-    """What some libraries do to sparse tensors under the name of instance norm."""
+    """Torch's instance norm on a matrix, which some libraries use for sparse tensors."""
 
-    def forward(self, pair):
-        # A matrix is to torch one instance whose channels are the rows.
-        return torch.nn.InstanceNorm1d(len(pair[0]))(pair[0]), pair[1]
+    def forward(self, rows):
+        # To torch a matrix is one instance whose channels are the rows.
+        features = rows.features
+        return rows.replace(torch.nn.InstanceNorm1d(len(features))(features))
 
 
 def test_an_instance_norm_that_reads_rows_as_channels_is_found():
@@ -126,10 +128,48 @@ def test_another_norm_makes_another_drawing():
     assert draw("a norm", [one]) != draw("a norm", [other])
 
 
-def test_panels_fit_into_the_width(panels):
+def shown(axes, panel):
+    """Return the colour at the middle of each cell of a drawn panel, in the shape of its cells."""
+    pixels = torch.as_tensor(axes.images[0].get_array())
+    if panel.cells.ndim == 2:
+        return pixels[6::13, 17::34]
+    instances, channels, rows, columns = panel.cells.shape
+    return torch.stack([
+        torch.stack([pixels[8 * (b * (rows + 1)) + 4 :: 8, 8 * (c * (columns + 1)) + 4 :: 8]
+                     [:rows, :columns] for c in range(channels)])
+        for b in range(instances)
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("name", drawn.FIGURES)
+def test_each_cell_has_the_colour_of_what_the_gradient_says(panels, name):
+    figure = layout(panels[name])
+    assert [axes.get_title() for axes in figure.axes] == [panel.title for panel in panels[name]]
+    for axes, panel in zip(figure.axes, panels[name], strict=True):
+        expected = torch.where(panel.cells, DEPENDENT, OTHER)
+        if panel.chosen is not None:
+            expected[panel.chosen] = CHOSEN
+        assert torch.equal(shown(axes, panel), expected), panel.title
+        labels = [label.get_text().replace("\n", ", ") for label in axes.get_yticklabels()]
+        assert labels == [*panel.labels]
+    legend = {text.get_text(): patch.get_facecolor() for text, patch in
+              zip(figure.legends[0].get_texts(), figure.legends[0].get_patches(), strict=True)}
+    blue = legend["input it depends on, itself included"]
+    assert matplotlib.colors.to_hex(blue) == COLOURS[DEPENDENT] == "#2b6cb0"
+
+
+def test_panels_lie_within_the_figure_and_beside_each_other(panels):
     for name, several in panels.items():
-        for panel in several:
-            assert size(panel)[0] <= WIDTH - 28, (name, panel.title)
+        figure = layout(several)
+        figure.draw_without_rendering()
+        boxes = [part.get_tightbbox() for part in (*figure.axes, *figure.legends)]
+        for number, box in enumerate(boxes):
+            assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1, (name, number)
+            assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1, (name, number)
+            for other in boxes[:number]:
+                apart = (box.x1 <= other.x0 or other.x1 <= box.x0
+                         or box.y1 <= other.y0 or other.y1 <= box.y0)  # fmt: skip
+                assert apart, (name, number)
 
 
 def test_the_command_writes_every_drawing(tmp_path, capsys):

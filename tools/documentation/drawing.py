@@ -1,115 +1,91 @@
-"""The figures of the norms as SVG: small, readable as text, and the same on every machine."""
+"""Draw the figures of the norms as SVG files that are the same on every machine."""
 
-from collections.abc import Iterator
-from html import escape
+import io
+
+import matplotlib as mpl
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from torch import Tensor
 
 from documentation.dependence import Panel
 
-WIDTH, MARGIN, GAP = 740, 14, 24
-CELL = 8  # an element of a dense tensor
-BLOCK_GAP = 8
-ROW_CELL, ROW_HEIGHT = 34, 13
-HEAD = 40  # of a panel: its title and the numbers of its channels
-LETTER = 5.6  # width of a letter of the labels, at the most
-DEPENDENT, OTHER, CHOSEN, INK, FAINT = "#2b6cb0", "#e3e8ef", "#f59e0b", "#1f2933", "#52606d"
-LEGEND = ((CHOSEN, "an output element"), (DEPENDENT, "input it depends on, itself included"),
-          (OTHER, "input it does not depend on"))  # fmt: skip
+WIDTH = 7.7  # inches
+GAP, OTHER, DEPENDENT, CHOSEN = range(4)  # what a cell of a picture can be
+COLOURS = ("#ffffff", "#e3e8ef", "#2b6cb0", "#f59e0b")
+LEGEND = {CHOSEN: "an output element", DEPENDENT: "input it depends on, itself included",
+          OTHER: "input it does not depend on"}  # fmt: skip
+SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "geonorm", "font.family": "DejaVu Sans"}
+"""Text stays text, and the names inside the file depend on what it shows alone."""
 
 
 def draw(title: str, panels: list[Panel]) -> str:
-    """Return a figure of panels, as many beside each other as its width allows."""
-    body: list[str] = []
-    x, y, tallest = MARGIN, MARGIN, 0
-    for panel in panels:
-        width, height = size(panel)
-        if x > MARGIN and x + width > WIDTH - MARGIN:
-            x, y, tallest = MARGIN, y + tallest + GAP, 0
-        body += [f'<g transform="translate({x} {y})">', *_panel(panel), "</g>"]
-        x, tallest = x + width + GAP, max(tallest, height)
-    y += tallest + GAP
-    notes = [*dict.fromkeys(panel.axes for panel in panels if panel.axes)]
-    body += _legend(y, notes)
-    height = y + 10 + 16 * len(notes) + MARGIN
-    return "\n".join([
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-        f'width="{WIDTH}" height="{height}" font-family="Helvetica, Arial, sans-serif">',
-        f"<title>{escape(title)}</title>",
-        f'<rect width="{WIDTH}" height="{height}" rx="6" fill="#ffffff"/>',
-        *body, "</svg>", "",
-    ])  # fmt: skip
+    """Return a figure of panels as SVG.
+
+    Args:
+        title: of the file, for readers that show one.
+        panels: in the order of reading.
+    """
+    with mpl.rc_context(SETTINGS):
+        written = io.StringIO()
+        metadata = {"Title": title, "Creator": None, "Date": None}
+        layout(panels).savefig(written, format="svg", metadata=metadata)
+    return "".join(f"{line.rstrip()}\n" for line in written.getvalue().splitlines())
 
 
-def size(panel: Panel) -> tuple[int, int]:
-    """Return width and height of a panel."""
-    margin = _label_width(panel)
-    if panel.cells.ndim == 2:
-        height, width = panel.cells.shape
-        return margin + width * ROW_CELL, HEAD + height * ROW_HEIGHT
-    instances, channels, height, width = panel.cells.shape
-    return (margin + channels * (width * CELL + BLOCK_GAP) - BLOCK_GAP,
-            HEAD + instances * (height * CELL + BLOCK_GAP) - BLOCK_GAP)  # fmt: skip
+def layout(panels: list[Panel]) -> Figure:
+    """Return a figure with two panels beside each other, and a legend below."""
+    lines = (len(panels) + 1) // 2
+    figure = Figure((WIDTH, 0.7 + 2.05 * lines), layout="constrained")
+    axes = figure.subplots(lines, 2, squeeze=False)
+    for one in axes.flat[len(panels):]:
+        one.remove()
+    for one, panel in zip(axes.flat, panels, strict=False):
+        _show(one, panel)
+    handles = [Patch(color=COLOURS[kind], label=words) for kind, words in LEGEND.items()]
+    notes = dict.fromkeys(panel.axes for panel in panels if panel.axes)
+    figure.legend(handles=handles, loc="outside lower left", ncols=3, fontsize=8, frameon=False,
+                  title="\n".join(notes), title_fontsize=8, alignment="left")  # fmt: skip
+    return figure
 
 
-def _label_width(panel: Panel) -> int:
-    lines = [line for label in panel.labels for line in _lines(panel, label)]
-    return round(max(map(len, lines)) * LETTER) + 6
+def picture(panel: Panel) -> Tensor:
+    """Return the kinds of a panel's cells as they lie on the page, a gap of one between blocks.
+
+    Shape:
+        (N, C) for rows; (B · (rows + 1) − 1, C · (columns + 1) − 1) for a dense tensor, a block for
+        each instance (downwards) and channel (across)
+    """
+    kinds = torch.where(panel.cells, DEPENDENT, OTHER)
+    if panel.chosen is not None:
+        kinds[panel.chosen] = CHOSEN
+    if kinds.ndim == 2:
+        return kinds
+    apart = torch.nn.functional.pad(kinds, (0, 1, 0, 1), value=GAP)
+    return apart.movedim(1, 2).flatten(2).flatten(0, 1)[:-1, :-1]
 
 
-def _lines(panel: Panel, label: str) -> list[str]:
-    """Return a label as lines: a block of a dense tensor has room for two, a row for one."""
-    return label.split(", ") if panel.cells.ndim == 4 else [label]
-
-
-def _panel(panel: Panel) -> Iterator[str]:
-    """Yield what a panel consists of, from its upper left corner at (0, 0)."""
-    margin, dense = _label_width(panel), panel.cells.ndim == 4
-    yield _text(0, 12, panel.title, 12, INK, bold=True)
-    step = panel.cells.shape[3] * CELL + BLOCK_GAP if dense else ROW_CELL
-    inner = step - BLOCK_GAP if dense else step
-    for channel in range(panel.cells.shape[1]):
-        yield _text(margin + channel * step + inner / 2, 32, f"channel {channel}" if dense
-                    else f"ch. {channel}", 10, FAINT, anchor="middle")  # fmt: skip
-    down = panel.cells.shape[2] * CELL + BLOCK_GAP if dense else ROW_HEIGHT
-    for number, label in enumerate(panel.labels):
-        lines = _lines(panel, label)
-        middle = HEAD + number * down + (down - BLOCK_GAP * dense) / 2 + 3.5
-        for line, words in enumerate(lines):
-            yield _text(0, middle + 12 * (line - (len(lines) - 1) / 2), words, 10, FAINT)
-    yield from _cells(panel, margin, step, down)
-
-
-def _cells(panel: Panel, margin: int, step: int, down: int) -> Iterator[str]:
-    """Yield the elements, those of one colour in one path; the output element comes last."""
-    boxes: dict[str, list[str]] = {OTHER: [], DEPENDENT: [], CHOSEN: []}
-    for place in (tuple(index) for index in (panel.cells >= 0).nonzero().tolist()):
-        instance, channel, *within = place
-        x, y = margin + channel * step, HEAD + instance * down
-        width, height = ROW_CELL, ROW_HEIGHT
-        if within:
-            x, y, width, height = x + within[1] * CELL, y + within[0] * CELL, CELL, CELL
-        colour = DEPENDENT if panel.cells[place] else OTHER
-        colour = CHOSEN if place == panel.chosen else colour
-        boxes[colour].append(f"M{x} {y}h{width - 1}v{height - 1}h{1 - width}z")
-    for colour, paths in boxes.items():
-        if paths:
-            yield f'<path fill="{colour}" d="{"".join(paths)}"/>'
-
-
-def _legend(y: int, notes: list[str]) -> Iterator[str]:
-    x = MARGIN
-    for colour, words in LEGEND:
-        yield f'<rect x="{x}" y="{y}" width="10" height="10" fill="{colour}"/>'
-        yield _text(x + 15, y + 9, words, 10, FAINT)
-        x += 15 + round(len(words) * LETTER * 0.82) + 18
-    for number, words in enumerate(notes, 1):
-        yield _text(MARGIN, y + 9 + 16 * number, words, 10, FAINT)
-
-
-def _text(
-    x: float, y: float, words: str, points: int, colour: str, *, bold: bool = False,
-    anchor: str = "start",
-) -> str:
-    weight = ' font-weight="bold"' if bold else ""
-    middle = f' text-anchor="{anchor}"' if anchor != "start" else ""
-    return (f'<text x="{x:g}" y="{y:g}" font-size="{points}" fill="{colour}"{weight}{middle}>'
-            f"{escape(words)}</text>")  # fmt: skip
+def _show(axes: Axes, panel: Panel) -> None:
+    """Draw one panel, its channels named above and its instances on the left."""
+    dense = panel.cells.ndim == 4
+    height, width = (8, 8) if dense else (13, 34)  # pixels of a cell, the last of each are white
+    pixels = picture(panel).repeat_interleave(height, 0).repeat_interleave(width, 1)
+    pixels[height - 1 :: height], pixels[:, width - 1 :: width] = GAP, GAP
+    axes.imshow(pixels.numpy(), ListedColormap(COLOURS), vmin=GAP, vmax=CHOSEN,
+                interpolation="none")  # fmt: skip
+    rows, columns = panel.cells.shape[2:] if dense else (1, 1)
+    down, across = height * (rows + dense), width * (columns + dense)
+    axes.set_title(panel.title, fontsize=8.5, fontweight="bold")
+    axes.set_yticks(
+        [height * rows / 2 + down * number for number in range(len(panel.labels))],
+        [label.replace(", ", "\n") if dense else label for label in panel.labels],
+    )
+    channels = range(panel.cells.shape[1])
+    axes.set_xticks(
+        [width * columns / 2 + across * number for number in channels],
+        [f"channel {number}" if dense else f"ch. {number}" for number in channels],
+    )
+    axes.tick_params(length=0, labelsize=7.5, top=False, labeltop=True, labelbottom=False)
+    axes.spines[:].set_visible(False)
