@@ -31,6 +31,7 @@ from geonorm.ops.derivatives import (
     Norm,
     define_derivative,
     transforms_active,
+    under_transforms,
 )
 
 SCHEMAS = (
@@ -203,7 +204,7 @@ def axis_norm(
     """Return act(x̂ · weight + bias + residual), also under the transforms of torch.func."""
     tail = (weight, bias, eps, activation, negative_slope, residual)
     if transforms_active():  # which take lists apart, and bytes not
-        out: Tensor = AxisNorm.apply(x, bytes(axes), *tail)[0]
+        out: Tensor = under_transforms(AxisNorm, x, bytes(axes), *tail)[0]
     else:
         out = torch.ops.geonorm.axis_norm.default(x, axes, *tail)[0]
     return out

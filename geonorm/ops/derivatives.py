@@ -70,6 +70,17 @@ class Formula(torch.autograd.Function):
         return tuple(found)
 
 
+def under_transforms(rule: type[Formula], *args: Any) -> Any:
+    """Run a rule where transforms are active.
+
+    Forward mode inside forward mode, to which autograd.Function answers with zeros in silence, goes
+    through the formula.
+    """
+    levels = torch._C._functorch.get_interpreter_stack() or ()
+    forwards = sum(level.key() == torch._C._functorch.TransformType.Jvp for level in levels)
+    return rule.apply(*args) if forwards < 2 else rule.formula(*args)
+
+
 class Norm(Formula):
     """A norm with what follows it; the statistics among its outputs carry no gradient."""
 

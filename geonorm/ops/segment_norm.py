@@ -29,6 +29,7 @@ from geonorm.ops.derivatives import (
     define_derivative,
     derive,
     transforms_active,
+    under_transforms,
 )
 
 SCHEMAS = (
@@ -223,9 +224,12 @@ def segment_norm(
     negative_slope: float, residual: Tensor | None = None,
 ) -> Tensor:
     """Return act(x̂ · weight + bias + residual), also under the transforms of torch.func."""
-    run = SegmentNorm.apply if transforms_active() else torch.ops.geonorm.segment_norm.default
-    out: Tensor = run(rows, index, num_instances, row_weights, weight, bias, groups, eps,
-                      activation, negative_slope, residual)[0]
+    args = (rows, index, num_instances, row_weights, weight, bias, groups, eps, activation,
+            negative_slope, residual)
+    if transforms_active():
+        out: Tensor = under_transforms(SegmentNorm, *args)[0]
+    else:
+        out = torch.ops.geonorm.segment_norm.default(*args)[0]
     return out
 
 
@@ -243,8 +247,11 @@ class SegmentStats(Formula):
 def segment_stats(rows: Tensor, index: Tensor, num_instances: int, row_weights: Tensor | None,
                   groups: int) -> tuple[Tensor, Tensor]:
     """Return mean and biased variance (B, groups), also under the transforms of torch.func."""
-    run = SegmentStats.apply if transforms_active() else torch.ops.geonorm.segment_stats
-    mean, var = run(rows, index, num_instances, row_weights, groups)
+    args = (rows, index, num_instances, row_weights, groups)
+    if transforms_active():
+        mean, var = under_transforms(SegmentStats, *args)
+    else:
+        mean, var = torch.ops.geonorm.segment_stats.default(*args)
     return mean, var
 
 

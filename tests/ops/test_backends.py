@@ -135,6 +135,8 @@ def test_forward_mode_is_refused_not_zero():
         dual = forward_ad.make_dual(torch.randn(3, 2), torch.ones(3, 2))
         with pytest.raises(RuntimeError, match="jvp is not implemented"):
             geonorm.functional.instance_norm(dual, index, 2)
+        with pytest.raises(RuntimeError, match="Nested forward mode AD is not supported"):
+            segments.segment_stats(dual, index, 2, None, 2)
 
 
 def test_where_triton_is_not_installed_that_is_the_reason():

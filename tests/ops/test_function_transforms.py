@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 from conftest import TOLERANCES, relative_error
-from torch.func import grad, jacrev, jvp, vmap
+from torch.func import grad, jacfwd, jacrev, jvp, linearize, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from geonorm.ops.segment_norm import segment_stats
@@ -93,9 +93,31 @@ def test_jvp_against_finite_differences(backend, case, activation, moved):
     compare((value, found), (ours(*values), (along(1e-5) - along(-1e-5)) / 2e-5), 1e-7)
 
 
-def test_jacrev(backend, case):
+@pytest.mark.parametrize("outer", [jacrev, jacfwd])
+@pytest.mark.parametrize("inner", [jacrev, jacfwd])
+def test_second_derivatives_in_every_mode(backend, case, outer, inner):
     ours, torchs, values = both(case)
-    compare(jacrev(jacrev(ours), 0)(*values), jacrev(jacrev(torchs), 0)(*values))
+    compare(outer(inner(ours), 0)(*values), jacrev(jacrev(torchs), 0)(*values))
+
+
+@pytest.mark.parametrize("derive", [grad, jacfwd])
+def test_third_derivative_against_finite_differences(backend, case, derive):
+    """Torch's own instance norm is right to the second derivative only."""
+    ours, torchs, values = both(case)
+    step, zero = torch.randn_like(values[0]), torch.zeros((), dtype=torch.float64)
+
+    def along(loss, t):
+        return loss(values[0] + t * step, *values[1:])
+
+    second = grad(grad(partial(along, torchs)))
+    compare(derive(derive(derive(partial(along, ours))))(zero),
+            (second(zero + 1e-5) - second(zero - 1e-5)) / 2e-5, 1e-7)
+
+
+def test_what_no_rule_serves_is_refused_not_zero(backend, case):
+    ours, _, values = both(case)
+    with pytest.raises(RuntimeError, match=r"jvp is not implemented|Nested forward mode"):
+        linearize(ours, *values)
 
 
 def test_hessian_vector_product(backend, case):
@@ -163,7 +185,7 @@ def test_statistics(backend, weighted):
 
     tangent = torch.randn_like(rows)
     for transform in (grad, lambda f: lambda x: jvp(f, (x,), (tangent,))[1],
-                      lambda f: jacrev(jacrev(f)),
+                      lambda f: jacrev(jacrev(f)), lambda f: jacfwd(jacfwd(f)),
                       lambda f: lambda x: vmap(grad(f))(torch.stack([x, x * 2, x - 1]))):
         compare(transform(ours)(rows), transform(formula)(rows))
 
