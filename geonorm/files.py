@@ -1,11 +1,14 @@
 """Files that appear complete or not at all, names that are hidden, and the folder of the cache."""
 
+import errno
 import os
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LEAST_FREE = 2**20  # bytes
 # What file systems, network drives and desktops leave beside the user's own files.
 _LEFT_BEHIND = (
     "$RECYCLE.BIN", "@eaDir", "#recycle", "lost+found", "System Volume Information", "__MACOSX",
@@ -32,13 +35,39 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to, which then becomes `path`, or nothing on an error.
 
     Each caller gets a path of its own, so that two processes may write the same file at once.
+
+    Raises:
+        OSError: there is no room for the file; whatever the library that wrote it says of that.
     """
     aside = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
     try:
         yield aside
         os.replace(aside, path)
+    except (OSError, RuntimeError) as error:
+        if (reason := _no_room(error, path.parent)) is not None:
+            raise OSError(
+                errno.ENOSPC,
+                f"cannot write {path}: {reason}. What was there before is as it was; make room, or "
+                "name a folder on another disk",
+            ) from error
+        raise
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _no_room(error: BaseException | None, folder: Path) -> str | None:
+    """Return why a file found no room, or None where the error is of another kind.
+
+    torch, numpy and FFmpeg each say something else of a full disk, or nothing that tells.
+    """
+    if folder.is_dir() and (free := shutil.disk_usage(folder).free) < LEAST_FREE:
+        return f"the disk is full ({free / 2**20:.1f} MiB free)"
+    while error is not None:
+        number = getattr(error, "errno", None)
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return os.strerror(number)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def distinct_stems(paths: Iterable[Path]) -> dict[Path, str]:

@@ -1,5 +1,8 @@
 """Files written whole, names that are hidden, and the folder of the cache."""
 
+import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,3 +48,59 @@ def test_cache_is_the_users_unless_told(monkeypatch: pytest.MonkeyPatch) -> None
     assert user_cache() == Path("/user/geonorm")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert user_cache() == Path.home() / ".cache/geonorm"
+
+
+# Writes a file of 3 MB into a folder by each library, and prints what each says.
+FILLS = """
+import sys
+from pathlib import Path
+import numpy as np
+import torch
+from geonorm.files import written_whole
+
+folder = Path(sys.argv[1])
+values = np.zeros(3_000_000, "u1")
+def as_torch(file):
+    with file.open("wb") as opened:
+        torch.save({"a": torch.from_numpy(values)}, opened)
+writers = {
+    "torch": as_torch, "npy": lambda file: np.save(file, values), "raw": values.tofile,
+    "text": lambda file: file.write_bytes(values.tobytes()),
+    "path": lambda file: torch.save({"a": torch.from_numpy(values)}, file),
+}
+for name, write in writers.items():
+    try:
+        with written_whole(folder / f"a.{name}") as aside:
+            write(aside)
+    except OSError as error:
+        print(f"{name}: {error.errno} {error.strerror}")
+print(sorted(path.name for path in folder.iterdir()))
+"""
+
+
+def test_a_full_disk_is_told_whoever_writes(tmp_path: Path) -> None:
+    """On a disk of 1 MiB of its own."""
+    own = ["unshare", "--mount", "--map-root-user", "sh", "-c",
+           'mount -t tmpfs -o size=1m none "$1" && shift && exec "$@"', "sh", tmp_path]
+    if shutil.which("unshare") is None or subprocess.run(
+        [*own, "true"], capture_output=True, check=False
+    ).returncode:  # fmt: skip
+        pytest.skip("needs the right to mount in a namespace of its own (unshare --mount)")
+    done = subprocess.run([*own, sys.executable, "-c", FILLS, tmp_path], capture_output=True,
+                          text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *said, left = done.stdout.splitlines()
+    assert [line.partition(":")[0] for line in said] == ["torch", "npy", "raw", "text", "path"]
+    for line in said:
+        assert f": 28 cannot write {tmp_path}/" in line
+        assert "the disk is full (" in line
+        assert "make room, or name a folder on another disk" in line
+    assert left == "[]"
+
+
+def test_other_errors_stay_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"^something else$"), written_whole(tmp_path / "a"):
+        raise RuntimeError("something else")
+    with pytest.raises(FileNotFoundError), written_whole(tmp_path / "none" / "a") as aside:
+        aside.write_text("a")
+    assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -88,7 +89,12 @@ class TrainingCLI(LightningCLI):
             kwargs["logger"] = self._loggers()
         if config.get("accelerator") == "auto":
             kwargs["accelerator"] = getattr(self.model, "auto_accelerator", "auto")
-        kwargs["plugins"] = [*_listed(config.get("plugins")), WholeCheckpoints()]
+        plugins = _listed(config.get("plugins"))
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(WholeCheckpoints())
+        kwargs["plugins"] = plugins
+        if config.get("barebones"):  # with which Lightning takes no values for these
+            kwargs |= {"log_every_n_steps": None, "enable_model_summary": None}
         given = _listed(config.get("callbacks"))
         kwargs["callbacks"] = [*given, *self._callbacks(config, given)]
         return super().instantiate_trainer(**kwargs)

@@ -1,9 +1,11 @@
 """What a classification of videos is judged by."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 from torchmetrics import Metric
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
@@ -50,10 +52,16 @@ class VideoScores(Metric):
 
     def __init__(self, num_videos: int, num_classes: int) -> None:
         super().__init__()
-        self.add_state("sums", torch.zeros(num_videos, num_classes), dist_reduce_fx="sum")
+        # float32, whatever Lightning makes of torch's default.
+        sums = torch.zeros(num_videos, num_classes, dtype=torch.float32)
+        self.add_state("sums", sums, dist_reduce_fx="sum")
         self.add_state("labels", torch.full((num_videos,), -1), dist_reduce_fx="max")
         for name in ("clips", "hits", "losses"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Module:
+        """Move the sums with the network, but in their own precision, whatever the network's."""
+        return super()._apply(lambda tensor: fn(tensor).to(tensor.dtype), exclude_state)
 
     def update(self, logits: Tensor, labels: Tensor, videos: Tensor) -> None:
         """Add a batch of clips.

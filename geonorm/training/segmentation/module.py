@@ -18,6 +18,7 @@ from geonorm.training.segmentation.networks import (
     PointMLP,
     build,
     check_device,
+    check_precision,
     usable_accelerator,
     voxel_logits,
 )
@@ -99,6 +100,7 @@ class SegmentationModule(LightningModule):
             )
         if not isinstance(self.network, PointMLP):
             check_device(self.trainer.strategy.root_device)
+            check_precision(str(self.trainer.precision))
 
     def _rows(self, batch: ScanBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, labels and scan of what the network sees, voxels or points."""

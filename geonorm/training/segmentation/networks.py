@@ -82,6 +82,20 @@ def check_device(device: torch.device) -> None:
         )
 
 
+def check_precision(precision: str) -> None:
+    """Refuse a precision of the trainer in which MinkowskiEngine has no convolutions.
+
+    Raises:
+        ValueError: the weights would be neither float32 nor float64.
+    """
+    if precision not in ("32-true", "64-true", "16-mixed", "bf16-mixed"):
+        raise ValueError(
+            f"MinkowskiEngine's convolutions take float32 and float64; --trainer.precision "
+            f"{precision} makes the weights others. Take bf16-mixed or 16-mixed, in which the "
+            "convolutions stay in float32, or --model.name PointMLP"
+        )
+
+
 def voxel_logits(network: MinkUNet, batch: ScanBatch) -> Tensor:
     """Return the scores of the classes for each voxel of a batch."""
     return network(ME.SparseTensor(batch.features, batch.coordinates)).F

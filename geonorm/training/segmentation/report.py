@@ -54,7 +54,8 @@ class SegmentationReport(Callback):
             return
         for index, name in enumerate(batch.names[: self.num_pictures - len(self.scans)]):
             rows = batch.point_batch == index
-            arrays = (batch.points[rows], predicted[rows], batch.point_labels[rows])
+            # numpy has no bfloat16, which --trainer.precision may have made of the points.
+            arrays = (batch.points[rows].float(), predicted[rows], batch.point_labels[rows])
             self.scans.append(SegmentedScan(name, *(array.cpu().numpy() for array in arrays)))
 
     def _report(self, trainer: Trainer, module: LightningModule, stage: str) -> None:

@@ -1,0 +1,91 @@
+"""Lightning's options in the forms that they may take, and its precisions, in both tools."""
+
+import pytest
+import torch
+import train_action
+import train_seg
+
+from geonorm.training import VideoScores
+from geonorm.training.segmentation.networks import check_precision
+from helpers.action_runs import FILMS, QUICK, found
+
+SCANS = [
+    "fit", "--model.name=PointMLP", "--data.train.init_args.num_scans=2",
+    "--data.val.init_args.num_scans=1", "--data.voxel_size=0.8", "--data.batch_size=1",
+    "--data.num_workers=0", "--trainer.max_epochs=1", "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false", "--run_dir=run",
+]  # fmt: skip
+pytestmark = pytest.mark.filterwarnings("default")  # as users run it
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """Run each test in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GEONORM_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--trainer.callbacks=LearningRateMonitor"],
+        ["--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val/miou"],
+        ["--trainer.callbacks+=LearningRateMonitor", "--trainer.callbacks+=ModelSummary"],
+        ["--trainer.callbacks=[{class_path: LearningRateMonitor}]"],
+        ["--trainer.callbacks=TQDMProgressBar", "--trainer.enable_progress_bar=true"],
+        ["--trainer.plugins=TorchCheckpointIO"],
+        ["--trainer.plugins+=LightningEnvironment"],
+        ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs"],
+        ["--trainer.logger=false"],
+    ],
+    ids=" ".join,
+)
+def test_options_in_every_form(here, options):
+    train_seg.main([*SCANS, *options])
+    assert found(here / "run")["miou"] >= 0
+    assert (here / "run" / "checkpoints" / "last.ckpt").is_file()
+    assert (here / "run" / "metrics.csv").is_file() == ("logger" not in options[0])
+
+
+def test_barebones(here):
+    bare = [option for option in SCANS if "progress_bar" not in option]
+    train_seg.main([*bare, "--trainer.barebones=true"])
+    assert not (here / "run" / "checkpoints").exists()
+
+
+# In bf16, torch's own convolution of a 7×7 stem ends the process on one CPU.
+@pytest.mark.parametrize("precision", ["16-true", "64-true"])
+def test_clips_are_judged_in_every_precision(here, precision):
+    quick = [option for option in QUICK if "precision" not in option]
+    train_action.main(["fit", *FILMS, *quick, f"--trainer.precision={precision}", "--run_dir=run"])
+    scores = found(here / "run")
+    assert (scores["videos"], scores["clips"]) == (12, 12)
+
+
+def test_scores_are_summed_in_their_own_precision():
+    """Counts beyond 2048 are no more in float16, and a sum of small parts stands still."""
+    scores = VideoScores(1, 2).half()
+    assert scores.to(torch.bfloat16) is scores
+    logits = torch.tensor([[1.0, 0.0]], dtype=torch.float16).expand(3000, 2)
+    scores.update(logits, torch.zeros(3000, dtype=torch.long), torch.zeros(3000, dtype=torch.long))
+    result = scores.compute()
+    assert result.clips == 3000
+    assert scores.sums.dtype == torch.float32
+    expected = 3000 * torch.tensor([1.0, 0.0]).softmax(0)
+    torch.testing.assert_close(scores.sums[0], expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_points_are_drawn_in_every_precision(here, precision):
+    train_seg.main([*SCANS, f"--trainer.precision={precision}"])
+    assert (here / "run" / "val_confusion.png").is_file()
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
+def test_minkunet_refuses_a_precision_without_convolutions(precision):
+    refusal = rf"take float32 and float64; --trainer.precision {precision} .*Take bf16-mixed"
+    with pytest.raises(ValueError, match=refusal):
+        train_seg.main([*SCANS, "--model.name=MinkUNetSlim", f"--trainer.precision={precision}"])
+    for usable in ("32-true", "64-true", "16-mixed", "bf16-mixed"):
+        check_precision(usable)
