@@ -36,6 +36,14 @@ GEONORM_INLINE double near_mean(double mean, double var) {
   return (mean + large) - large;
 }
 
+// Merges `mass` in (mean, squares) into totals of mass `done` (Chan, Golub and LeVeque, 1979).
+GEONORM_INLINE void merge_moments(double& total_mean, double& total_squares, double done,
+                                  double mean, double squares, double mass) {
+  const double apart = mean - total_mean, share = mass / (done + mass);
+  total_mean += apart * share;
+  total_squares += squares + apart * apart * done * share;
+}
+
 // Shift, the mean of what exceeds it, and rstd, (instances, groups) each.
 template <class A>
 struct Statistics {

@@ -1,10 +1,9 @@
 // Mean and squared deviation of every instance and channel, without ever taking E[x²] − E[x]².
 //
 // About kChunk rows accumulate in the running sums Σ(x − c) and Σ(x − c)², centred on the mean c of
-// the rows before them; the chunk then merges into totals held in float64 (Chan, Golub and LeVeque,
-// 1979). The first chunk is centred on its first row and has no more rows than a tile, and no chunk
-// has many more than came before it: this bounds what the centring loses, wherever the first row
-// lies.
+// the rows before them; the chunk then merges into totals held in float64. The first chunk is centred
+// on its first row and has no more rows than a tile, and no chunk has many more than came before it:
+// this bounds what the centring loses, wherever the first row lies.
 #pragma once
 
 #include <cmath>
@@ -23,14 +22,6 @@ struct MomentsOutput {
   int64_t groups;
   double eps;
 };
-
-// Merges `mass` in (mean, squares) into totals of mass `done`.
-GEONORM_INLINE void merge_moments(double& total_mean, double& total_squares, double done,
-                                  double mean, double squares, double mass) {
-  const double apart = mean - total_mean, share = mass / (done + mass);
-  total_mean += apart * share;
-  total_squares += squares + apart * apart * done * share;
-}
 
 template <class A>
 GEONORM_INLINE void end_chunk(A* centre, A* sum, A* square, double* mean, double* squares,

@@ -46,13 +46,8 @@ struct Moment {
 
   GEONORM_INLINE void merge(const Moment& other) {
     if (other.mass == 0) return;
-    if (mass == 0) {
-      *this = other;
-      return;
-    }
-    const double apart = other.mean - mean, share = other.mass / (mass + other.mass);
-    squares += other.squares + apart * apart * mass * share;
-    mean += apart * share;
+    if (mass == 0) mean = other.mean;
+    merge_moments(mean, squares, mass, other.mean, other.squares, other.mass);
     mass += other.mass;
   }
 };
