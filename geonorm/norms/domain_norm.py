@@ -1,6 +1,7 @@
 """Norms that keep apart what comes from different sensors or data sets."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
@@ -12,7 +13,6 @@ from geonorm.inputs import Input, read
 from geonorm.norms.base import Device, Dtype, Norm
 from geonorm.norms.batch_norm import BatchNorm
 from geonorm.ops.backends import checks_values
-from geonorm.switch import Switch
 
 Domain = int | Sequence[int] | Tensor
 
@@ -53,7 +53,7 @@ class _DomainNorm(Norm):
         return domain, ids.long().expand(instances)
 
 
-def set_domain(model: nn.Module, domain: Domain | None) -> Switch:
+def set_domain(model: nn.Module, domain: Domain | None) -> AbstractContextManager[Any]:
     """Tell every domain norm of a model where its next inputs come from.
 
     As a context manager it brings back at its end what each norm was told before.
@@ -82,7 +82,9 @@ def set_domain(model: nn.Module, domain: Domain | None) -> Switch:
         for norm, earlier in before:
             norm.domain = earlier
 
-    return Switch(restore)
+    context = ExitStack()
+    context.callback(restore)
+    return context
 
 
 class DomainInstanceNorm(_DomainNorm):
