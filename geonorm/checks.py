@@ -54,6 +54,11 @@ def batch_index(index: Tensor, num_instances: int | None, rows: Tensor) -> tuple
             f"batch_index must lie in [0, {max(instances, 0)}), num_instances being "
             f"{max(instances, 0)}; it goes from {low} to {high}"
         )
+    if num_instances is None and instances > max(2**20, 16 * len(index)):
+        raise ValueError(
+            f"batch_index reaches {high} for {len(index)} rows; expected instances counted from 0. "
+            "Count them, torch.unique(batch_index, return_inverse=True)[1], or pass num_instances"
+        )
     return index.long(), instances
 
 

@@ -43,6 +43,8 @@ BAD = {
                        r"must lie in \[0, 1\), num_instances being 1; it goes from -1 to 0"),
     "index too large": ({"batch_index": INDEX, "num_instances": 1}, ValueError,
                         r"must lie in \[0, 1\).*goes from 0 to 1"),
+    "index of scans not counted": ({"batch_index": torch.tensor([0, 1, 10**12, 0, 0, 1])},
+                                   ValueError, r"reaches 1000000000000 for 6 rows; expected inst"),
     "num_instances negative": ({"batch_index": INDEX, "num_instances": -1}, ValueError,
                                "integer ≥ 0; got -1"),
     "num_instances a float": ({"batch_index": INDEX, "num_instances": 2.0}, ValueError, "got 2.0"),

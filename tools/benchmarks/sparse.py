@@ -147,6 +147,22 @@ class EachBatchNorm(nn.Module):
         return torch.cat(normalized)
 
 
+class Tail(nn.Module):
+    """A norm with a ReLU, and perhaps a residual before it, in one call or one after the other."""
+
+    def __init__(self, norm: nn.Module, residual: Tensor | None, *, fused: bool) -> None:
+        super().__init__()
+        self.norm, self.residual, self.fused = norm, residual, fused
+
+    def forward(self, x: ME.SparseTensor) -> ME.SparseTensor:
+        """Return relu(norm(x) + residual)."""
+        if self.fused:
+            return self.norm(x) if self.residual is None else self.norm(x, residual=self.residual)
+        out = self.norm(x)
+        features = out.F if self.residual is None else out.F + self.residual
+        return read(out).rebuild(features.relu())
+
+
 def _contenders(
     batch: Tensor, channels: int, dtype: torch.dtype, work: str, compiled: bool
 ) -> list[Contender]:
@@ -160,12 +176,18 @@ def _contenders(
     fused = SparseInstanceNorm(channels, device=DEVICE, activation="relu")
     batch_norm = nn.BatchNorm1d(channels, device=DEVICE)
     rectified = nn.Sequential(nn.BatchNorm1d(channels, device=DEVICE), nn.ReLU(inplace=True))
+    residual = torch.randn(features.shape, generator=generator).to(DEVICE, dtype).requires_grad_()
     entries = [
         copy(features),
         timed(BASELINE, work, batch_norm, features, features, upstream),
         timed(f"{BASELINE} + ReLU", work, rectified, features, features, upstream),
         timed("ours", work, ours, x, features, upstream),
         timed("ours, fused ReLU", work, fused, x, features, upstream),
+        *(timed(f"ours, {name}", work, Tail(norm, added, fused=one), x, features, upstream)
+          for name, norm, added, one in (
+              ("then ReLU", ours, None, False),
+              ("fused residual and ReLU", fused, residual, True),
+              ("then residual, then ReLU", ours, residual, False))),
         released(timed("our reference", work, OnReference(ours), x, features, upstream)),
     ]
     if int((batch.diff() < 0).sum()) == 0:

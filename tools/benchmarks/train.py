@@ -11,6 +11,7 @@ from torch import nn
 from benchmarks.measure import Contender
 from benchmarks.sparse import four_scans
 from benchmarks.workload import DEVICE, Workload
+from geonorm import InstanceNorm
 from geonorm.datasets.voxelize import collate_scans
 from geonorm.models import MinkUNet18, r3d_18
 
@@ -28,7 +29,7 @@ def workloads(scan: Path | None) -> Iterator[Workload]:
         lambda: _steps(
             lambda norm: MinkUNet18(4, 19, norm=norm),
             {"batch": "batch", "MinkowskiInstanceNorm": ME.MinkowskiInstanceNorm,
-             "ours": "instance"},
+             "ours": "instance", "ours, ReLUs apart": apart},
             lambda: ME.SparseTensor(batch.features, batch.coordinates, device=DEVICE),
         ),
     )  # fmt: skip
@@ -44,6 +45,23 @@ def workloads(scan: Path | None) -> Iterator[Workload]:
                 lambda: clips,
             ),
         )  # fmt: skip
+
+
+def apart(channels: int) -> nn.Module:
+    """Return instance norm as a norm of another library, after which the network adds its ReLU."""
+    return Apart(InstanceNorm(channels))
+
+
+class Apart(nn.Module):
+    """A norm that says nothing of activations."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: ME.SparseTensor) -> ME.SparseTensor:
+        """Return the norm of x."""
+        return self.norm(x)
 
 
 def _steps(

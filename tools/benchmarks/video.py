@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Contender
 from benchmarks.workload import DEVICE, UNITS, OnReference, Workload, copy, released, timed
-from geonorm import SpatioTemporalInstanceNorm
+from geonorm import BatchNorm, SpatioTemporalInstanceNorm
 from geonorm.models import r3d_18
 from geonorm.ops import axis_norm as reference
 
@@ -42,7 +42,7 @@ def stages() -> dict[str, torch.Size]:
     with torch.device("meta"):
         model = r3d_18(norm="batch")
         for name, module in model.named_modules():
-            if isinstance(module, nn.BatchNorm3d):
+            if isinstance(module, BatchNorm):
                 stage = name.partition(".")[0]
                 module.register_forward_pre_hook(
                     lambda _, inputs, stage=stage: found.update({stage: inputs[0].shape})
