@@ -108,7 +108,9 @@ def _made(base: Path, recipe: _Recipe, shift: AppearanceShift | None) -> Path:
             numbers = range(recipe.num_videos)
             films = painters.map(lambda number: _film(unfinished, number, recipe, shift), numbers)
             title = f"{recipe.fold} videos, drawn and encoded once"
-            for _ in tqdm(films, title, recipe.num_videos, unit="video", delay=_SILENT):
+            # disable=None: shown on a terminal alone.
+            bar = tqdm(films, title, recipe.num_videos, unit="video", delay=_SILENT, disable=None)
+            for _ in bar:
                 pass
         (unfinished / _COMPLETE).write_text(text, "utf-8")
         _put_in_place(unfinished, target)

@@ -1,4 +1,4 @@
-"""`make demo`: the table that it ends with, from trainings as short as they can be."""
+"""`make demo`: its tables and pictures, from trainings as short as they can be."""
 
 import re
 
@@ -18,6 +18,10 @@ TINY_SCANS = [
 ]
 
 
+def test_quick_limits_hold_for_every_training() -> None:
+    assert {command[0] for command, _ in demo.RUNS.values()} == set(demo.QUICK)
+
+
 def test_one_table_shows_scans_and_videos(
     tmp_path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
@@ -28,7 +32,11 @@ def test_one_table_shows_scans_and_videos(
             for title, (command, names) in demo.RUNS.items() if "MLP" not in title}  # fmt: skip
     monkeypatch.setattr(demo, "RUNS", runs)
     demo.main()
-    table = capfd.readouterr().out.splitlines()[-3:]
+    said = capfd.readouterr().out
+    assert "r3d_18" in said[: said.index("=== 1 of 2")]  # the table of the invariances comes first
+    assert (tmp_path / "runs/demo/001/invariance.png").exists()
+    table = said.splitlines()[-7:-4]
+    assert said.endswith(f"\n\n{demo.WHY}\n")
     minutes = r"0\.\d{3} +\d+\.\d min   runs/demo/001"
     assert re.fullmatch(rf"scans: MinkUNet, .* mIoU {minutes}/1-train_seg", table[0])
     assert re.fullmatch(rf"videos: 3D-ResNet, .* top-1 {minutes}/2-train_action", table[1])
