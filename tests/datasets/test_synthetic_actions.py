@@ -1,6 +1,7 @@
 """Built-in videos: real files, made once, whose class is the motion and nothing else."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,9 @@ def test_a_bar_shows_how_far_long_drawing_is(
     SyntheticActions("train", root=tmp_path, num_videos=3, frames=4)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(synthetic_videos, "_SILENT", 0.0)
+    SyntheticActions("val", root=tmp_path / "log", num_videos=3, frames=4)
+    assert capsys.readouterr().err == ""  # no terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     SyntheticActions("val", root=tmp_path, num_videos=3, frames=4)
     assert "val videos, drawn and encoded once: 100%" in capsys.readouterr().err
 

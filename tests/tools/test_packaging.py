@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from helpers.action_runs import FILMS, QUICK
+from helpers.scan_writers import rows, write
+from helpers.video_files import encode, numbered_film
+
 ROOT = Path(__file__).resolve().parents[2]
 WHERE = """
 import geonorm, geonorm.models, geonorm.datasets, geonorm.norms, torch
@@ -97,6 +101,38 @@ def test_the_wheel_in_a_fresh_environment_is_typed(wheel: Path, tmp_path: Path) 
     )  # fmt: skip
     for found in ("SparseInstanceNorm", "Scan"):
         assert f'expression has type "{found}", variable has type "int"' in done.stdout
+
+
+QUICK_SCANS = [
+    "--data.train.init_args.num_scans=2", "--data.val.init_args.num_scans=1",
+    "--data.voxel_size=0.8", "--data.batch_size=1", "--data.num_workers=0",
+    "--trainer.max_epochs=1", "--trainer.accelerator=cpu",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_commands_of_the_wheel_work_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
+    python = environment(tmp_path / "fresh")
+    run(python, "-m", "pip", "install", "--no-deps", "--no-index", wheel)
+    geonorm = python.with_name("geonorm")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    variables = os.environ | {"GEONORM_CACHE": str(tmp_path / "cache")}
+    said = run(geonorm, "doctor", cwd=empty, env=variables)
+    assert f"in {tmp_path / 'fresh'}" in said
+    assert f"built for torch {metadata.version('torch')}" in said
+    assert "self-test passed" in run(geonorm, "install-minkowski", cwd=empty, env=variables)
+    run(geonorm, "train-seg", *QUICK_SCANS, cwd=empty, env=variables)
+    run(geonorm, "train-action", *FILMS, *QUICK, cwd=empty, env=variables)
+    write(empty / "a.bin", rows())
+    encode(empty / "film.mp4", numbered_film(20))
+    for tool, file, result in (
+        ("train_seg", "a.bin", "a.label"), ("train_action", "film.mp4", "film.png"),
+    ):  # fmt: skip
+        checkpoint = f"runs/{tool}/001/checkpoints/last.ckpt"
+        run(geonorm, "predict", checkpoint, file, "--out", tool, cwd=empty, env=variables)
+        assert (empty / tool / result).is_file()
 
 
 @pytest.mark.slow
