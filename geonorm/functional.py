@@ -401,7 +401,7 @@ def moments(given: Input) -> tuple[Tensor, Tensor]:
     if given.instance is None:
         shift, mean, var = _axis.moments(given.features, [*range(2, given.features.ndim)])
         return (shift + mean).flatten(1), var.flatten(1)
-    mean, var = torch.ops.geonorm.segment_stats(
+    mean, var = _segment.segment_stats(
         given.features, given.instance, given.num_instances, None, given.features.shape[1]
     )
     return mean, var

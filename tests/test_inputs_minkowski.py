@@ -3,16 +3,14 @@
 import gc
 import weakref
 
-import MinkowskiEngine as ME
 import pytest
 import torch
 from conftest import relative_error
-from MinkowskiEngine.MinkowskiTensor import clear_global_coordinate_manager
 
 from geonorm import SparseInstanceNorm
 from geonorm.inputs import read
 from helpers.segment_norm_cases import FLOAT32, by_torch
-from helpers.sparse_tensors import coordinates, sparse_tensor, strided
+from helpers.sparse_tensors import ME, coordinates, sparse_tensor, strided
 
 
 def assert_normalizes(x):
@@ -80,7 +78,7 @@ def test_tensors_that_share_a_manager_differ():
         for tensor in (one, other, strided(one), strided(other)):
             assert_normalizes(tensor)
     finally:
-        clear_global_coordinate_manager()
+        ME.clear_global_coordinate_manager()
         ME.set_sparse_tensor_operation_mode(previous)
 
 

@@ -12,8 +12,7 @@ from torch import nn
 import geonorm
 from geonorm import BatchNorm, InstanceBatchNorm, InstanceNorm, convert
 from geonorm.inputs import read
-from geonorm.models import MinkUNet14A
-from helpers.minkunet_cases import ME, batch, scan
+from helpers.minkunet_cases import ME, MinkUNet14A, batch, scan
 from helpers.models import randomized, small
 from helpers.norm_family_cases import per_instance, sparse, standardized
 

@@ -8,8 +8,7 @@ from conftest import relative_error
 from torch import nn
 
 from geonorm import InstanceNorm, LayerNorm, convert
-from geonorm.models import MinkUNet14A
-from helpers.minkunet_cases import batch, scan
+from helpers.minkunet_cases import MinkUNet14A, batch, scan
 from helpers.models import randomized, small
 
 

@@ -11,11 +11,11 @@ from torch import nn
 import geonorm
 from geonorm import InstanceNorm, convert
 from geonorm.inputs import read
-from geonorm.models import MinkUNet14A, resnet3d
+from geonorm.models import resnet3d
 from geonorm.norms.activated import Activated
 from geonorm.norms.base import Norm
 from geonorm.norms.registry import NORMS, PLACED
-from helpers.minkunet_cases import ME, batch, scan
+from helpers.minkunet_cases import ME, MinkUNet14A, batch, scan
 from helpers.models import randomized
 
 EXACT = 1e-9  # in float64, of logits and of every gradient

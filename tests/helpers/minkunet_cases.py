@@ -5,7 +5,8 @@ import torch
 
 ME = pytest.importorskip("MinkowskiEngine", reason="run tools/install_minkowski.py")
 
-from geonorm.models import minkunet  # noqa: E402  (imports MinkowskiEngine)
+from geonorm.models import MinkUNet14A as MinkUNet14A  # noqa: E402  (imports MinkowskiEngine)
+from geonorm.models import minkunet  # noqa: E402
 
 MUST_MOVE = 1e-2
 

@@ -72,3 +72,10 @@ def exact_results(rows, index, instances, weight, bias, upstream, **options):
     doubles = (None if t is None else t.double()
                for t in (weight, bias, upstream, options.pop("residual", None)))
     return results(by_torch, rows.double(), index, instances, *doubles, **options)
+
+
+def with_affine(norm, dtype=torch.float32):
+    """Give a norm parameters that are none of them their default."""
+    weight, bias = parameters(norm.num_features, dtype)
+    norm.load_state_dict({"weight": weight, "bias": bias})
+    return norm

@@ -13,10 +13,10 @@ from geonorm import (
     InstanceNorm,
     set_domain,
 )
-from geonorm.models import MinkUNet14A, resnet3d
+from geonorm.models import resnet3d
 from geonorm.models.norm import resolve
 from geonorm.norms.registry import NORMS, PLACED
-from helpers.minkunet_cases import batch, scan
+from helpers.minkunet_cases import MinkUNet14A, batch, scan
 
 NAMES = sorted({*NORMS, *PLACED})
 CALLABLES = {

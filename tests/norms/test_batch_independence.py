@@ -6,7 +6,6 @@ of one process with the whole batch; with batch norm they do not.
 
 from pathlib import Path
 
-import MinkowskiEngine as ME
 import pytest
 import torch
 import torch.distributed as dist
@@ -15,8 +14,8 @@ from conftest import relative_error
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from geonorm.models import MinkUNet14A
 from geonorm.training.segmentation.scores import scan_mean_loss
+from helpers.minkunet_cases import ME, MinkUNet14A
 
 SIZES = (400, 900, 250, 1300)  # points of each scan: no two alike
 CLASSES = 5

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import MinkowskiEngine as ME
 import numpy as np
 import pytest
 import torch
@@ -14,6 +13,8 @@ from geonorm.commands.verify import check_device
 from geonorm.datasets.scan import Scan
 from geonorm.training.invariance.points import thinned
 from geonorm.training.invariance.table import Row, uncontrolled
+
+ME = pytest.importorskip("MinkowskiEngine", reason="run tools/install_minkowski.py")
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "verify_invariance.py"
 

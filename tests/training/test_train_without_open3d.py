@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import MinkowskiEngine as ME
 import numpy as np
 import pytest
 import torch
@@ -14,6 +13,8 @@ from geonorm.datasets.semantickitti import SemanticKITTI
 from geonorm.training.invariance.plain import CLASSES, clips, street, write_semantickitti
 from geonorm.training.segmentation.module import SegmentationModule
 from geonorm.training.segmentation.networks import check_device, usable_accelerator
+
+ME = pytest.importorskip("MinkowskiEngine", reason="run tools/install_minkowski.py")
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
