@@ -98,7 +98,7 @@ def run_tool(tool, words, folder):
     if subcommand == "fit" and "--help" not in words:
         default = {"train_seg": "streets", "train_action": "actions"}[tool]
         named = [after for word, after in pairwise(words) if word == "--config"]
-        limits = LIMITS[tool, "fit"] + LIMITS[tool, named[0] if named else default]
+        limits = LIMITS[tool, "fit"] + LIMITS.get((tool, named[0] if named else default), [])
     place = [] if {"--help", "check-data"} & set(words) else [f"--run_dir={folder}"]
     import_module(tool).main([*words, *limits, *place])
 
@@ -163,8 +163,23 @@ def test_commands_of_the_other_tools(place, command):
     assert done.returncode == int(fails), done.stdout + done.stderr
 
 
+def test_python_that_predicts(place, monkeypatch):
+    monkeypatch.chdir(place)
+    write(place / "a.ply", rows(500))
+    page = (ROOT / "docs/predicting.md").read_text()
+    scans, videos = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    found = {}
+    exec(scans, found)
+    kinds = len(found["predictor"].classes)
+    assert len(np.fromfile(place / "a.label", "<u4")) == len(found["numbers"]) == 500
+    assert {*found["numbers"]} <= {*range(kinds)}
+    exec(videos, found)
+    assert found["scores"].shape == (len(found["predictor"].classes),) == (12,)
+    assert found["scores"].sum() == pytest.approx(1)
+
+
 def test_python_of_the_documentation():
-    """What predicts from Python is in test_predict.py, where there is a network for it.
+    """Run README and pages, but for what needs a checkpoint, which the test above runs.
 
     Tutorials and the pages of the norms are run by test_documentation_pages.py, one by one.
     """

@@ -163,18 +163,19 @@ def test_inputs_of_one_stem_do_not_share_a_name():
     assert list(distinct_stems(files).values()) == ["a", "a_2", "a_2_2", "a_3"]
 
 
-def python_of_readme():
-    """Return the README's lines that predict from Python."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def documented_python():
+    """Return the documentation's lines that predict the points of a scan from Python."""
+    page = (ROOT / "docs/predicting.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     return next(block for block in blocks if "ScanPredictor" in block)
 
 
-def test_the_lines_of_the_readme_predict_from_python(run, tmp_path):
+def test_the_lines_of_the_documentation_predict_from_python(run, tmp_path):
     write(tmp_path / "a.ply", rows())
     shutil.copytree(run, tmp_path / "runs" / "train_seg" / "001")
-    assert len([line for line in python_of_readme().splitlines() if line.strip()]) <= 5
+    assert len([line for line in documented_python().splitlines() if line.strip()]) <= 5
     done = subprocess.run(
-        [sys.executable, "-c", python_of_readme()], cwd=tmp_path, capture_output=True, text=True,
+        [sys.executable, "-c", documented_python()], cwd=tmp_path, capture_output=True, text=True,
         env={"PATH": "/usr/bin:/bin"}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
