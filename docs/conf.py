@@ -1,4 +1,4 @@
-"""How Sphinx builds the documentation site; neither building nor reading it needs a network."""
+"""Configuration of the documentation site; neither building nor reading it needs a network."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is said of a name that is unknown."""
+"""Compose the part of a message that lists known names and suggests the nearest."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

@@ -15,7 +15,7 @@ from geonorm.ops.backends import checks_values
 
 @dataclass(frozen=True)
 class StyleStatistics:
-    """What a style is: per instance and channel a mean and a standard deviation √(var + eps).
+    """Statistics of a style: a mean and a standard deviation √(var + eps) per instance and channel.
 
     Shape:
         mean (B, C), std (B, C), float32 or, for float64 features, float64.

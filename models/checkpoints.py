@@ -20,7 +20,7 @@ State = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class CheckpointReport:
-    """What became of each tensor of a checkpoint; print it.
+    """The result of loading a checkpoint, tensor by tensor, to print.
 
     Attributes:
         source: the file, or "state dict".
@@ -97,7 +97,7 @@ def load_checkpoint(
 
 @dataclass
 class _Match:
-    """Which tensor of a checkpoint goes where in a model, and what stands in the way."""
+    """Match of a checkpoint's tensors with those of a model, and the obstacles to it."""
 
     chosen: dict[str, torch.Tensor] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)

@@ -85,7 +85,7 @@ def with_features(x: ME.SparseTensor | ME.TensorField, features: torch.Tensor) -
 
 
 class _Residual(nn.Module):
-    """What both blocks share: the shortcut, projected where the number of channels changes.
+    """Base of both blocks: the shortcut, projected where the number of channels changes.
 
     Args:
         channels: of the input.

@@ -1,4 +1,4 @@
-"""What every test shares: the tolerances and the place of real data."""
+"""The tolerances of all tests and the place of real data."""
 
 import importlib
 import os

@@ -8,7 +8,7 @@ from geonorm.datasets.synthetic.meshes import Mesh, boxes, ellipsoid, lathe, lea
 
 
 class StreetClass(IntEnum):
-    """What a point of a street can be; the values are the train ids."""
+    """Classes of the points of a street; the values are the train ids."""
 
     ROAD = 0
     SIDEWALK = 1

@@ -34,7 +34,7 @@ TIMEOUT = 120
 
 
 class Finding(NamedTuple):
-    """What is known of one thing.
+    """State of one kernel, engine or library.
 
     Args:
         name: what it is.
@@ -50,7 +50,7 @@ class Finding(NamedTuple):
 
     @property
     def is_problem(self) -> bool:
-        """Whether something must be done: what is not needed may be missing, not broken."""
+        """True if something must be done: what is not needed may be missing, but not broken."""
         return self.state == "broken" or (self.state == "missing" and self.name not in NOT_NEEDED)
 
 

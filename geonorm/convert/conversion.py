@@ -44,7 +44,7 @@ class Conversion:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What `convert` did; print it.
+    """The result of `convert`, to print.
 
     Attributes:
         rows: every norm that was replaced, in the model's order.

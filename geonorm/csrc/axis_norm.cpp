@@ -1,5 +1,5 @@
 // axis_norm and its backward on the CPU; geonorm/ops/axis_norm.py says what they compute and holds
-// the reference that is the law.
+// the reference that defines it.
 //
 // Where the fastest axes of memory are kept (channels_last), rows of them have instances just as in
 // segment_norm, which then does the work. Where they are normalized over, an instance is a set of

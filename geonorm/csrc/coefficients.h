@@ -1,4 +1,4 @@
-// What the kernels of segment_norm know about instances: for each channel a line from x to y.
+// Coefficients of each instance for the kernels of segment_norm: y as a linear function of x.
 #pragma once
 
 #include <ATen/Functions.h>

@@ -1,5 +1,5 @@
 // segment_norm, its backward and segment_stats on the CPU; geonorm/ops/segment_norm.py says what they
-// compute and holds the reference that is the law.
+// compute and holds the reference that defines it.
 #include "segment_norm.h"
 
 #include "moments.h"

@@ -1,1 +1,1 @@
-"""What install_minkowski.py is made of; nothing here needs more than Python and pip."""
+"""Build and install MinkowskiEngine; nothing here needs more than Python and pip."""

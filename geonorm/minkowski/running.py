@@ -10,7 +10,7 @@ LAST_LINES = 40
 
 
 class InstallError(Exception):
-    """What went wrong and what to do about it."""
+    """The build failed; the message says why and what to do."""
 
 
 class MissingPackageError(InstallError):

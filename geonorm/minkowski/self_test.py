@@ -1,4 +1,4 @@
-"""Whether the installed MinkowskiEngine works: every kind of step, on each device present."""
+"""Test the installed MinkowskiEngine: every kind of step, on each device present."""
 
 import warnings
 

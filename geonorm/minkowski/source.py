@@ -64,7 +64,7 @@ CUDA_EDITS = (
 
 
 class Target(NamedTuple):
-    """What a wheel is built for: another target is another version, in the cache and installed.
+    """Target of a wheel: another target is another version, in the cache and installed.
 
     Args:
         torch: version of torch.

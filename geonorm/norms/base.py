@@ -1,4 +1,4 @@
-"""What norms have in common: parameters, initialization, activation, loading and repr."""
+"""Base classes of the norms: parameters, initialization, activation, loading and repr."""
 
 import warnings
 from typing import Any
@@ -102,7 +102,7 @@ class AffineNorm(Norm):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the functions of `geonorm.functional` take from this module."""
+        """Arguments of the functions of `geonorm.functional` that this module holds."""
         return {
             "weight": self.weight, "bias": self.bias, "eps": self.eps,
             "activation": self.activation, "negative_slope": self.negative_slope,

@@ -10,7 +10,7 @@ from geonorm.norms.base import Device, Dtype, Norm
 
 
 class _AnyKind(Norm, _BatchNorm):
-    """What `BatchNorm` and `SyncBatchNorm` share: rows of a sparse kind go in and come back."""
+    """Base of `BatchNorm` and `SyncBatchNorm`: takes and returns rows of every sparse kind."""
 
     has_running_statistics = True
 

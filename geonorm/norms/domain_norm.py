@@ -18,7 +18,7 @@ Domain = int | Sequence[int] | Tensor
 
 
 class _DomainNorm(Norm):
-    """What both share: the domain of a call, and that of the calls to come."""
+    """Base of both norms: the domain of one call, and that of the following calls."""
 
     num_domains: int
     domain: Domain | None = None

@@ -13,9 +13,10 @@ class LayerNorm(AffineNorm):
 
         y = act((x − mean) / √(var + eps) · weight + bias + residual)
 
-    The statistics are those of one point, voxel or pixel, over C. It knows nothing of instances: a
-    gain of a whole scan goes, and so does every difference of gain between points. On rows it is
-    what some libraries call an instance norm. `nn.LayerNorm` takes channels last, this one second.
+    The statistics are those of one point, voxel or pixel over its channels, whatever its instance.
+    They remove the gain of a whole scan, and every difference of gain between points. On rows this
+    is what some libraries call an instance norm. `nn.LayerNorm` takes channels last, this one
+    second.
 
     Args:
         num_features: number of channels C.

@@ -1,4 +1,4 @@
-"""Which kernels are present, which one runs, and whether values are checked on CUDA."""
+"""List the kernels that are present, choose one, and switch the checks of values on CUDA."""
 
 import importlib
 import importlib.util

@@ -26,7 +26,7 @@ class RunSchedule(torch.optim.lr_scheduler.LambdaLR):
 
 @dataclass(frozen=True)
 class Optimization:
-    """How the weights are updated.
+    """Settings of the optimizer and of its learning rate's schedule.
 
     Args:
         name: an optimizer of torch.optim, such as AdamW or SGD.

@@ -27,7 +27,7 @@ def fraction_done(trainer: Trainer, step: float, total_steps: float) -> float:
 
 
 class _RunProgress(ProgressBar):
-    """What both ways of showing progress have: the time left, and the network in a line."""
+    """Base of both ways to show progress: the time left, and the network in one line."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)

@@ -1,4 +1,4 @@
-"""How threads wait for each other in a process that holds both torch and MinkowskiEngine."""
+"""Make threads sleep while they wait, in a process with both torch and MinkowskiEngine."""
 
 import os
 import sys

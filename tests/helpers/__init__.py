@@ -1,1 +1,1 @@
-"""What several test files share."""
+"""Cases, builders and references that several test files use."""

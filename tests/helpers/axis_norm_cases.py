@@ -1,4 +1,4 @@
-"""What the tests of axis_norm share: inputs of every layout, and the same norm by torch's own."""
+"""Inputs of every layout for the tests of axis_norm, and the same norm by torch's own."""
 
 from itertools import combinations
 

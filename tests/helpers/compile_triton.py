@@ -25,7 +25,7 @@ compiled = {}
 
 
 class Target:
-    """What compiling asks of a driver."""
+    """A driver that answers the questions of Triton's compiler."""
 
     def get_current_target(self):
         return GPUTarget("cuda", 90, 32)

@@ -1,4 +1,4 @@
-"""What the tests on a CUDA device share: marks, and both devices' results side by side."""
+"""Marks for the tests on a CUDA device, and both devices' results side by side."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What the tests of MinkUNet share: small scans, batches of them, models."""
+"""Small scans, batches of them and models for the tests of MinkUNet."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What the tests of the norm family share: every kind of input, and every norm as a loop."""
+"""Every kind of input for the tests of the norms, and every norm as a loop."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""What the tests of segment_norm share: batches, and the same norm by torch's own."""
+"""Batches for the tests of segment_norm, and the same norm by torch's own."""
 
 import torch
 import torch.nn.functional as F

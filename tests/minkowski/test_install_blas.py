@@ -1,4 +1,4 @@
-"""What `install_minkowski.py --blas torch` builds with: torch's products under cblas's names."""
+"""Builds with `--blas torch`: torch's matrix products under cblas's names."""
 
 import ctypes
 import subprocess

@@ -147,7 +147,7 @@ def test_a_failing_step_shows_its_last_lines_and_the_log(tmp_path) -> None:
 
 
 def test_make_hands_its_options_on() -> None:
-    """What the Dockerfile relies on; nothing is run."""
+    """The Dockerfile relies on this; nothing is run."""
     command = ["make", "--always-make", "--dry-run", "setup", "MINKOWSKI=--cuda --arch 9.0"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPT.parents[1])
     assert "python tools/install_minkowski.py --cuda --arch 9.0\n" in done.stdout

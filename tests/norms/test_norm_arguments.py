@@ -1,4 +1,4 @@
-"""What the constructors of the norms are given is what the norms compute with."""
+"""The norms compute with the arguments that their constructors were given."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What is particular to each norm of the family: limits, state dicts of others, bad input."""
+"""Particulars of each norm: limits, state dicts of other norms, bad input."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What segment_norm leaves as it is, over 200 random batches each, and what does move others.
+"""Invariances of segment_norm, over 200 random batches each, with controls that must move.
 
 Every property is a function of a norm and a batch that returns how far the outputs differ. It has a
 control: another norm, or the same one misused, for which that distance is large.

@@ -1,4 +1,4 @@
-"""What only a GPU shows of the Triton kernels: no synchronization, CUDA graphs, many rows."""
+"""Triton kernels on a GPU: no synchronization, CUDA graphs, many rows."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What the Dockerfile names exists and is taken; no engine is needed to build it for that."""
+"""The files that the Dockerfile names exist and are copied; Docker is not needed."""
 
 import re
 import shutil

@@ -1,6 +1,6 @@
 """Every command line and every piece of Python in the documentation runs, with short limits.
 
-The commands are looked up in the documentation itself, so a new one is run without a word here.
+The commands are looked up in the documentation itself, so a new one is run without a change here.
 `make` has its own proof, tools/bare_machine.sh.
 """
 

@@ -1,4 +1,4 @@
-"""What is installed is what is imported, outside the checkout too."""
+"""The installed package is the one that is imported, outside the checkout too."""
 
 import os
 import subprocess

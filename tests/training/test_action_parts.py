@@ -1,4 +1,4 @@
-"""What train_action.py is made of, by hand: scores, weights, rates, and the pictures of predict."""
+"""Parts of the training on videos, by hand: scores, weights, rates, pictures of predict."""
 
 import json
 import math

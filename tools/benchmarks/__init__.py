@@ -1,1 +1,1 @@
-"""What tools/bench.py measures, and how."""
+"""The benchmarks of tools/bench.py."""

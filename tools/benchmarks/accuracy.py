@@ -1,4 +1,4 @@
-"""How far each norm is from float64 where the mean is large: output and gradient."""
+"""Measure the error of each norm's output and gradient against float64, at large means."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""How long it takes to read a clip of a video file, beside decoding and converting all of it."""
+"""Time reading a clip of a video file, beside decoding and converting all of the file."""
 
 import statistics
 import time

@@ -1,4 +1,4 @@
-"""What a measurement depends on: the allocator, the machine, the versions."""
+"""Record the conditions of a measurement: the allocator, the machine, the versions."""
 
 import os
 import platform

@@ -33,7 +33,7 @@ class Contender:
 
 @dataclass
 class Table:
-    """What was measured at one shape: milliseconds of every round, and peak bytes."""
+    """Result at one shape: milliseconds of every round, and peak bytes."""
 
     baseline: str
     times: dict[str, list[float]] = field(default_factory=dict)

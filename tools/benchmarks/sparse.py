@@ -132,7 +132,7 @@ def sparse_tensor(batch: Tensor, features: Tensor) -> ME.SparseTensor:
 
 
 class EachBatchNorm(nn.Module):
-    """What one writes without a library: a batch norm of each instance's rows, which are sorted."""
+    """Instance norm without a library: a batch norm of each instance's rows, which are sorted."""
 
     def __init__(self, batch: Tensor, channels: int) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""What the documentation shows that code can find out: the figures of the norms, and pages run."""
+"""Draw the figures of the norms and run the Python of the documentation's pages."""

@@ -1,4 +1,4 @@
-"""Which input elements one output element of a norm depends on, found by running the norm.
+"""Find the input elements that an output element of a norm depends on, by running the norm.
 
 Every panel of a figure is the gradient of one output element with respect to a whole input, so a
 figure shows what the code does and not what someone thinks it does.

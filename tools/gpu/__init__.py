@@ -1,1 +1,1 @@
-"""What gpu_check.sh runs; needs Python, torch, numpy and what is built from carried files."""
+"""Parts of gpu_check.sh; they need Python, torch, numpy and what is built from carried files."""

@@ -1,4 +1,4 @@
-"""What the Triton kernels share: block sizes, launching, and the arithmetic of one tile of values.
+"""Block sizes, launching and the arithmetic of one tile of values, for all Triton kernels.
 
 Kernels are compiled without contraction to FMA: an instance of one row must leave exactly zero.
 TRITON_INTERPRET=1, set before triton is imported, runs them on the CPU.

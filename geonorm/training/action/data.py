@@ -42,7 +42,7 @@ SAMPLING = {"random": ("random", "dense"), "uniform": ("segments", "uniform")}
 
 @dataclass(frozen=True)
 class ClipFormat:
-    """What a clip is, from the choice of frames to the network's input.
+    """Format of a clip, from the choice of frames to the network's input.
 
     Args:
         length: frames in a clip.

@@ -89,7 +89,7 @@ class ActionModule(LightningModule):
 
     @property
     def title(self) -> str:
-        """What the network is, in a few words."""
+        """A description of the network in a few words."""
         return f"{self.name}, {norm_in_words(self.norm)}"
 
     @staticmethod

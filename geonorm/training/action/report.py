@@ -1,4 +1,4 @@
-"""What is shown at the end of a run: the table of classes, figures and clips."""
+"""Report the results at the end of a run: the table of classes, figures and clips."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a classification of videos is judged by."""
+"""The scores of a classification of videos."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from torchmetrics.functional.classification import (
 
 
 class VideoResult(NamedTuple):
-    """How good the classes of a set of videos are.
+    """Scores of the classes predicted for a set of videos.
 
     Args:
         top1: part of the videos whose class has the highest mean score of the video's views.

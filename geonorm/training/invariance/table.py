@@ -27,7 +27,7 @@ def change(before: Tensor, after: Tensor) -> float:
 
 @dataclass
 class Row:
-    """How far each norm's output moves under one change of the input.
+    """Change of each norm's output under one change of the input.
 
     Args:
         level: what is looked at: an op, a layer, a network, a pipeline.

@@ -76,12 +76,12 @@ class SegmentationModule(LightningModule):
 
     @property
     def title(self) -> str:
-        """What the network is, in a few words."""
+        """A description of the network in a few words."""
         return self.name if self.name == "PointMLP" else f"{self.name}, {norm_in_words(self.norm)}"
 
     @property
     def auto_accelerator(self) -> str:
-        """What the trainer's accelerator "auto" stands for with this network."""
+        """The accelerator that the trainer uses for "auto" with this network."""
         return usable_accelerator(self.name)
 
     @staticmethod

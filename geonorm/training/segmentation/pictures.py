@@ -31,7 +31,7 @@ def paint_errors(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class SegmentedScan:
-    """What is drawn of a scan.
+    """One scan to draw.
 
     Args:
         name: heading of the picture.

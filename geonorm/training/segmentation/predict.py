@@ -15,7 +15,7 @@ from geonorm.training.segmentation.pictures import SegmentedScan, draw_scans, pa
 
 @dataclass(frozen=True)
 class Output:
-    """What is written for each scan.
+    """Choice of the files that are written for each scan.
 
     Args:
         format: `label` writes SemanticKITTI's uint32 ids (0 = no class), `npy` the numbers of the

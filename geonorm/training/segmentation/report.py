@@ -1,4 +1,4 @@
-"""What is shown at the end of a run: the table of classes, figures and pictures."""
+"""Report the results at the end of a run: the table of classes, figures and pictures."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a segmentation is trained by and judged by."""
+"""The loss and the scores of a segmentation."""
 
 import torch
 from torch import Tensor
