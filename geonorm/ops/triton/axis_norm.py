@@ -1,7 +1,8 @@
 """axis_norm and its backward by Triton, for CUDA.
 
-The definition is in geonorm/ops/axis_norm.py. Memory is taken as (outer, P, L), P the axes that are normalized over; contiguous and channels_last tensors lie so for almost every
-subset of axes. Where they do not, as for T and W but not H, tensors are copied so that they do.
+The definition is in geonorm/ops/axis_norm.py. Memory is taken as (outer, P, L), P the axes that are
+normalized over; contiguous and channels_last tensors lie so for almost every subset of axes. Where
+they do not, as for T and W but not H, tensors are copied so that they do.
 One launch does it all where there are instances enough for every processor; otherwise instances are
 cut into chunks, and three launches compute partial results, merge them in float64 in a fixed order,
 and write. No atomics: equal runs are equal to the bit.

@@ -1,6 +1,7 @@
 """segment_norm, its backward and segment_stats by Triton, for CUDA.
 
-The definition is in geonorm/ops/segment_norm.py. The number of launches is fixed, and the device says nothing to the host:
+The definition is in geonorm/ops/segment_norm.py. The number of launches is fixed, and no
+launch waits for a value from the device:
 
 A stable radix sort of the index, one byte wide below 127 instances, brings the rows into the order
 of their instances. The features stay where they are: whole rows of them, which is what memory
