@@ -6,61 +6,11 @@ import tarfile
 from pathlib import Path
 from typing import NamedTuple
 
+from geonorm.minkowski.edits import CUDA_EDITS, EDITS, Edit
 from geonorm.minkowski.running import InstallError, Runner
 
 VERSION = "0.5.4"
 HEADER = Path(__file__).with_name("cuda13.h")
-
-
-class Edit(NamedTuple):
-    """One change to the source: `old` must stand in `file` exactly once.
-
-    `since` is the version from which on it is needed; earlier ones take it as well.
-    """
-
-    file: str
-    old: str
-    new: str
-    why: str
-    since: str
-
-
-_MOVED_NAME = "Sequence left collections for collections.abc"
-EDITS = (
-    *(
-        Edit(
-            f"MinkowskiEngine/{file}.py",
-            "from collections import Sequence",
-            "from collections.abc import Sequence",
-            _MOVED_NAME,
-            "Python 3.10",
-        )
-        for file in (
-            "MinkowskiCommon",
-            "MinkowskiCoordinateManager",
-            "MinkowskiTensorField",
-            "utils/quantization",
-        )
-    ),
-    Edit(
-        "MinkowskiEngine/MinkowskiKernelGenerator.py",
-        "from collections import Sequence, namedtuple",
-        "from collections import namedtuple\nfrom collections.abc import Sequence",
-        _MOVED_NAME,
-        "Python 3.10",
-    ),
-)
-# What else CUDA needs is in HEADER, which leaves the source as it is.
-CUDA_EDITS = (
-    Edit(
-        "src/3rdparty/concurrent_unordered_map.cuh",
-        "return std::unique_ptr<Self, std::function<void(Self*)>>{",
-        "return std::shared_ptr<Self>{",
-        "its only user makes a shared_ptr of it, a conversion for which libstdc++ asks "
-        "std::__to_address of a pointer with a std::function as its deleter: ambiguous with CCCL 3",
-        "CUDA 13.0",
-    ),
-)
 
 
 class Target(NamedTuple):
