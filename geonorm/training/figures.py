@@ -11,6 +11,11 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 
+def printable(name: str) -> str:
+    """Return the name of a file as text that can be drawn, where its bytes are no UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def confusion_figure(matrix: np.ndarray, names: Sequence[str], title: str, path: Path) -> None:
     """Draw a confusion matrix as the part of each true class that was predicted as each class.
 

@@ -1,6 +1,7 @@
 """geonorm predict on scans: every kind of file and of output, complete or not at all."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -97,6 +98,17 @@ def test_numbers_of_classes_pictures_and_coloured_points(predict, run, capsys):
     np.testing.assert_allclose(cloud.points, scan.points, rtol=1e-6)
     colors = SyntheticStreets.colors[predictor(scan)]
     np.testing.assert_array_equal(np.round(np.asarray(cloud.colors) * 255), colors)
+
+
+def test_a_name_that_is_not_utf8(predict, capsys):
+    name = os.fsdecode(b"b\xff.bin")
+    write(Path(name), rows(1000))
+    folder = predict(name)
+    assert len(np.fromfile(folder / os.fsdecode(b"b\xff.label"), "<u4")) == 1000
+    drawn = "cannot render here" in capsys.readouterr().out or (
+        folder / os.fsdecode(b"b\xff.png")
+    ).is_file()
+    assert drawn
 
 
 def test_coordinates_of_a_map_come_back(predict):

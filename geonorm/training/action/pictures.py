@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from geonorm.files import written_whole
-from geonorm.training.figures import plt
+from geonorm.training.figures import plt, printable
 
 COLUMNS = 8
 RIGHT, WRONG, BAR = "tab:green", "tab:red", "tab:blue"
@@ -116,7 +116,7 @@ def draw_strip(
         axes.text(score + 0.005, row, f"{score:.2f}", va="center", fontsize=9)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    top.suptitle(title)
+    top.suptitle(printable(title))
     with written_whole(path) as aside:
         figure.savefig(aside, dpi=100)
     plt.close(figure)

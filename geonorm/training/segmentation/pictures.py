@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from geonorm.datasets.scan import IGNORE_INDEX
 from geonorm.files import written_whole
-from geonorm.training.figures import plt
+from geonorm.training.figures import plt, printable
 from geonorm.training.segmentation.render import render
 
 UNLABELLED = (80, 80, 80)
@@ -97,7 +97,7 @@ def draw_scans(
         grid.flat[-1].legend(
             handles=handles, loc="center", ncols=2, fontsize=16, labelcolor="white", frameon=False
         )
-        figure.suptitle(scan.name, color="white", fontsize=17)
+        figure.suptitle(printable(scan.name), color="white", fontsize=17)
         with written_whole(path) as aside:
             figure.savefig(aside, dpi=100)
         plt.close(figure)
