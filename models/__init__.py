@@ -1,8 +1,31 @@
 """Backbones, each imported on first use: a user needs only the engine of the one they use."""
 
-import sys
 from importlib import import_module
-from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what is imported on first use, said to type checkers
+    from geonorm.models.checkpoints import CheckpointReport as CheckpointReport
+    from geonorm.models.checkpoints import load_checkpoint as load_checkpoint
+    from geonorm.models.minkunet import MinkUNet14 as MinkUNet14
+    from geonorm.models.minkunet import MinkUNet14A as MinkUNet14A
+    from geonorm.models.minkunet import MinkUNet14B as MinkUNet14B
+    from geonorm.models.minkunet import MinkUNet14C as MinkUNet14C
+    from geonorm.models.minkunet import MinkUNet14D as MinkUNet14D
+    from geonorm.models.minkunet import MinkUNet18 as MinkUNet18
+    from geonorm.models.minkunet import MinkUNet18A as MinkUNet18A
+    from geonorm.models.minkunet import MinkUNet18B as MinkUNet18B
+    from geonorm.models.minkunet import MinkUNet18D as MinkUNet18D
+    from geonorm.models.minkunet import MinkUNet34 as MinkUNet34
+    from geonorm.models.minkunet import MinkUNet34A as MinkUNet34A
+    from geonorm.models.minkunet import MinkUNet34B as MinkUNet34B
+    from geonorm.models.minkunet import MinkUNet34C as MinkUNet34C
+    from geonorm.models.minkunet import MinkUNet50 as MinkUNet50
+    from geonorm.models.minkunet import MinkUNet101 as MinkUNet101
+    from geonorm.models.video_resnet import ResNet3D as ResNet3D
+    from geonorm.models.video_resnet import mc3_18 as mc3_18
+    from geonorm.models.video_resnet import r2plus1d_18 as r2plus1d_18
+    from geonorm.models.video_resnet import r3d_18 as r3d_18
+    from geonorm.models.video_resnet import resnet3d as resnet3d
 
 _EXPORTS = {
     "minkunet": (
@@ -29,15 +52,3 @@ def __getattr__(name: str) -> object:
 def __dir__() -> list[str]:
     """List every public name, imported yet or not."""
     return sorted({*globals(), *__all__})
-
-
-class _Models(ModuleType):
-    """This package, in which `resnet3d` is the function and not the file of the same name."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name in _HOME and isinstance(value, ModuleType):  # as importing a submodule does
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Models

@@ -4,6 +4,7 @@ import os
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -79,12 +80,13 @@ def load_checkpoint(
         state dict: 4 tensors kept
           dropped 3: 1.running_mean, 1.running_var, 1.num_batches_tracked
     """
-    source = "state dict"
-    if not isinstance(checkpoint, Mapping):
+    if isinstance(checkpoint, Mapping):
+        source, held_there = "state dict", _unwrap(checkpoint, "state dict")
+    else:
         source = os.fspath(checkpoint)
-        checkpoint = read_checkpoint(source)
+        held_there = _unwrap(read_checkpoint(source), source)
     own = model.state_dict()
-    state, dropped = _strip_prefixes(_unwrap(checkpoint, source), own)
+    state, dropped = _strip_prefixes(held_there, own)
     _check_tensors(state, source)
     held = _held(own, state, heads)
     match = _match(model, own, {**_adapted(model, state), **held})
@@ -134,7 +136,8 @@ def _match(model: nn.Module, own: State, state: State) -> _Match:
     batch_norms = {site for site, leaf in own_places.values() if leaf == "running_mean"}
     for key, tensor in own.items():
         place = own_places.get(key)
-        source = key if key in state else key_at.get(place)
+        source = key if key in state or place is None else key_at.get(place)
+        source = source if source in state else None
         strict = place is None or place[0] in batch_norms
         if source is not None and _fits(state[source], tensor, is_norm=place is not None):
             match.chosen[key] = state[source].reshape(tensor.shape)
@@ -252,7 +255,7 @@ def _strip_prefixes(
         }
 
 
-def _check_tensors(state: Mapping[object, object], source: str) -> None:
+def _check_tensors(state: Mapping[Any, object], source: str) -> None:
     """Refuse what no layer of a working model holds."""
     for key, tensor in state.items():
         if not isinstance(key, str) or not isinstance(tensor, torch.Tensor):

@@ -1,6 +1,6 @@
 """MinkUNet, a sparse U-Net over voxels or points (Choy et al., 2019), with any norm."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -26,8 +26,14 @@ SLOTS = (
 )
 
 
-class _Mended:
+_Engine: Any = object  # what the engine's classes add to it has no types
+
+
+class _Mended(_Engine):
     """Makes an engine's convolution cast its input, obey `torch.device` and survive a copy."""
+
+    kernel: nn.Parameter
+    bias: nn.Parameter | None
 
     def forward(
         self, x: ME.SparseTensor, coordinates: ME.CoordinateMapKey | None = None
@@ -111,6 +117,16 @@ class _Residual(nn.Module):
                 Convolution(channels, out_channels, kernel_size=1, dimension=dimension),
                 make_norm(out_channels, place="shortcut"),
             )
+
+    def _add_branch(
+        self, channels: int, planes: int, make_norm: MakeNorm, dimension: int, tail: str | None
+    ) -> None:
+        """Make the modules of the branch, the last norm with the activation `tail`."""
+        raise NotImplementedError
+
+    def _branch(self, x: ME.SparseTensor) -> tuple[nn.Module, ME.SparseTensor]:
+        """Return the branch's last norm and what goes into it."""
+        raise NotImplementedError
 
     def forward(self, x: ME.SparseTensor) -> ME.SparseTensor:
         """Return relu(branch(x) + shortcut(x)), the sum normalized where there is a norm for it."""
@@ -296,10 +312,11 @@ class MinkUNet(nn.Module):
         super().__init__()
         self.in_channels, self.out_channels, self.dimension = in_channels, out_channels, D
 
-        def maker(stage: str) -> Callable[..., nn.Module]:
+        def maker(stage: str) -> MakeNorm:
             return partial(resolve, norm, stage, names=NAMES, stages=STAGES)
 
-        self.point_linear = self.point_norm = None
+        self.point_linear: Any = None
+        self.point_norm: Any = None
         if point_stem is not None:
             self.point_linear = ME.MinkowskiLinear(in_channels, point_stem, bias=False)
             self.point_norm = maker("stem")(point_stem, place="stem", activation="relu")
@@ -325,7 +342,7 @@ class MinkUNet(nn.Module):
         self.final = Convolution(width, out_channels, kernel_size=1, bias=True, dimension=D)
 
     def _blocks(
-        self, channels: int, planes: int, depth: int, make_norm: Callable[..., nn.Module]
+        self, channels: int, planes: int, depth: int, make_norm: MakeNorm
     ) -> tuple[nn.Sequential, int]:
         """Return `depth` residual blocks and the number of channels they put out."""
         width = planes * self.BLOCK.expansion
@@ -389,7 +406,7 @@ class MinkUNet(nn.Module):
         stem, final = shapes.get("conv0p1s1.kernel", ()), shapes.get("final.kernel", ())
         if len(stem) != 3 or len(final) != 2:
             return
-        arguments = {"in_channels": stem[1], "out_channels": final[1]}
+        arguments: dict[str, Any] = {"in_channels": stem[1], "out_channels": final[1]}
         dimension = next((d for d in range(1, 7) if 5**d == stem[0]), None)
         if dimension is None:
             return

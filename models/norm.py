@@ -5,14 +5,14 @@ from typing import Any
 
 from torch import nn
 
-from geonorm.functional import finish
+from geonorm.functional import Activation, finish
 from geonorm.inputs import read
 from geonorm.names import choices
 from geonorm.norms.base import Norm as GeonormNorm
 from geonorm.norms.registry import NORMS, PLACED, Build
 
 Norm = str | Build | Mapping[str, str | Build]
-MakeNorm = Callable[..., nn.Module]  # of a number of channels and perhaps place=, activation=
+MakeNorm = Callable[..., Any]  # of a number of channels and perhaps place=, activation=
 
 DEFAULT = "default"
 
@@ -23,7 +23,7 @@ def resolve(
     num_features: int,
     stages: Mapping[str, str],
     place: str = "inner",
-    activation: str | None = None,
+    activation: Activation | None = None,
     names: Mapping[str, Build] = NORMS,
 ) -> nn.Module | None:
     """Build the norm that `norm` asks for at one stage of a backbone.

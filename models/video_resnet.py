@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlparse
 
 import torch
@@ -45,7 +45,7 @@ def norm_relu(make_norm: MakeNorm, channels: int) -> tuple[nn.Module, nn.Module]
 
 def conv3d(inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Conv3d:
     """Return a convolution without bias, padded so that stride 1 keeps the size."""
-    padding = tuple(size // 2 for size in kernel)
+    padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
     return nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False)
 
 
@@ -92,18 +92,20 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return relu(branch(x) + shortcut(x)), the sum normalized where there is a norm for it."""
-        *hidden, last = [module for name, module in self._modules.items()
-                         if name not in ("downsample", "after")]
-        out = x
+        chain: list[Any] = [module for name, module in self._modules.items()
+                            if name not in ("downsample", "after")]
+        *hidden, last = chain
+        out, norm = x, last
         for module in hidden:
             out = module(out)
-        norm = last
         if self.nested:
             out, norm = last[0](out), last[1]
         shortcut = x if self.downsample is None else self.downsample(x)
         if self.after is None:
-            return norm_act(norm, out, shortcut)
-        return norm_act(self.after, norm(out) + shortcut)
+            result: Tensor = norm_act(norm, out, shortcut)
+        else:
+            result = norm_act(self.after, norm(out) + shortcut)
+        return result
 
 
 def residual_block(
@@ -139,7 +141,7 @@ def residual_block(
     *hidden, last = convolutions
     after = make_norm(outputs, place="sum", activation="relu") if last_of_stage else None
     first = partial(make_norm, place="first")
-    makers = [first, *[make_norm] * len(hidden[1:])]
+    makers: list[MakeNorm] = [first, *[make_norm] * len(hidden[1:])]
     steps: list[tuple[nn.Module, ...]] = [
         (conv, *norm_relu(maker, planes)) for conv, maker in zip(hidden, makers, strict=True)
     ]
@@ -244,7 +246,8 @@ class ResNet3D(nn.Module):
 
 
 def _build(
-    stem_design: str, kinds: tuple[Kind, Kind, Kind, Kind], blocks: tuple[int, int, int, int],
+    stem_design: Literal["3d", "2+1d", "hara"], kinds: tuple[Kind, Kind, Kind, Kind],
+    blocks: tuple[int, int, int, int],
     num_classes: int, norm: Norm, *, bottleneck: bool = False, nested: bool = True,
     width: int = 64,
 ) -> ResNet3D:
@@ -367,8 +370,9 @@ def _with_weights(model: ResNet3D, name: str, weights: str | None) -> ResNet3D:
     if weights is None:
         return model
     state = _torchvision_state(name, weights)
-    if model.fc.out_features != state["fc.bias"].numel():
-        state |= {f"fc.{key}": value for key, value in model.fc.state_dict().items()}
+    head = model.get_submodule("fc")
+    if head.get_parameter("bias").shape != state["fc.bias"].shape:
+        state |= {f"fc.{key}": value for key, value in head.state_dict().items()}
     model.report = load_checkpoint(model, state)
     return model
 
