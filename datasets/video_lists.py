@@ -62,7 +62,7 @@ class VideoSet:
 class ClassFolders(VideoSet):
     """Videos in one folder per class: ``root/class/video.mp4``; classes in alphabetical order.
 
-    Hidden files and folders (:func:`geonorm.files.is_hidden`) are no videos and no classes.
+    Hidden files and folders, such as .DS_Store, are no videos and no classes.
 
     Args:
         root: the folder of class folders.

@@ -1,7 +1,7 @@
 """A function for every norm: it reads and checks its input, then calls an operator.
 
 Inputs are dense tensors (B, C, …), rows (N, C) with the instance of each, or the tensors of sparse
-engines (`geonorm.inputs.read`); what comes back is of the same kind. The modules of `geonorm.norms`
+engines (`geonorm.inputs.read`); what comes back is of the same kind. The modules in geonorm/norms
 hold parameters and call these functions.
 """
 
