@@ -68,7 +68,7 @@ class AppearanceShift:
 
 
 def _brightness(values: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    return values + 0.45 * strength * rng.choice((-1, 1))
+    return values + 0.45 * strength * float(rng.choice((-1, 1)))
 
 
 def _contrast(values: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
@@ -94,7 +94,8 @@ def _noise(values: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
 def _blur(values: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     sigma = 0.04 * strength * min(values.shape[-2:])
     width = 2 * max(round(2 * sigma), 1) + 1
-    return gaussian_blur(values, [width, width], [sigma, sigma])
+    blurred: Tensor = gaussian_blur(values, [width, width], [sigma, sigma])
+    return blurred
 
 
 def _background(

@@ -119,10 +119,12 @@ def _looped(
     """Return the frame numbers from ``start``, past the end from the beginning again."""
     steps = np.arange(length) * step
     if times is None:
-        return (start + np.floor(steps).astype(np.int64)) % frames
-    duration = times[-1] * frames / (frames - 1)  # the last frame stays for a mean interval
-    moments = (times[start] + steps) % duration
-    return np.searchsorted(times, moments + _ROUNDING, side="right") - 1
+        numbers: np.ndarray = (start + np.floor(steps).astype(np.int64)) % frames
+    else:
+        duration = times[-1] * frames / (frames - 1)  # the last frame stays for a mean interval
+        moments = (times[start] + steps) % duration
+        numbers = np.searchsorted(times, moments + _ROUNDING, side="right") - 1
+    return numbers
 
 
 def _check(frames: int, length: int, step: float) -> None:

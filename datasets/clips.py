@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 Sampling = Literal["random", "segments", "uniform", "dense", "still"]
 _DRAWN_ANEW = ("random", "segments")
+Failure = Literal["left out", "skipped", "damaged"]
 Transform = Callable[[Tensor, tuple[int, int, int]], Tensor]
 # So many files in a row that fail are no accident: the list or the disk is wrong.
 _MAX_SUBSTITUTES = 20
@@ -61,7 +62,7 @@ class FileReport:
     """
 
     path: Path
-    kind: Literal["left out", "skipped", "damaged"]
+    kind: Failure
     count: int
 
 
@@ -170,7 +171,10 @@ class ClipDataset(Dataset[Clip]):
     def report(self) -> list[FileReport]:
         """Return every file that failed so far, in this process or a loader's worker."""
         reports = [FileReport(path, "left out", 1) for path in self._left_out]
-        for counts, kind in ((self._skipped, "skipped"), (self._damaged, "damaged")):
+        failed: tuple[tuple[Tensor, Failure], ...] = (
+            (self._skipped, "skipped"), (self._damaged, "damaged")
+        )
+        for counts, kind in failed:
             for place in counts.nonzero().flatten().tolist():
                 reports.append(FileReport(self.videos[place][0], kind, int(counts[place])))
         return reports

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import av
 
@@ -72,7 +73,7 @@ def _fingerprint(paths: Sequence[Path]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _row(path: Path) -> str | tuple[object, ...]:
+def _row(path: Path) -> str | tuple[Any, ...]:
     """Return what a video shows as JSON can hold it, or the words of the error."""
     try:
         return astuple(probe(path))
@@ -80,7 +81,7 @@ def _row(path: Path) -> str | tuple[object, ...]:
         return str(error)
 
 
-def _entry(row: str | Sequence) -> VideoInfo | UndecodableVideoError:
+def _entry(row: str | list[Any] | tuple[Any, ...]) -> VideoInfo | UndecodableVideoError:
     """Return what a row of the kept index stands for."""
     if isinstance(row, str):
         return UndecodableVideoError(row)

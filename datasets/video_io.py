@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -193,7 +193,7 @@ def write_video(
         codec: FFmpeg's name of an encoder that takes yuv420p.
 
     Raises:
-        ValueError: not uint8 (T, H, W, 3), no frame, or an odd side.
+        ValueError: not uint8 (T, H, W, 3), no frame, or an odd side, or a codec of sound or text.
     """
     if film.dtype != np.uint8 or film.ndim != 4 or film.shape[-1] != 3 or not len(film):
         raise ValueError(f"film must be uint8 (T, H, W, 3); got {film.dtype} {film.shape}")
@@ -201,6 +201,8 @@ def write_video(
         raise ValueError(f"both sides of a film must be even; got {film.shape[1:3]}")
     with av.open(_location(path), "w") as container:
         stream = container.add_stream(codec, rate=fps)
+        if not isinstance(stream, VideoStream):
+            raise ValueError(f"codec must encode pictures; {codec!r} encodes {stream.type}")
         stream.height, stream.width = film.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1
@@ -214,7 +216,7 @@ def write_video(
 class Decoder:
     """Frames in decode order; ``errors`` counts packets that failed and corrupt frames."""
 
-    def __init__(self, packets: Iterator[Packet], stream: VideoStream) -> None:
+    def __init__(self, packets: Iterator[Packet[VideoStream]], stream: VideoStream) -> None:
         self.packets = packets
         self.stream = stream
         self.errors = 0
@@ -264,7 +266,7 @@ class _Orientation(NamedTuple):
         }.get(self, f"{quarter}mirrored")
 
 
-def demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+def demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
     """Yield packets up to the end of the file or of what can be read of it."""
     packets = container.demux(stream)
     while True:
@@ -275,7 +277,9 @@ def demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
         yield packet
 
 
-def _entered(container: InputContainer, stream: VideoStream, keyframe: int) -> Packet | None:
+def _entered(
+    container: InputContainer, stream: VideoStream, keyframe: int
+) -> Packet[VideoStream] | None:
     """Seek to a keyframe; return its packet, or None where the demuxer landed elsewhere."""
     if keyframe >= len(stream.index_entries):
         return None
@@ -320,7 +324,7 @@ def _target(frame: VideoFrame, size: Size, *, sideways: bool) -> tuple[int, int]
 
 def _orientation(frame: VideoFrame) -> _Orientation:
     """Read a frame's display matrix, rounded to a quarter turn: (x, y) goes to (x, y) · matrix."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    data: Any = frame.side_data.get("DISPLAYMATRIX")  # PyAV's stubs know motion vectors alone
     if data is None:
         return _Orientation(False, False, False)
     (a, b), (c, d) = np.frombuffer(data, np.int32).reshape(3, 3)[:2, :2].tolist()

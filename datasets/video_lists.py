@@ -8,8 +8,11 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from geonorm.files import is_hidden
+
+_Tree = TypeVar("_Tree", list[Any], dict[str, Any])
 
 UNLABELLED = -1
 SUFFIXES = (
@@ -165,7 +168,7 @@ def lines_of(path: str | Path) -> Iterable[tuple[int, str]]:
             yield number, line.strip()
 
 
-def json_of(path: str | Path, kind: type[list] | type[dict]) -> list | dict:
+def json_of(path: str | Path, kind: type[_Tree]) -> _Tree:
     """Return the list or object in a JSON file, or raise ValueError naming the file."""
     text = text_of(path)
     try:

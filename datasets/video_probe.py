@@ -113,7 +113,7 @@ def _surveyed(
     return shown, certain
 
 
-def _is_hidden(packet: Packet) -> bool:
+def _is_hidden(packet: Packet[VideoStream]) -> bool:
     """Tell whether a packet of VP8 or VP9 holds a frame that is only referred to (RFC 6386, 9.1).
 
     VP9 packs such frames with a shown one as a rule, in a superframe, whose last byte tells it.

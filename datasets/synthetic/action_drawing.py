@@ -149,7 +149,8 @@ def draw_action(
 
 def _to_bytes(picture: np.ndarray) -> np.ndarray:
     """Return values from 0 to 1 as bytes."""
-    return (np.clip(picture, 0, 1) * 255).round().astype(np.uint8)
+    values: np.ndarray = (np.clip(picture, 0, 1) * 255).round().astype(np.uint8)
+    return values
 
 
 def _colours(rng: np.random.Generator) -> np.ndarray:
@@ -190,7 +191,8 @@ def _cover(
         outline = 0.8 + rng.uniform(0.1, 0.25) * np.cos(corners * bearing)
     outline = outline * (1 + rng.uniform(0.0, 0.25) * np.cos(bearing + rng.uniform(0, _TURN)))
     distance = (outline - np.hypot(right, across)) * flat
-    return np.clip(distance * pixels + 0.5, 0, 1).astype(np.float32)
+    cover: np.ndarray = np.clip(distance * pixels + 0.5, 0, 1).astype(np.float32)
+    return cover
 
 
 def _texture(right: np.ndarray, down: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -200,12 +202,14 @@ def _texture(right: np.ndarray, down: np.ndarray, rng: np.random.Generator) -> n
     along = (np.cos(tilt) * right + np.sin(tilt) * down).astype(np.float32)
     across = (np.cos(tilt) * down - np.sin(tilt) * right).astype(np.float32)
     if pattern == 0:
-        return np.zeros_like(along)
-    if pattern == 1:
-        return np.clip(2 * np.sin(rate * along + start) + 0.5, 0, 1)
-    if pattern == 2:
-        return np.clip(3 * np.sin(rate * along + start) * np.sin(rate * across) + 0.5, 0, 1)
-    return np.clip(0.5 + 0.5 * along, 0, 1)
+        share: np.ndarray = np.zeros_like(along)
+    elif pattern == 1:
+        share = 2 * np.sin(rate * along + start) + 0.5
+    elif pattern == 2:
+        share = 3 * np.sin(rate * along + start) * np.sin(rate * across) + 0.5
+    else:
+        share = 0.5 + 0.5 * along
+    return share.clip(0, 1)
 
 
 def _ground(
@@ -233,9 +237,11 @@ def _light(size: int, rng: np.random.Generator) -> np.ndarray:
     grid = np.arange(size, dtype=np.float32) / size - 0.5
     tilt = rng.uniform(0, _TURN)
     slope = np.cos(tilt) * grid[None, :] + np.sin(tilt) * grid[:, None]
-    return (rng.uniform(0.6, 1.1) * (1 + rng.uniform(0, 0.7) * slope))[..., None].astype(np.float32)
+    gain: np.ndarray = rng.uniform(0.6, 1.1) * (1 + rng.uniform(0, 0.7) * slope)
+    return gain[..., None].astype(np.float32)
 
 
 def _blend(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
     """Return the mixture of two colours or two pictures, (..., 3)."""
-    return first + share[..., None] * (second - first)
+    mixture: np.ndarray = first + share[..., None] * (second - first)
+    return mixture

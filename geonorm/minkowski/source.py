@@ -66,9 +66,9 @@ def fetch_source(scratch: Path, sdist: Path | None, runner: Runner) -> Path:
     if sdist is not None:
         if not sdist.is_file():
             raise InstallError(f"no source archive {sdist}; make one with --save-sdist FILE")
-        safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.4
         with tarfile.open(sdist) as archive:
-            archive.extractall(scratch / "sdist", **safe)
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4
+            archive.extractall(scratch / "sdist")
         pattern = "sdist/*/setup.py"
     else:
         # `pip download` cannot pass the BLAS setting this setup script needs to tell its metadata;

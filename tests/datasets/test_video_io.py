@@ -283,3 +283,8 @@ def test_what_is_written_is_read(tmp_path: Path, name: str, codec: str) -> None:
 def test_what_cannot_be_written(tmp_path: Path, film: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         write_video(tmp_path / "a.mp4", film)
+
+
+def test_a_codec_of_sound_cannot_write_pictures(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="codec must encode pictures; 'aac' encodes audio"):
+        write_video(tmp_path / "a.mp4", numbered_film(2), codec="aac")
