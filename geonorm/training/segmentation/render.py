@@ -67,7 +67,6 @@ def _render_here(scenes: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.nda
     material = o3d.visualization.rendering.MaterialRecord()
     material.shader = "defaultUnlit"
     material.point_size = 3.0
-    renderer.setup_camera(FIELD_OF_VIEW, TARGET, EYE, UP)
     results = []
     for points, colors in scenes:
         cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points.astype(np.float64)))
@@ -76,6 +75,8 @@ def _render_here(scenes: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.nda
             cloud.colors = o3d.utility.Vector3dVector(color / 255.0)
             scene.clear_geometry()
             scene.add_geometry("points", cloud, material)
+            # Open3D takes the near and far plane from the points that are there now.
+            renderer.setup_camera(FIELD_OF_VIEW, TARGET, EYE, UP)
             pictures.append(np.asarray(renderer.render_to_image()).copy())
         results.append(np.stack(pictures))
     return results
