@@ -4,6 +4,7 @@ GEONORM_WRITE_DOCS=1 writes what they print into them.
 """
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,19 @@ def test_an_error_names_the_page_and_the_line():
         run_page("# Title\n\n```python\n\n1 / 0\n```\n", "page.md")
     last = caught.traceback[-1]
     assert (str(last.path), last.lineno + 1) == ("page.md", 5)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_outside_the_site_lead_to_files(name):
+    """Check the pages that Sphinx does not read."""
+    text = (DOCS.parent / name).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    assert [link for link in links if not (DOCS.parent / link).exists()] == []
+    named = re.findall(r"`((?:geonorm|datasets|models|tests|tools|docs)/[\w/.]+)`", text)
+    history = name == "CHANGELOG.md"  # which names files that are no more
+    assert history or [path for path in named if not (DOCS.parent / path).exists()] == []
+    assert links or named
+
+
+def test_the_readme_fits_in_120_lines():
+    assert len((DOCS.parent / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
