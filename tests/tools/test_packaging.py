@@ -21,7 +21,7 @@ from geonorm.models import r3d_18
 from geonorm.datasets.scan import Scan
 print(geonorm.__file__, geonorm.models.__file__, geonorm.datasets.__file__, sep="\\n")
 print(geonorm.backends()["cpp"])
-print(geonorm.SparseInstanceNorm(4)((torch.randn(9, 4), torch.zeros(9, dtype=torch.long)))[0].shape)
+print(geonorm.SparseInstanceNorm(4)(torch.randn(9, 4), torch.zeros(9, dtype=torch.long)).shape)
 """
 
 

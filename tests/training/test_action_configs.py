@@ -9,6 +9,7 @@ import pytest
 import yaml
 from train_action import main
 
+from geonorm.__main__ import main as command
 from geonorm.training.cli import CONFIGS
 from helpers.action_runs import QUICK, UNKEPT, found, layout
 
@@ -59,13 +60,13 @@ def test_three_real_clips_are_told_apart(data_root):
     """Trained on the first half of each, judged on windows of the second."""
     root = data_root / "ucf101"
     main(["fit", *THREE_CLIPS, "--data.root", str(root), "--run_dir=run"])
-    last = "--ckpt_path=run/checkpoints/last.ckpt"
-    main(["test", last, "--run_dir=out"])
+    last = "run/checkpoints/last.ckpt"
+    main(["test", f"--ckpt_path={last}", "--run_dir=out"])
     scores = found(Path("out"), "test")
     assert scores["clips"] >= 30
     assert scores["clip_top1"] >= 0.9
     clip = next(root.glob("Basketball/*.avi"))
-    main(["predict", last, f"--data.files=[{clip}]", "--run_dir=out"])
+    assert not command(["predict", last, str(clip), "--out=out/predictions"])
     listed = json.loads(Path("out/predictions/predictions.json").read_text())
     assert next(iter(listed[str(clip)])) == "Basketball"
     with av.open(f"out/predictions/{clip.stem}.mp4") as container:
