@@ -141,12 +141,12 @@ def style():
 class Styled(nn.Module):
     """Adaptive instance norm with a fixed style, to be called as the other norms are."""
 
-    def __init__(self):
+    def __init__(self, **options):
         super().__init__()
-        self.norm = geonorm.AdaptiveInstanceNorm(CHANNELS)
+        self.norm = geonorm.AdaptiveInstanceNorm(CHANNELS, **options)
 
-    def forward(self, x):
-        return self.norm(x, style())
+    def forward(self, x, **given):
+        return self.norm(x, style(), **given)
 
 
 def adaptive_law(norm, x, index):
@@ -171,9 +171,12 @@ NORMS = {
     "BatchNorm": (partial(geonorm.BatchNorm, CHANNELS), batch_law),
     "SyncBatchNorm": (partial(geonorm.SyncBatchNorm, CHANNELS), batch_law),
     "DomainBatchNorm": (
-        lambda: with_domain(geonorm.DomainBatchNorm(CHANNELS, num_domains=2)), domain_batch_law),
+        lambda **options: with_domain(
+            geonorm.DomainBatchNorm(CHANNELS, num_domains=2, **options)),
+        domain_batch_law),
     "DomainInstanceNorm": (
-        lambda: with_domain(geonorm.DomainInstanceNorm(CHANNELS, num_domains=2)),
+        lambda **options: with_domain(
+            geonorm.DomainInstanceNorm(CHANNELS, num_domains=2, **options)),
         domain_instance_law),
     "GroupNorm": (partial(geonorm.GroupNorm, CHANNELS, num_groups=3), group_law),
     "LayerNorm": (partial(geonorm.LayerNorm, CHANNELS), layer_law),
@@ -182,9 +185,9 @@ NORMS = {
 }
 
 
-def build(name, seed=2):
+def build(name, seed=2, **options):
     """Return a norm whose parameters are none of them their default."""
-    norm = NORMS[name][0]()
+    norm = NORMS[name][0](**options)
     generator = torch.Generator().manual_seed(seed)
     for parameter in norm.parameters():
         nn.init.normal_(parameter, 1.0, 0.5, generator=generator)
