@@ -1,7 +1,8 @@
 """Point-cloud and video datasets, each imported on first use: no one needs another's libraries."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from geonorm.lazy import lazily
 
 if TYPE_CHECKING:  # what is imported on first use, said to type checkers
     from geonorm.datasets.appearance_shift import AppearanceShift as AppearanceShift
@@ -36,7 +37,7 @@ if TYPE_CHECKING:  # what is imported on first use, said to type checkers
     from geonorm.datasets.video_transforms import ClipTransform as ClipTransform
     from geonorm.datasets.voxelize import collate_scans as collate_scans
 
-_EXPORTS = {
+__all__, __getattr__, __dir__ = lazily(__name__, {
     "scan": ("Scan",),
     "scan_io": ("read_scan",),
     "semantickitti": ("SemanticKITTI",),
@@ -58,19 +59,4 @@ _EXPORTS = {
     "video_transforms": ("ClipTransform",),
     "appearance_shift": ("AppearanceShift",),
     "check_videos": ("Finding", "check_data"),
-}
-_HOME = {name: module for module, names in _EXPORTS.items() for name in names}
-
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> object:
-    """Import the module that defines `name` and return the name from it."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {__all__}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """List every public name, imported yet or not."""
-    return sorted({*globals(), *__all__})
+})

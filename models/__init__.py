@@ -1,7 +1,8 @@
 """Backbones, each imported on first use: a user needs only the engine of the one they use."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from geonorm.lazy import lazily
 
 if TYPE_CHECKING:  # what is imported on first use, said to type checkers
     from geonorm.models.checkpoints import CheckpointReport as CheckpointReport
@@ -27,7 +28,7 @@ if TYPE_CHECKING:  # what is imported on first use, said to type checkers
     from geonorm.models.video_resnet import r3d_18 as r3d_18
     from geonorm.models.video_resnet import resnet3d as resnet3d
 
-_EXPORTS = {
+__all__, __getattr__, __dir__ = lazily(__name__, {
     "minkunet": (
         "MinkUNet14", "MinkUNet14A", "MinkUNet14B", "MinkUNet14C", "MinkUNet14D",
         "MinkUNet18", "MinkUNet18A", "MinkUNet18B", "MinkUNet18D",
@@ -36,19 +37,4 @@ _EXPORTS = {
     ),
     "video_resnet": ("ResNet3D", "mc3_18", "r2plus1d_18", "r3d_18", "resnet3d"),
     "checkpoints": ("CheckpointReport", "load_checkpoint"),
-}
-_HOME = {name: module for module, names in _EXPORTS.items() for name in names}
-
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> object:
-    """Import the module that defines `name` and return the name from it."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {__all__}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """List every public name, imported yet or not."""
-    return sorted({*globals(), *__all__})
+})

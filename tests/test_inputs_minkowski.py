@@ -1,6 +1,7 @@
 """The layout of MinkowskiEngine's tensors: right in every order of rows, worked out once."""
 
 import gc
+import sys
 import weakref
 
 import pytest
@@ -160,3 +161,30 @@ def test_a_residual_of_other_coordinates_is_refused():
         norm(x, residual=[x])
     with pytest.raises(TypeError, match="SparseTensor has its own"):
         norm(x, x.C[:, 0])
+
+
+def stations(norm, x):
+    """Return the functions of geonorm that are given a tensor or its features, in order."""
+    passed = []
+
+    def note(frame, event, _):
+        here = "geonorm" in frame.f_code.co_filename.split("/")
+        given = any(value is x or value is x.F for value in frame.f_locals.values())
+        if event == "call" and here and given:
+            passed.append(frame.f_code.co_qualname)
+
+    sys.setprofile(note)
+    try:
+        norm(x)
+    finally:
+        sys.setprofile(None)
+    return passed[:passed.index("segment_norm") + 1]
+
+
+def test_the_way_to_the_operator_is_short_and_reads_the_input_once():
+    x, norm = sparse_tensor(coordinates()), SparseInstanceNorm(4, activation="relu")
+    norm(x)  # works out the layout
+    passed = stations(norm, x)
+    assert len(passed) <= 6
+    assert passed.count("read") == 1
+    assert len({*passed}) == len(passed)

@@ -3,9 +3,9 @@
 Needs the extra `train`; each name is imported on first use.
 """
 
-from importlib import import_module
+from geonorm.lazy import lazily
 
-_EXPORTS = {
+__all__, __getattr__, __dir__ = lazily(__name__, {
     "action.data": ("ClipData", "ClipFormat"),
     "action.module": ("ActionModule",),
     "action.predictor": ("ClipPredictor",),
@@ -18,19 +18,4 @@ _EXPORTS = {
     "segmentation.predict": ("Output",),
     "segmentation.predictor": ("ScanPredictor",),
     "segmentation.scores": ("class_iou", "scan_mean_loss"),
-}
-_HOME = {name: module for module, names in _EXPORTS.items() for name in names}
-
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> object:
-    """Import the module that defines `name` and return the name from it."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {__all__}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """List every public name, imported yet or not."""
-    return sorted({*globals(), *__all__})
+})
