@@ -262,7 +262,7 @@ class DomainBatchNorm(_DomainNorm):
         features, index = given.features, given.instance
         told, ids = self._ids(domain, given)
         present = sorted({*torch.as_tensor(told).flatten().tolist()})
-        if len(present) == 1:
+        if len(present) == 1 and features.numel():
             return self.finish(given, self.norms[present[0]](features), residual)
         row_ids = ids if index is None else ids[index]
         out = torch.empty_like(features)

@@ -95,6 +95,20 @@ def test_minkowski_engines_instance_norm_keeps_its_function():
     assert relative_error(model(x).F, expected) < EXACT
 
 
+def test_minkowski_engines_eps_is_carried_over():
+    """Beside a variance of 1e-6 its eps of 1e-8 is a hundredth, torch's 1e-5 tenfold."""
+    coordinates, features = scan()
+    model = nn.Sequential(ME.MinkowskiInstanceNorm(3))
+    x = batch((coordinates, 1e-3 * features), (coordinates, 3e-4 * features))
+    expected = model(x).F
+    convert(model)
+    assert model[0].eps == 1e-8
+    assert relative_error(model(x).F, expected) < EXACT
+    for eps in (1e-5, 1e-12):
+        model[0].eps = eps
+        assert relative_error(model(x).F, expected) > 1e-3, eps
+
+
 def test_a_small_spconv_net():
     spconv = pytest.importorskip("spconv.pytorch")
     torch.manual_seed(0)

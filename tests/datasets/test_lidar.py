@@ -78,6 +78,33 @@ def test_points_are_in_the_sensors_frame():
     np.testing.assert_allclose((tilted.points @ pitched.T)[:, 0], 5, atol=1e-4)
 
 
+def test_rotation_turns_each_axis_towards_the_next():
+    """Roll is about x, ahead; pitch about y, to the left, so ahead goes down; yaw about z, up."""
+    quarter, point = np.pi / 2, np.array([1, 2, 3])
+    np.testing.assert_allclose(rotation(0, 0, quarter) @ point, (1, -3, 2), atol=1e-12)
+    np.testing.assert_allclose(rotation(0, quarter, 0) @ point, (3, 2, -1), atol=1e-12)
+    np.testing.assert_allclose(rotation(quarter, 0, 0) @ point, (-2, 1, 3), atol=1e-12)
+    # Roll first, then pitch, then yaw.
+    np.testing.assert_allclose(rotation(quarter, quarter, 0) @ point, (-2, 3, -1), atol=1e-12)
+    np.testing.assert_allclose(rotation(quarter, 0, quarter) @ point, (3, 1, 2), atol=1e-12)
+    np.testing.assert_allclose(rotation(0, quarter, quarter) @ point, (2, -3, -1), atol=1e-12)
+    small = rotation(0.02, 0.03, 0.05)
+    np.testing.assert_allclose(small - small.T, 2 * np.array(
+        [[0, -0.02, 0.03], [0.02, 0, -0.05], [-0.03, 0.05, 0]]), atol=4e-3)  # fmt: skip
+
+
+def test_a_sensor_pitched_down_sees_the_ground_ahead_nearer():
+    ground = boxes((-300, -300, -6), (300, 300, -5), label=1, albedo=0.5)
+    sensor = replace(EXACT, fov_down=-30, fov_up=-30, beams=1)
+    level = look(sensor, ground)
+    pitched = look(sensor, ground, rotation(yaw=0.0, pitch=0.2, roll=0.0))
+    rolled = look(sensor, ground, rotation(yaw=0.0, pitch=0.0, roll=0.2))
+    np.testing.assert_allclose(ranges(level), 10, rtol=1e-5)
+    ahead, left = 0, 45
+    for scan, ray in ((pitched, ahead), (rolled, left + 90)):
+        np.testing.assert_allclose(ranges(scan)[ray], 5 / np.sin(np.pi / 6 + 0.2), rtol=1e-5)
+
+
 def test_dropout_loses_its_share():
     rays = len(EXACT.directions())
     assert len(look(EXACT)) == rays

@@ -58,6 +58,15 @@ def test_classes_colours_and_raw_ids_agree():
     by_name = dict(zip(SemanticKITTI.classes, SemanticKITTI.colors.tolist(), strict=True))
     assert by_name["person"] == [255, 30, 30]  # red; the official BGR map says 30, 30, 255
     assert by_name["car"] == [100, 150, 245]
+    published = {  # blue, green, red of every raw id, as semantic-kitti.yaml has them
+        10: (245, 150, 100), 11: (245, 230, 100), 15: (150, 60, 30), 18: (180, 30, 80),
+        20: (255, 0, 0), 30: (30, 30, 255), 31: (200, 40, 255), 32: (90, 30, 150),
+        40: (255, 0, 255), 44: (255, 150, 255), 48: (75, 0, 75), 49: (75, 0, 175),
+        50: (0, 200, 255), 51: (50, 120, 255), 70: (0, 175, 0), 71: (0, 60, 135),
+        72: (80, 240, 150), 80: (150, 240, 255), 81: (0, 0, 255),
+    }  # fmt: skip
+    assert SemanticKITTI.raw_ids == tuple(published)
+    assert SemanticKITTI.colors[:, ::-1].tolist() == [list(bgr) for bgr in published.values()]
 
 
 def test_splits_are_the_official_ones(tmp_path, points):
@@ -73,6 +82,15 @@ def test_splits_are_the_official_ones(tmp_path, points):
     assert names["val"] == ["08"]
     assert names["test"] == [str(i) for i in range(11, 22)]
     assert SemanticKITTI(tmp_path, "test")[0].labels is None
+
+
+def test_sequences_by_number_in_the_order_asked_for(tmp_path, points):
+    for sequence in ("08", "00", "15"):
+        raw = None if sequence == "15" else RAW
+        write_scan(tmp_path, sequence, 4, points, raw)
+    dataset = SemanticKITTI(tmp_path, split=[8, "15", 0])
+    assert [dataset[i].name for i in range(3)] == ["08/000004", "15/000004", "00/000004"]
+    assert [dataset[i].labels is None for i in range(3)] == [False, True, False]
 
 
 def test_points_that_are_not_finite_are_dropped_and_counted(tmp_path, points):

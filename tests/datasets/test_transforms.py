@@ -70,6 +70,33 @@ def test_rotation_covers_its_range_and_keeps_distances():
     assert np.abs(tilted.points[:, 2] - scan.points[:, 2]).max() > 0.1
 
 
+@pytest.mark.parametrize(("axis", "first", "second"), [("x", 1, 2), ("y", 2, 0), ("z", 0, 1)])
+def test_each_limit_of_rotation_is_that_of_its_own_axis(axis, first, second):
+    """A turn about an axis keeps its coordinate and leads the next axis towards the one after."""
+    limits = {"x": 0, "y": 0, "z": 0, axis: 40}
+    angles, scan = [], scan_of(np.eye(3))
+    for seed in range(300):
+        turned = RandomRotation(**limits)(scan, rng(seed)).points
+        np.testing.assert_array_equal(turned["xyz".index(axis)], scan.points["xyz".index(axis)])
+        angles.append(np.degrees(np.arctan2(turned[first, second], turned[first, first])))
+        np.testing.assert_allclose(turned[second, first], -turned[first, second], rtol=1e-6)
+    assert -40 <= min(angles) < -38
+    assert 38 < max(angles) <= 40
+
+
+def test_rotation_turns_about_x_then_y_then_z():
+    scan = cloud()
+    generator = rng()
+    z, y, x = (generator.uniform(-limit, limit) for limit in np.radians((90, 50, 20)))
+    expected = scan.points.astype(np.float64)
+    for first, second, angle in ((1, 2, x), (2, 0, y), (0, 1, z)):
+        one, other = expected[:, first].copy(), expected[:, second].copy()
+        expected[:, first] = np.cos(angle) * one - np.sin(angle) * other
+        expected[:, second] = np.sin(angle) * one + np.cos(angle) * other
+    turned = RandomRotation(z=90, y=50, x=20)(scan, rng()).points
+    np.testing.assert_allclose(turned, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_scale_by_hand():
     assert RandomScale(2, 2)(scan_of([[1, 2, 3]]), rng()).points.tolist() == [[2, 4, 6]]
     factors = [RandomScale()(scan_of([[1, 1, 1]]), rng(seed)).points[0] for seed in range(200)]
@@ -137,6 +164,24 @@ def test_elastic_distortion_is_smooth_and_of_the_promised_size():
     far = scan_of(scan.points + np.float32([2.5, 0, 0]))
     differences = bend(far, rng()).points - far.points - moves
     assert differences.std() > 0.8 * moves.std()
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_the_lattice_of_an_elastic_distortion_lies_elsewhere_every_time(axis):
+    """Displacements are linear between nodes, so along a line their slope changes at nodes."""
+    spacing, steps = 0.8, 16
+    line = np.full((8 * steps + 1, 3), 0.3)
+    line[:, axis] = np.arange(8 * steps + 1) * spacing / steps
+    scan, places = scan_of(line), []
+    for seed in range(40):
+        bent = ElasticDistortion([spacing], [160.0], probability=1)(scan, rng(seed)).points
+        moves = (bent - scan.points)[:, axis].astype(np.float64)
+        changes = np.abs(np.diff(moves, 2)).reshape(8 * steps - 1)
+        # A node between two points changes the slope at both of them.
+        share = [changes[phase::steps].sum() for phase in range(steps)]
+        assert np.sort(share)[:-2].sum() < 1e-3 * sum(share)
+        places.append(int(np.argmax(share)))
+    assert len(set(places)) > 8
 
 
 def test_elastic_distortion_bears_stray_points():

@@ -82,6 +82,18 @@ def test_points_outside_the_clip_range_stay_and_move_to_its_edge():
         [0, 0, 0, 0], [0, 10, 0, 0], [0, -10, -10, -4],
     ]  # fmt: skip
     assert torch.equal(batch.points, torch.from_numpy(scan.points))
+    placed = [[0.5, 0.5, 0.5], [10, 0.5, 0.5], [-10, -10, -4]]
+    features = torch.tensor([[x / 20, y / 20, z / 2] for x, y, z in placed])
+    features = torch.cat([features, torch.tensor([[0.0], [0.5], [1.0]])], dim=1)
+    torch.testing.assert_close(batch.point_features, features)
+    torch.testing.assert_close(batch.features[batch.inverse], features)
+
+
+def test_points_within_the_clip_range_are_left_as_they_are():
+    scan = random_scan(7)
+    clipped = collate_scans([scan], 0.5, clip_range=[-60, -50, -40, 30, 20, 15])
+    for found, expected in zip(clipped[:8], collate_scans([scan], 0.5)[:8], strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_scan_without_labels():

@@ -19,3 +19,12 @@ def small(seed=0):
         nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
         nn.Sequential(nn.Conv2d(8, 8, 3), nn.GroupNorm(2, 8)),
         nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4))
+
+
+def assert_normal(values, deviation):
+    """Fail unless values look drawn from a normal distribution of that deviation about 0."""
+    values = values.detach().double().flatten() / deviation
+    count = len(values)
+    for power, moment, variance in ((1, 0, 1), (2, 1, 2), (4, 3, 96)):
+        found = values.pow(power).mean().item()
+        assert abs(found - moment) < 5 * (variance / count) ** 0.5, (power, found, count)

@@ -13,6 +13,7 @@ from torch import nn
 import geonorm
 from geonorm.norms.no_norm import NoNorm
 from helpers.minkunet_cases import ME, MUST_MOVE, batch, build, minkunet, scan
+from helpers.models import assert_normal
 
 PARAMETERS = {
     "14": 11_580_852, "14A": 8_024_500, "14B": 8_961_588, "14C": 11_919_924, "14D": 43_315_764,
@@ -60,6 +61,34 @@ def test_keys_with_batch_norm_are_those_of_public_checkpoints(name, convolutions
     for norm in norms:
         expected |= norm_keys(norm)
     assert set(model.state_dict()) == expected
+
+
+@pytest.mark.parametrize("name", ["14A", "50"])
+def test_training_begins_where_the_published_networks_did(name):
+    """The engine's own example: its He initialization, and even draws for what goes up.
+
+    It takes the first extent of a 1×1 kernel, (in, out), for what leaves it.
+    """
+    model = build(name)
+    for key, kernel in model.named_parameters():
+        if not key.endswith("kernel"):
+            continue
+        if "convtr" in key:  # even up to 1 / √(out · volume); the variance is a third of its square
+            limit = (kernel.shape[0] * kernel.shape[2]) ** -0.5
+            drawn = kernel.detach().double() / limit
+            assert 0.99 < drawn.abs().max() <= 1 + 1e-6, key
+            assert abs(drawn.square().mean() - 1 / 3) < 5 * (4 / 45 / drawn.numel()) ** 0.5, key
+            assert abs(drawn.mean()) < 5 * (3 * drawn.numel()) ** -0.5, key
+        else:
+            wide = kernel.dim() == 3
+            fan = kernel.shape[0] * kernel.shape[2] if wide else kernel.shape[0]
+            assert_normal(kernel, (2 / fan) ** 0.5)
+    drawn = model.final.bias.abs() * model.final.kernel.shape[0] ** 0.5
+    assert 0.1 < drawn.max() <= 1
+    for module in model.modules():
+        if isinstance(module, geonorm.InstanceNorm):
+            assert (module.weight == 1).all()
+            assert (module.bias == 0).all()
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])

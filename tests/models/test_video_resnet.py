@@ -11,6 +11,7 @@ from torch import nn
 
 from geonorm import BatchNorm, InstanceNorm, SpatioTemporalInstanceNorm
 from geonorm.models import load_checkpoint, mc3_18, r2plus1d_18, r3d_18, resnet3d
+from helpers.models import assert_normal
 
 TORCHVISION = {  # parameters with 400 classes, norms, frames left of 16 at layer 4
     "r3d_18": (r3d_18, 33_371_472, 20, 2),
@@ -240,6 +241,25 @@ def test_weights_without_a_network_say_where_to_put_the_file(hub):
     assert str(place) in str(caught.value)
     with pytest.raises(ValueError, match=r"one of \['KINETICS400_V1', .* got 'KINETICS'"):
         r3d_18(weights="KINETICS")
+
+
+@pytest.mark.parametrize("name", [*TORCHVISION, "resnet3d_50"])
+def test_training_begins_where_the_published_networks_did(name):
+    """He's initialization by what leaves a convolution, and a last layer of deviation 0.01."""
+    torch.manual_seed(0)
+    model = resnet3d(50, 300, "batch") if name == "resnet3d_50" else TORCHVISION[name][0](300)
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv3d)]
+    assert any(conv.out_channels > conv.in_channels > 3 for conv in convolutions)
+    for conv in convolutions:
+        volume = conv.kernel_size[0] * conv.kernel_size[1] * conv.kernel_size[2]
+        assert_normal(conv.weight, (2 / (volume * conv.out_channels)) ** 0.5)
+        assert conv.bias is None
+    assert_normal(model.fc.weight, 0.01)
+    assert (model.fc.bias == 0).all()
+    for module in model.modules():
+        if isinstance(module, (BatchNorm, InstanceNorm)):
+            assert (module.weight == 1).all()
+            assert (module.bias == 0).all()
 
 
 def test_haras_files_load(tmp_path):

@@ -196,6 +196,8 @@ BAD = {
                          r"must not be negative and must sum to 1; got \[2, -1\]"),
     "weights of another sum": (lambda: mix_styles([statistics(1)] * 2, [0.5, 0.6]), ValueError,
                                "which sum to 1.1"),
+    "weights of too small a sum": (lambda: mix_styles([statistics(1)] * 2, [0.5, 0.25]), ValueError,
+                                   r"got \[0.5, 0.25\], which sum to 0.75"),
     "styles of two sizes": (lambda: mix_styles([statistics(1, 2), statistics(1, 3)], [0.5, 0.5]),
                             ValueError, r"shapes \(2, 6\), \(3, 6\)"),
     "styles of two widths": (

@@ -148,6 +148,20 @@ def test_domains_have_statistics_and_parameters_of_their_own():
         assert relative_error(out[~mine], whole[~mine]) > 1e-2
 
 
+@pytest.mark.parametrize("index", [[0, 0, 0, 2, 2], []])
+def test_a_domain_without_positions_has_seen_no_batch(index):
+    """Of three instances that of domain 1, or every one, is empty."""
+    norm = DomainBatchNorm(CHANNELS, num_domains=3)
+    x = torch.randn(len(index), CHANNELS, generator=torch.Generator().manual_seed(0)) + 5
+    for domains in ([2, 1, 0], *([1] if not index else [])):
+        norm(x, torch.tensor(index, dtype=torch.int64), domain=domains, num_instances=3)
+    seen = [0, 2] if index else []
+    for number, one in enumerate(norm.norms):
+        assert int(one.num_batches_tracked) == (number in seen), number
+        assert bool((one.running_mean != 0).all()) == (number in seen), number
+        assert bool((one.running_var == 1).all()) != (number in seen), number
+
+
 @pytest.mark.parametrize("norm", [DomainBatchNorm, DomainInstanceNorm])
 def test_a_plain_norm_loads_into_every_domain(norm):
     plain = BatchNorm if norm is DomainBatchNorm else InstanceNorm

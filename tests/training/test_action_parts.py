@@ -52,6 +52,33 @@ def test_scores_of_videos_are_means_over_their_views(scores):
     assert torch.equal(result.matrix, expected)
 
 
+def test_a_video_is_scored_by_the_mean_of_its_views_probabilities():
+    """Sums of logits and votes of the views would each get one of the two videos wrong."""
+    judge = VideoScores(2, 2)
+    views = [[1e-6, 1 - 1e-6], [0.8, 0.2], [0.8, 0.2]]  # logits sum to class 1
+    judge.update(logits_of(views[:1]), torch.tensor([0]), torch.tensor([0]))
+    judge.update(logits_of(views[1:]), torch.tensor([0, 0]), torch.tensor([0, 0]))
+    views = [[0.01, 0.99], [0.6, 0.4], [0.6, 0.4]]  # two of three votes are for class 0
+    judge.update(logits_of(views), torch.tensor([1, 1, 1]), torch.tensor([1, 1, 1]))
+    means = torch.tensor([[1.6 + 1e-6, 1.4 - 1e-6], [1.21, 1.79]])
+    torch.testing.assert_close(judge.sums, means)
+    result = judge.compute()
+    assert (result.top1, result.top5, result.clip_top1) == (1, 1, 0.5)
+    assert result.matrix.tolist() == [[1, 0], [0, 1]]
+
+
+def test_five_best_are_more_than_one_and_fewer_than_six():
+    judge = VideoScores(6, 7)
+    row = torch.tensor([0.3, 0.2, 0.16, 0.12, 0.1, 0.07, 0.05]).log()
+    places = torch.tensor([0, 0, 1, 4, 5, 6])  # of the true class: first, first, second, fifth, ...
+    judge.update(row.expand(6, 7), places, torch.arange(6))
+    result = judge.compute()
+    assert (result.top1, result.clip_top1) == pytest.approx((2 / 6, 2 / 6))
+    assert result.top5 == pytest.approx(4 / 6)
+    assert result.matrix[:, 0].tolist() == [2, 1, 0, 0, 1, 1, 1]
+    assert result.matrix.sum() == 6
+
+
 def test_absent_classes_are_said_to_be_absent(scores):
     result, classes = scores.compute(), list("abcdef")
     assert math.isnan(result.class_accuracy()[2])

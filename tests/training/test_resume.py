@@ -152,6 +152,26 @@ def test_a_corrupted_checkpoint_is_refused_and_another_offered(runs, tmp_path):
         WholeCheckpoints().load_checkpoint(last)
 
 
+def test_the_newest_whole_checkpoint_is_offered_whatever_its_name(tmp_path):
+    last = tmp_path / "last.ckpt"
+    # Neither the order of names nor that of epochs nor that of writing is the order of ages.
+    ages = {"b": (7, 300), "d": (9, 100), "a": (8, 200), "c": (6, 50), "e": (5, 400)}
+    for name, (epoch, age) in ages.items():
+        file = tmp_path / f"{name}.ckpt"
+        torch.save({"epoch": epoch, "state_dict": {"weight": torch.ones(2)}}, file)
+        os.utime(file, (1e9 - age,) * 2)
+    for name in (".hidden.ckpt", "newest.txt"):
+        (tmp_path / name).write_bytes(file.read_bytes())
+    last.write_bytes((tmp_path / "c.ckpt").read_bytes()[:-60])
+    for name, epoch in (("c", 6), ("d", 9), ("a", 8), ("b", 7), ("e", 5)):
+        offer = rf"newest whole one beside it: --ckpt_path \S*/{name}\.ckpt \(epoch {epoch}\)"
+        with pytest.raises(ValueError, match=offer):
+            read_run_checkpoint(last)
+        torch.save({"weight": torch.ones(2)}, tmp_path / f"{name}.ckpt")  # no run's, and newest
+    with pytest.raises(ValueError, match="There is no whole one beside it in "):
+        read_run_checkpoint(last)
+
+
 def test_a_file_of_weights_alone_is_no_checkpoint_of_a_run(tmp_path):
     torch.save({"weight": torch.ones(2)}, tmp_path / "weights.ckpt")
     with pytest.raises(ValueError, match="is no checkpoint of a run: it has no state_dict"):
