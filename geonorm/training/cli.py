@@ -145,7 +145,8 @@ class TrainingCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Judge the final weights, which the last validation may not have seen, and report."""
-        if self.trainer.interrupted or self.trainer.fast_dev_run:
+        options: Any = self.trainer  # Lightning declares no `fast_dev_run`
+        if self.trainer.interrupted or options.fast_dev_run:
             return
         if self.trainer.checkpoint_callback is not None:
             self.trainer.save_checkpoint(

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 
 from geonorm.training.progress import fraction_done
@@ -72,7 +73,7 @@ class Optimization:
 
     def configure(
         self, module: LightningModule, slow: Iterable[nn.Parameter] = (), slow_factor: float = 1.0
-    ) -> dict[str, Any]:
+    ) -> OptimizerLRSchedulerConfig:
         """Return what LightningModule.configure_optimizers must return.
 
         The schedule depends on the part of the run that is over, worked out anew at every step
@@ -85,7 +86,8 @@ class Optimization:
         """
         slow = list(slow)
         apart = {id(parameter) for parameter in slow}
-        groups = [{"params": [p for p in module.parameters() if id(p) not in apart]}]
+        others = [p for p in module.parameters() if id(p) not in apart]
+        groups: list[dict[str, Any]] = [{"params": others}]
         if slow:
             groups.append({"params": slow, "lr": self.lr * slow_factor})
         optimizer = getattr(torch.optim, self.name)(

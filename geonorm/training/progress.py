@@ -19,7 +19,8 @@ def fraction_done(trainer: Trainer, step: float, total_steps: float) -> float:
         total_steps: steps of the whole run, infinite where only time limits it.
     """
     done = step / total_steps
-    for callback in trainer.callbacks:
+    options: Any = trainer  # Lightning declares no `callbacks`
+    for callback in options.callbacks:
         if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
             elapsed = callback.time_elapsed()
             done = max(done, elapsed / max(elapsed + left, 1e-9))

@@ -1,10 +1,11 @@
 """The order of training samples, a function of (seed, epoch) and of nothing else."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, Sampler
+from lightning.pytorch import LightningDataModule, Trainer
+from torch.utils.data import DataLoader, Sampler
 
 
 class EpochSampler(Sampler[int]):
@@ -23,7 +24,7 @@ class EpochSampler(Sampler[int]):
 
     def __init__(
         self,
-        dataset: Dataset[Any],
+        dataset: Sized,
         shuffle: bool,
         seed: int = 0,
         rank: int = 0,
@@ -43,7 +44,8 @@ class EpochSampler(Sampler[int]):
         total = len(self.dataset)
         if not self.shuffle:
             return range(self.rank, total, self.world_size)
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(total).tolist()
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order: list[int] = rng.permutation(total).tolist()
         return order[self.rank : total - total % self.world_size : self.world_size]
 
     def __iter__(self) -> Iterator[int]:
@@ -60,5 +62,19 @@ class EpochLoader(DataLoader[Any]):
     batches in the order, and of the augmentation, of epoch 0.
     """
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Any:  # an iterator, where torch names its own class of them
         yield from super().__iter__()
+
+
+def trainer_of(data: LightningDataModule) -> Trainer:
+    """Return the trainer that a data module loads for.
+
+    Raises:
+        ValueError: no trainer has it yet, so how many processes share the data is not known.
+    """
+    if data.trainer is None:
+        raise ValueError(
+            "expected a trainer, which tells how many processes share the data; this "
+            f"{type(data).__name__} has none. Give it to one: trainer.fit(module, datamodule=data)"
+        )
+    return data.trainer

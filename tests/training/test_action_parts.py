@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from geonorm.files import written_whole
+from geonorm.training.action.data import ClipData
 from geonorm.training.action.module import ActionModule
 from geonorm.training.action.networks import NETWORKS, build
 from geonorm.training.action.predict import annotate, top_classes
@@ -95,6 +96,16 @@ def test_nothing_to_judge_is_an_error():
     judge.update(torch.zeros(2, 3), torch.tensor([-1, -1]), torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="not one video has a label; use predict"):
         judge.compute()
+
+
+def test_a_network_needs_classes():
+    with pytest.raises(ValueError, match="expected classes, for which the network is built"):
+        ActionModule()(torch.zeros(1, 3, 4, 32, 32))
+
+
+def test_clips_are_loaded_for_a_trainer():
+    with pytest.raises(ValueError, match="share the data; this ClipData has none"):
+        ClipData().val_dataloader()
 
 
 def test_every_network_by_name():

@@ -15,9 +15,12 @@ from torch.nn import functional
 from torchmetrics.classification import MulticlassJaccardIndex
 from train_seg import main
 
+from geonorm.datasets import SyntheticStreets, collate_scans
 from geonorm.training.cli import CONFIGS, complete
 from geonorm.training.optimization import Optimization
 from geonorm.training.sampler import EpochSampler
+from geonorm.training.segmentation.data import ScanData
+from geonorm.training.segmentation.module import SegmentationModule
 from geonorm.training.segmentation.report import table
 from geonorm.training.segmentation.scores import class_iou, scan_mean_loss
 
@@ -116,6 +119,19 @@ class CountingDataset:
 
     def set_epoch(self, epoch):
         self.epoch = epoch
+
+
+def test_a_network_needs_classes():
+    batch = collate_scans([SyntheticStreets(1)[0]], voxel_size=0.8, clip_range=None)
+    with pytest.raises(ValueError, match="expected classes, for which the network is built"):
+        SegmentationModule("PointMLP")(batch)
+
+
+def test_scans_are_loaded_for_a_trainer():
+    data = ScanData(val=lambda: SyntheticStreets(1))
+    data.setup("validate")
+    with pytest.raises(ValueError, match="share the data; this ScanData has none"):
+        data.val_dataloader()
 
 
 def test_order_is_a_function_of_seed_and_epoch():

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from geonorm.datasets import (
@@ -25,8 +26,9 @@ from geonorm.datasets import (
     VideoList,
     VideoSet,
 )
+from geonorm.datasets.clips import Sampling
 from geonorm.datasets.video_transforms import KINETICS_MEAN, KINETICS_STD
-from geonorm.training.sampler import EpochLoader, EpochSampler
+from geonorm.training.sampler import EpochLoader, EpochSampler, trainer_of
 
 # Known to the command line by their bare names.
 VIDEO_SETS = (
@@ -37,7 +39,18 @@ VIDEO_SETS = (
 
 STILL = "still"
 # How frames are chosen in training, and to judge and predict.
-SAMPLING = {"random": ("random", "dense"), "uniform": ("segments", "uniform")}
+SAMPLING: dict[str, tuple[Sampling, Sampling]] = {
+    "random": ("random", "dense"), "uniform": ("segments", "uniform"),
+}
+
+
+class ClipBatch(Protocol):
+    """Several clips as torch collates them: a Clip whose fields hold those of all, (B, …) each."""
+
+    video: Tensor
+    label: Tensor
+    video_index: Tensor
+    path: list[str]
 
 
 @dataclass(frozen=True)
@@ -159,7 +172,9 @@ class ClipData(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.factories = {"train": train, "val": val, "test": test or val}
+        self.factories: dict[str, Callable[..., VideoSet] | None] = {
+            "train": train, "val": val, "test": test or val
+        }
         self.root = root
         self.clip, self.views, self.still, self.shift = clip, views, still, shift
         self.portions = {"train": train_portion, "val": eval_portion, "test": eval_portion}
@@ -224,7 +239,8 @@ class ClipData(LightningDataModule):
 
     def _loader(self, dataset: ClipDataset, stage: str) -> DataLoader[Any]:
         train = stage == "train"
-        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        trainer = trainer_of(self)
+        rank, world_size = trainer.global_rank, trainer.world_size
         return EpochLoader(
             dataset,
             batch_size=self.batch_size,
@@ -240,7 +256,7 @@ class ClipData(LightningDataModule):
         return self._loader(self.datasets["train"], "train")
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
-        stage = "fit" if self.trainer.state.fn == TrainerFn.FITTING else "validate"
+        stage = "fit" if trainer_of(self).state.fn == TrainerFn.FITTING else "validate"
         return [self._loader(dataset, stage) for dataset in self.judged(stage)]
 
     def test_dataloader(self) -> list[DataLoader[Any]]:

@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional
 
 from geonorm import SpatioTemporalInstanceNorm
-from geonorm.datasets import Clip
+from geonorm.training.action.data import ClipBatch
 from geonorm.training.action.networks import build
 from geonorm.training.action.report import ActionReport, FailedFiles
 from geonorm.training.action.scores import VideoResult, VideoScores
@@ -65,7 +66,7 @@ class ActionModule(LightningModule):
         self.name, self.norm, self.optim, self.weights = name, norm, optim, weights
         self.backbone_lr_factor, self.label_smoothing = backbone_lr_factor, label_smoothing
         self.memory_format = torch.channels_last_3d if channels_last else torch.contiguous_format
-        self.input_norm = torch.nn.Identity()
+        self.input_norm: torch.nn.Module = torch.nn.Identity()
         if input_norm is not None:
             self.input_norm = SpatioTemporalInstanceNorm(
                 3, input_eps, affine=False, axes=input_norm
@@ -87,6 +88,19 @@ class ActionModule(LightningModule):
         if self.compile_mode != "no":  # in place, so that the names of the weights stay
             self.model.compile(mode=self.compile_mode)
 
+    def _network(self) -> torch.nn.Module:
+        """Return the network.
+
+        Raises:
+            ValueError: there are no classes yet to build it for.
+        """
+        if self.model is None:
+            raise ValueError(
+                "expected classes, for which the network is built; got none. Give classes=[...], "
+                "or train with data that name them"
+            )
+        return self.model
+
     @property
     def title(self) -> str:
         """A description of the network in a few words."""
@@ -99,31 +113,34 @@ class ActionModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Build the network for the classes of the data, or check that it was built for them."""
-        data = self.trainer.datamodule
+        trainer: Any = self.trainer  # Lightning declares no `datamodule`
+        data = trainer.datamodule
         if self.model is None:
             self._build(data.classes, self.weights)
         elif data.classes != self.classes:
             raise ValueError(
                 f"the checkpoint knows the classes {self.classes}; the data have {data.classes}"
             )
-        self.scores = torch.nn.ModuleList(
+        self.scores = [
             VideoScores(len(clips.videos), len(self.classes)) for clips in data.judged(stage)
-        )
+        ]
+        self.moved_along = torch.nn.ModuleList(self.scores)  # to the network's device
 
     def forward(self, video: Tensor) -> Tensor:
         """Return the scores of the classes; (B, 3, T, H, W) to (B, K)."""
         video = video.contiguous(memory_format=self.memory_format)
-        return self.model(self.input_norm(video))
+        scores: Tensor = self._network()(self.input_norm(video))
+        return scores
 
-    def training_step(self, batch: Clip, batch_index: int) -> Tensor:
+    def training_step(self, batch: ClipBatch, batch_index: int) -> Tensor:
         loss = functional.cross_entropy(
             self(batch.video), batch.label, label_smoothing=self.label_smoothing
         )
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.label))
         return loss
 
-    def _evaluate(self, batch: Clip, kind: int) -> Tensor:
-        logits = self(batch.video)
+    def _evaluate(self, batch: ClipBatch, kind: int) -> Tensor:
+        logits: Tensor = self(batch.video)
         self.scores[kind].update(logits, batch.label, batch.video_index)
         return logits
 
@@ -139,19 +156,22 @@ class ActionModule(LightningModule):
             f"{stage}/loss": result.loss,
         })  # fmt: skip
 
-    def validation_step(self, batch: Clip, batch_index: int, dataloader_idx: int = 0) -> Tensor:
+    def validation_step(
+        self, batch: ClipBatch, batch_index: int, dataloader_idx: int = 0
+    ) -> Tensor:
         return self._evaluate(batch, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
         self._conclude("val")
 
-    def test_step(self, batch: Clip, batch_index: int, dataloader_idx: int = 0) -> Tensor:
+    def test_step(self, batch: ClipBatch, batch_index: int, dataloader_idx: int = 0) -> Tensor:
         return self._evaluate(batch, dataloader_idx)
 
     def on_test_epoch_end(self) -> None:
         self._conclude("test")
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        backbone = [p for name, p in self.model.named_parameters() if not name.startswith("fc.")]
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        weights = self._network().named_parameters()
+        backbone = [p for name, p in weights if not name.startswith("fc.")]
         slow = backbone if self.backbone_lr_factor != 1 else ()
         return self.optim.configure(self, slow, self.backbone_lr_factor)

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from torch import nn
-
 from geonorm.models import ResNet3D, load_checkpoint, mc3_18, r2plus1d_18, r3d_18, resnet3d
 from geonorm.models.norm import Norm
 from geonorm.names import choices
@@ -22,7 +20,7 @@ NETWORKS["resnet3d_slim"] = partial(resnet3d, 10, width=32)
 
 def build(
     name: str, norm: Norm, num_classes: int, weights: str | None = None
-) -> nn.Module:
+) -> ResNet3D:
     """Return a network, new or with weights to go on from, and print what became of these.
 
     Args:

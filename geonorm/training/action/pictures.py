@@ -100,7 +100,9 @@ def draw_strip(
     picture = 2.0 * height / width
     bars = 0.28 * len(names) + 0.5
     figure = plt.figure(figsize=(2.0 * len(frames), picture + bars + 0.9), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[picture + 0.7, bars])
+    top, bottom = figure.subfigures(
+        2, 1, squeeze=False, height_ratios=[picture + 0.7, bars]
+    ).ravel()
     for axes, frame, second in zip(
         np.atleast_1d(top.subplots(1, len(frames))), frames, seconds, strict=True
     ):

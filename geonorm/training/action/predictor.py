@@ -100,7 +100,7 @@ class ClipPredictor:
         if found:
             with written_whole(folder / "predictions.json") as aside:
                 aside.write_text(json.dumps(found, indent=2) + "\n")
-        failures = dataset.report()
+        failures: list[FileReport] = dataset.report()
         print_failures(failures)
         return failures
 
@@ -111,7 +111,7 @@ class ClipPredictor:
     def _scores(self, dataset: ClipDataset, num_workers: int) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the number of each video that can be decoded, and the scores of its views."""
         views = [
-            range(first, first + self.views) for first in range(0, len(dataset), self.views)
+            list(range(first, first + self.views)) for first in range(0, len(dataset), self.views)
         ]
         loader = DataLoader(dataset, batch_sampler=views, num_workers=num_workers)
         for place, batch in enumerate(loader):

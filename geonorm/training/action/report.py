@@ -1,18 +1,24 @@
 """Report the results at the end of a run: the table of classes, figures and clips."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from geonorm.datasets import Clip, FileReport
+from geonorm.datasets import FileReport
+from geonorm.training.action.data import ClipBatch, ClipFormat
 from geonorm.training.action.pictures import ShownClip, draw_clips
 from geonorm.training.action.scores import VideoResult
 from geonorm.training.figures import confusion_figure, curve_figure
+
+if TYPE_CHECKING:  # it imports this file
+    from geonorm.training.action.module import ActionModule
 
 
 def table(result: VideoResult, classes: list[str]) -> str:
@@ -66,7 +72,7 @@ class ActionReport(Callback):
         self.clips: dict[int, ShownClip] = {}
 
     def _keep(
-        self, trainer: Trainer, module: LightningModule, logits: Tensor, batch: Clip, kind: int
+        self, trainer: Trainer, module: ActionModule, logits: Tensor, batch: ClipBatch, kind: int
     ) -> None:
         """Keep one clip of some videos for the picture."""
         if trainer.state.fn == TrainerFn.FITTING or kind:
@@ -83,7 +89,7 @@ class ActionReport(Callback):
                     float(probabilities.max()),
                 )
 
-    def _report(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+    def _report(self, trainer: Trainer, module: ActionModule, stage: str) -> None:
         clips, self.clips = self.clips, {}
         if trainer.state.fn == TrainerFn.FITTING or not trainer.is_global_zero:
             return
@@ -104,28 +110,29 @@ class ActionReport(Callback):
         metrics = self.folder / "metrics.csv"
         if metrics.is_file():
             curve_figure(metrics, "train/loss", "val/top1", self.folder / "curve.png")
-        form = trainer.datamodule.clip
+        attached: Any = trainer  # Lightning declares no `datamodule`
+        form: ClipFormat = attached.datamodule.clip
         draw_clips(
             [clips[video] for video in sorted(clips)], module.classes, form.mean, form.std,
             title, self.folder / f"{stage}_clips.png",
         )  # fmt: skip
 
     def on_validation_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Tensor, batch: Any,
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any,
         batch_idx: int, dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         self._keep(trainer, module, outputs, batch, dataloader_idx)
 
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, module: Any) -> None:
         self._report(trainer, module, "val")
 
     def on_test_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Tensor, batch: Any,
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any,
         batch_idx: int, dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         self._keep(trainer, module, outputs, batch, dataloader_idx)
 
-    def on_test_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_test_end(self, trainer: Trainer, module: Any) -> None:
         self._report(trainer, module, "test")
 
 
@@ -135,7 +142,7 @@ class FailedFiles(Callback):
     def __init__(self) -> None:
         self.listed: set[tuple[Path, str]] = set()
 
-    def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+    def teardown(self, trainer: Any, module: LightningModule, stage: str) -> None:
         """Print the list."""
         failures = trainer.datamodule.failures()
         new = [report for report in failures if (report.path, report.kind) not in self.listed]

@@ -47,6 +47,12 @@ class VideoScores(Metric):
         num_classes: how many classes.
     """
 
+    sums: Tensor
+    labels: Tensor
+    clips: Tensor
+    hits: Tensor
+    losses: Tensor
+
     full_state_update = False
     higher_is_better = True
 

@@ -19,6 +19,7 @@ from geonorm.datasets.voxelize import FEATURE_SCALE
 from geonorm.functional import instance_norm
 from geonorm.inputs import read
 from geonorm.models import MinkUNet14A
+from geonorm.models.norm import Norm
 from geonorm.training.invariance.table import MOVES, Row, change, seeded
 
 VOXEL_SIZE = 0.3
@@ -143,9 +144,10 @@ def op_level(points: Points, norm: Run, device: torch.device | str) -> Iterator[
         # Coordinates of their own keep duplicated rows from being merged.
         own = torch.arange(len(p.scan), dtype=torch.int32, device=device)[:, None].expand(-1, 3)
         x = ME.SparseTensor(p.features, torch.cat([p.scan[:, None].int(), own], 1).contiguous())
-        return ME.MinkowskiInstanceNorm(CHANNELS).to(device)(x).F
+        out: Tensor = ME.MinkowskiInstanceNorm(CHANNELS).to(device)(x).F
+        return out
 
-    runs = {
+    runs: dict[str, Run | None] = {
         "ours": norm,
         "ME's IN": minkowski,
         "batch": lambda p, _: F.batch_norm(p.features, None, None, training=True),
@@ -165,7 +167,9 @@ def layer_level(points: Points, make_norm: Callable[[int], nn.Module],
 
         def run(p: Points, weights: Tensor | None) -> Tensor:
             x = p.field(p.features)
-            return (module(x) if weights is None else module(x, point_weights=weights)).F
+            out = module(x) if weights is None else module(x, point_weights=weights)
+            rows: Tensor = out.F
+            return rows
 
         return run
 
@@ -182,15 +186,22 @@ def layer_level(points: Points, make_norm: Callable[[int], nn.Module],
 def network_runs(make_norm: Callable[[int], nn.Module], device: torch.device | str
                  ) -> dict[str, Run | None]:
     """Return MinkUNets, alike but for the norm, whose stem sees the points before the voxels."""
-    norms = {"ours": make_norm, "batch": "batch", "layer": lambda _: PointLayerNorm(),
-             "none": "none"}  # fmt: skip
+    norms: dict[str, Norm] = {
+        "ours": make_norm, "batch": "batch", "layer": lambda _: PointLayerNorm(), "none": "none",
+    }  # fmt: skip
+
+    def on_points(network: nn.Module) -> Run:
+        def run(p: Points, weights: Tensor | None) -> Tensor:
+            logits: Tensor = network(p.field(p.features), point_weights=weights).F
+            return logits
+
+        return run
+
     runs: dict[str, Run | None] = {}
     for name, norm in norms.items():
         torch.manual_seed(0)
         network = MinkUNet14A(4, 8, norm=norm, point_stem=CHANNELS).to(device)
-        runs[name] = lambda p, weights, network=network: network(
-            p.field(p.features), point_weights=weights
-        ).F
+        runs[name] = on_points(network)
     # ME's IN takes no TensorField, and gives wrong numbers on what TensorField.sparse() makes.
     return {"ours": runs.pop("ours"), "ME's IN": None, **runs}
 
@@ -216,7 +227,8 @@ def file_level(scans: Sequence[Scan], make_norm: Callable[[int], nn.Module],
                 xyz = p.places[mine] * VOXEL_SIZE
                 raw = torch.cat([xyz, p.features[mine, 3:]], 1).numpy().astype(np.float32)
                 raw.tofile(sequence / "velodyne" / f"{number:06d}.bin")
-            return gather([*SemanticKITTI(folder, ["11"])])
+            written = SemanticKITTI(folder, ["11"])
+            return gather([written[number] for number in range(len(written))])
 
     def from_files(run: Run) -> Run:
         return lambda p, weights: run(through_files(p.to("cpu")).to(device), weights)
@@ -243,7 +255,8 @@ def point_rows(scans: Sequence[Scan], norm: str = "instance",
     def op(p: Points, weights: Tensor | None) -> Tensor:
         if norm == "batch":
             return F.batch_norm(p.features, None, None, training=True)
-        return instance_norm(p.features, p.scan, len(scans), point_weights=weights)
+        out: Tensor = instance_norm(p.features, p.scan, len(scans), point_weights=weights)
+        return out
 
     points, few = gather(scans), thinned(scans)
     with torch.no_grad():

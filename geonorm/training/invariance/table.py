@@ -22,7 +22,7 @@ MARKS = {
 def change(before: Tensor, after: Tensor) -> float:
     """Return ‖after − before‖ / ‖before‖ in float64."""
     before, after = before.detach().double(), after.detach().double()
-    return ((after - before).norm() / before.norm()).item()
+    return float((after - before).norm() / before.norm())
 
 
 @dataclass

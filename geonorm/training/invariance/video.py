@@ -17,6 +17,7 @@ from torch.backends import cudnn
 
 from geonorm import SpatioTemporalInstanceNorm
 from geonorm.models import r3d_18
+from geonorm.models.norm import Norm
 from geonorm.training.invariance.table import Row, change, seeded
 
 CHANNELS, GROUPS = 32, 8
@@ -56,6 +57,7 @@ def clips_of(video: Path | None) -> Tensor:
     from geonorm.datasets import ClipDataset, ClipTransform, SyntheticActions, VideoSet
     from geonorm.datasets.video_transforms import KINETICS_STD
 
+    videos: VideoSet
     if video is None:
         videos, views = SyntheticActions("val", num_videos=3), 1
     else:
@@ -127,7 +129,9 @@ def layer_rows(clips: Tensor, norm: str, device: torch.device | str = "cpu") -> 
 
     def row(pattern: str, changed: Tensor, stays: tuple[str, ...], moves: tuple[str, ...],
             back: Run = lambda y: y) -> Row:  # fmt: skip
-        changes = {name: change(before[name], back(run(changed))) for name, run in runs.items()}
+        changes: dict[str, float | None] = {
+            name: change(before[name], back(run(changed))) for name, run in runs.items()
+        }
         return Row("video layer", pattern, changes, stays, LAYER_TOLERANCE, moves)
 
     per_channel = gains((CHANNELS, 1, 1, 1), 3)
@@ -151,7 +155,7 @@ def network_runs(norm: str) -> dict[str, Run]:
     """
     precise = partial(SpatioTemporalInstanceNorm, eps=SMALL_EPS)
     ours = ("instance", precise, precise) if norm == "instance" else ("batch",) * 3
-    makers = {
+    makers: dict[str, Norm] = {
         **dict(zip(("THW", "THW, eps 1e-9", "same, edges"), ours, strict=True)),
         "batch": "batch",
         "layer": lambda channels: nn.GroupNorm(1, channels),
@@ -180,7 +184,9 @@ def network_rows(clips: Tensor, norm: str, device: torch.device | str = "cpu") -
     default, precise, edges = list(runs)[:3]
 
     def row(pattern: str, changed: Tensor, stays: tuple[str, ...]) -> Row:
-        changes = {name: change(before[name], run(changed)) for name, run in runs.items()}
+        changes: dict[str, float | None] = {
+            name: change(before[name], run(changed)) for name, run in runs.items()
+        }
         return Row("r3d_18", pattern, changes, stays, LOGIT_TOLERANCE, ("batch", "none"))
 
     for gain in (0.1, 1.5, 4):

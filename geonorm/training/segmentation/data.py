@@ -10,12 +10,11 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from geonorm.datasets.augmented import Augmented
-from geonorm.datasets.scan import Scan
 from geonorm.datasets.semantickitti import SemanticKITTI
 from geonorm.datasets.synthetic.streets import SyntheticStreets
 from geonorm.datasets.transforms import ScanTransform
 from geonorm.datasets.voxelize import collate_scans
-from geonorm.training.sampler import EpochLoader, EpochSampler
+from geonorm.training.sampler import EpochLoader, EpochSampler, trainer_of
 
 # Known to the command line by their bare names.
 DATASETS = (SemanticKITTI, SyntheticStreets)
@@ -39,9 +38,9 @@ class ScanData(LightningDataModule):
 
     def __init__(
         self,
-        train: Callable[[], Dataset] | None = None,
-        val: Callable[[], Dataset] | None = None,
-        test: Callable[[], Dataset] | None = None,
+        train: Callable[[], Dataset[Any]] | None = None,
+        val: Callable[[], Dataset[Any]] | None = None,
+        test: Callable[[], Dataset[Any]] | None = None,
         augment: list[ScanTransform] | None = None,
         root: Path | None = None,
         voxel_size: float = 0.1,
@@ -51,11 +50,13 @@ class ScanData(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.factories = {"train": train, "val": val, "test": test or val}
+        self.factories: dict[str, Callable[..., Any] | None] = {
+            "train": train, "val": val, "test": test or val
+        }
         self.root, self.augment = root, augment or []
         self.collate = partial(collate_scans, voxel_size=voxel_size, clip_range=clip_range)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.datasets: dict[str, Dataset[Scan]] = {}
+        self.datasets: dict[str, Augmented] = {}
 
     def setup(self, stage: str) -> None:
         """Open the datasets of a stage."""
@@ -71,12 +72,12 @@ class ScanData(LightningDataModule):
                     f"{labelled[0].classes} and {dataset.classes}"
                 )
 
-    def _open(self, name: str) -> Dataset[Scan]:
+    def _open(self, name: str) -> Augmented:
         factory = self.factories[name]
         if factory is None:
             raise ValueError(f"no dataset to {name}; give --data.{name} or a --config with one")
         dataset = factory() if self.root is None else factory(root=self.root)
-        return Augmented(dataset, self.augment, self.seed) if name == "train" else dataset
+        return Augmented(dataset, self.augment if name == "train" else (), self.seed)
 
     @property
     def classes(self) -> list[str] | None:
@@ -88,8 +89,9 @@ class ScanData(LightningDataModule):
         """Colours of the classes, RGB."""
         return next((d.colors.tolist() for d in self.datasets.values()), None)
 
-    def _loader(self, dataset: Dataset[Scan], shuffle: bool = False) -> DataLoader[Any]:
-        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+    def _loader(self, dataset: Augmented, shuffle: bool = False) -> DataLoader[Any]:
+        trainer = trainer_of(self)
+        rank, world_size = trainer.global_rank, trainer.world_size
         return EpochLoader(
             dataset,
             batch_size=self.batch_size,

@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from geonorm import SparseInstanceNorm
 from geonorm.datasets.scan import IGNORE_INDEX
 from geonorm.datasets.voxelize import ScanBatch
+from geonorm.models.minkunet import MinkUNet
 from geonorm.training.norm_option import norm_in_words, with_instance_norm
 from geonorm.training.optimization import Optimization
 from geonorm.training.segmentation.networks import (
@@ -55,7 +57,7 @@ class SegmentationModule(LightningModule):
         self.save_hyperparameters()
         self.name, self.norm, self.optim = name, norm, optim
         self.class_weights = None if class_weights is None else torch.tensor(class_weights)
-        self.network: torch.nn.Module | None = None
+        self.network: MinkUNet | PointMLP | None = None
         if classes is not None:
             self._build(classes, colors)
 
@@ -91,9 +93,10 @@ class SegmentationModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Build the network for the classes of the data, or check that it was built for them."""
-        classes = self.trainer.datamodule.classes
+        trainer: Any = self.trainer  # Lightning declares no `datamodule`
+        classes = trainer.datamodule.classes
         if self.network is None:
-            self._build(classes, self.trainer.datamodule.colors)
+            self._build(classes, trainer.datamodule.colors)
         elif classes != self.classes:
             raise ValueError(
                 f"the checkpoint knows the classes {self.classes}; the data have {classes}"
@@ -104,6 +107,11 @@ class SegmentationModule(LightningModule):
 
     def _rows(self, batch: ScanBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, labels and scan of what the network sees, voxels or points."""
+        if self.network is None:
+            raise ValueError(
+                "expected classes, for which the network is built; got none. Give classes=[...], "
+                "or train with data that name them"
+            )
         if isinstance(self.network, PointMLP):
             return self.network(batch.point_features), batch.point_labels, batch.point_batch
         return voxel_logits(self.network, batch), batch.labels, batch.coordinates[:, 0].long()
@@ -153,5 +161,5 @@ class SegmentationModule(LightningModule):
     def on_test_epoch_end(self) -> None:
         self._conclude("test")
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         return self.optim.configure(self)

@@ -34,7 +34,7 @@ def names() -> list[str]:
     return ["PointMLP", "MinkUNetSlim", *published]
 
 
-def build(name: str, norm: Norm, num_classes: int) -> nn.Module:
+def build(name: str, norm: Norm, num_classes: int) -> MinkUNet | PointMLP:
     """Return a new network.
 
     Args:
@@ -49,7 +49,9 @@ def build(name: str, norm: Norm, num_classes: int) -> nn.Module:
         raise ValueError(f"no network {name!r}; {choices(name, names())}")
     if name == "PointMLP":
         return PointMLP(CHANNELS, num_classes)
-    network = MinkUNetSlim if name == "MinkUNetSlim" else getattr(geonorm.models, name)
+    network: type[MinkUNet] = (
+        MinkUNetSlim if name == "MinkUNetSlim" else getattr(geonorm.models, name)
+    )
     return network(CHANNELS, num_classes, norm=norm)
 
 
@@ -98,4 +100,5 @@ def check_precision(precision: str) -> None:
 
 def voxel_logits(network: MinkUNet, batch: ScanBatch) -> Tensor:
     """Return the scores of the classes for each voxel of a batch."""
-    return network(ME.SparseTensor(batch.features, batch.coordinates)).F
+    logits: Tensor = network(ME.SparseTensor(batch.features, batch.coordinates)).F
+    return logits

@@ -20,7 +20,8 @@ def paint(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
     """Return the colour of each point, grey where it has no class; (N,) to (N, 3) uint8."""
     table = np.full((IGNORE_INDEX + 1, 3), UNLABELLED, dtype=np.uint8)
     table[: len(colors)] = colors
-    return table[labels]
+    painted: np.ndarray = table[labels]
+    return painted
 
 
 def paint_errors(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -1,11 +1,13 @@
 """Report the results at the end of a run: the table of classes, figures and pictures."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -13,6 +15,9 @@ from geonorm.datasets.voxelize import ScanBatch
 from geonorm.training.figures import confusion_figure, curve_figure
 from geonorm.training.segmentation.pictures import SegmentedScan, draw_scans
 from geonorm.training.segmentation.scores import class_iou
+
+if TYPE_CHECKING:  # it imports this file
+    from geonorm.training.segmentation.module import SegmentationModule
 
 
 def table(matrix: Tensor, classes: list[str]) -> str:
@@ -58,7 +63,7 @@ class SegmentationReport(Callback):
             arrays = (batch.points[rows].float(), predicted[rows], batch.point_labels[rows])
             self.scans.append(SegmentedScan(name, *(array.cpu().numpy() for array in arrays)))
 
-    def _report(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+    def _report(self, trainer: Trainer, module: SegmentationModule, stage: str) -> None:
         scans, self.scans = self.scans, []
         if trainer.state.fn == TrainerFn.FITTING or not trainer.is_global_zero:
             return
@@ -87,17 +92,17 @@ class SegmentationReport(Callback):
             print(f"Skipped the pictures {skipped}, cannot render here: {error}")
 
     def on_validation_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Tensor, batch: Any, *rest: Any
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any, *rest: Any
     ) -> None:
         self._keep(trainer, outputs, batch)
 
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, module: Any) -> None:
         self._report(trainer, module, "val")
 
     def on_test_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Tensor, batch: Any, *rest: Any
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any, *rest: Any
     ) -> None:
         self._keep(trainer, outputs, batch)
 
-    def on_test_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_test_end(self, trainer: Trainer, module: Any) -> None:
         self._report(trainer, module, "test")
