@@ -102,8 +102,8 @@ class Small(nn.Module):
     def __init__(self, seed):
         super().__init__()
         torch.manual_seed(seed)
-        self.conv = nn.Linear(3, 6)
-        self.norm = nn.BatchNorm1d(6)
+        self.conv = nn.Linear(60, 80)  # so that most bytes of its file are weights
+        self.norm = nn.BatchNorm1d(80)
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "of a run"])
