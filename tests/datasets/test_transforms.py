@@ -1,5 +1,7 @@
 """Augmentation of scans: each transform by hand, and randomness that can be repeated."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -122,6 +124,9 @@ def test_jitter_by_hand():
     moves = RandomJitter(sigma=0.005, clip=1)(scan, rng()).points
     assert moves.std() == pytest.approx(0.005, rel=0.02)
     assert abs(moves.mean()) < 1e-4
+    within = [(np.abs(moves) < k * 0.005).mean() for k in (1, 2)]
+    assert within == pytest.approx([0.6827, 0.9545], abs=0.005)  # normal
+    assert np.abs(np.corrcoef(moves.T) - np.eye(3)).max() < 0.02  # each axis for itself
     clipped = RandomJitter(sigma=1e6, clip=0.25)(scan, rng()).points
     assert set(np.unique(np.abs(clipped)).tolist()) == {0.25}
 
@@ -184,12 +189,39 @@ def test_the_lattice_of_an_elastic_distortion_lies_elsewhere_every_time(axis):
     assert len(set(places)) > 8
 
 
+def test_an_elastic_distortion_bends_what_the_level_before_has_bent():
+    def bent(scan, levels, generator):
+        draws = SimpleNamespace(
+            random=lambda: 0.0, uniform=generator.uniform, standard_normal=generator.standard_normal
+        )
+        return ElasticDistortion(*zip(*levels, strict=True))(scan, draws)
+
+    scan, levels, generator = cloud(), [(0.3, 2.0), (0.9, 5.0)], rng()
+    both = bent(scan, levels, rng())
+    first = bent(scan, levels[:1], generator)
+    second = bent(first, levels[1:], generator)
+    np.testing.assert_allclose(both.points, second.points, atol=1e-4)
+    assert np.abs(first.points - scan.points).mean() > 0.05
+    assert np.abs(second.points - first.points).mean() > 0.2
+
+
 def test_elastic_distortion_bears_stray_points():
     scan = scan_of([[0, 0, 0], [1e6, -1e6, 1e6]])
     moves = ElasticDistortion(probability=1)(scan, rng()).points - scan.points
     assert 0 < np.abs(moves[0]).max() < 2
     assert np.isfinite(moves).all()
     assert same(ElasticDistortion(probability=0)(scan, rng()), scan)
+
+
+def test_sphere_crop_is_nearest_in_all_three_axes():
+    scan = scan_of([[0, 0, 0], [0, 9, 0], [1, 0, 5], [7, 0, 0], [0, 0, 20]])
+    kept = {0: (0, 2), 1: (0, 1), 2: (0, 2), 3: (0, 3), 4: (2, 4)}  # by the point in the middle
+    seen = set()
+    for seed in range(40):
+        middle = int(rng(seed).integers(5))
+        assert tuple(SphereCrop(2)(scan, rng(seed)).labels) == kept[middle]
+        seen.add(middle)
+    assert len(seen) == 5
 
 
 def test_intensity_by_hand():

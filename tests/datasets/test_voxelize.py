@@ -1,5 +1,7 @@
 """Scans to voxels and back."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -102,6 +104,18 @@ def test_scan_without_labels():
     assert (batch.point_labels[first] == 255).all()
     assert (batch.labels[batch.coordinates[:, 0] == 0] == 255).all()
     assert (batch.labels[batch.coordinates[:, 0] == 1] != 255).all()
+
+
+def test_what_leads_back_to_each_scans_file_is_passed_on():
+    kept = np.array([True, False, True])
+    scans = [
+        replace(random_scan(0, 2), kept=kept, offset=(1.0, 2.0, 3.0)),
+        replace(random_scan(1, 3), offset=(4.0, 5.0, 6.0)),
+    ]
+    batch = collate_scans(scans, 0.5)
+    assert batch.kept[0] is kept
+    assert batch.kept[1] is None
+    assert batch.offsets == [(1.0, 2.0, 3.0), (4.0, 5.0, 6.0)]
 
 
 def test_no_scan():
