@@ -60,6 +60,14 @@ def test_rays_fill_the_field_of_view_evenly():
     np.testing.assert_allclose(steps, np.arange(0, 360, 2), atol=2e-2)
 
 
+def test_rays_go_ring_by_ring_from_the_lowest_and_each_from_ahead_to_the_left():
+    rays = LidarSensor(beams=2, fov_down=-30, fov_up=0, azimuth_steps=4).directions()
+    flat, down = np.cos(np.pi / 6), -0.5
+    below = [[flat, 0, down], [0, flat, down], [-flat, 0, down], [0, -flat, down]]
+    ahead = [[1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0]]
+    np.testing.assert_allclose(rays, below + ahead, atol=1e-6)
+
+
 @pytest.mark.parametrize("beams", [1, 16, 64])
 def test_beams_are_rings(beams):
     scan = look(replace(EXACT, beams=beams))
@@ -103,6 +111,19 @@ def test_a_sensor_pitched_down_sees_the_ground_ahead_nearer():
     ahead, left = 0, 45
     for scan, ray in ((pitched, ahead), (rolled, left + 90)):
         np.testing.assert_allclose(ranges(scan)[ray], 5 / np.sin(np.pi / 6 + 0.2), rtol=1e-5)
+
+
+def test_place_and_attitude_of_the_sensor_decide_what_is_met_and_under_which_angle():
+    position, attitude = np.array([2.0, -5.0, 6.5]), rotation(yaw=0.4, pitch=0.2, roll=-0.3)
+    scan = cast(EXACT, ROOM, position, attitude, np.random.default_rng(0), "in a room")
+    assert scan.name == "in a room"
+    rays = scan.points.astype(np.float64) @ attitude.T
+    met = np.abs(rays + position)
+    np.testing.assert_allclose(met.max(axis=1), 10, atol=1e-4)
+    distance = ranges(scan)
+    cosine = np.abs(rays)[np.arange(len(rays)), met.argmax(axis=1)] / distance
+    returned = 0.5 * (0.72 * cosine + 0.37 * (1 - cosine**2)) / (1 + (distance / 60) ** 2)
+    np.testing.assert_allclose(scan.intensity, 0.5 * np.sqrt(returned), atol=1e-4)
 
 
 def test_dropout_loses_its_share():
@@ -169,6 +190,16 @@ def test_gain_and_offset_drift_between_scans_only():
         np.testing.assert_allclose(drifted, gain * base + offset, atol=1e-5)
         assert abs(gain - 1) > 1e-3
         np.testing.assert_array_equal(look(EXACT, seed=seed).intensity, base)
+
+
+def test_the_logarithm_of_the_gain_is_normal():
+    quiet = replace(EXACT, beams=2, azimuth_steps=8, intensity_gain=1e-3)
+    base = look(quiet).intensity
+    drifts = [look(replace(quiet, gain_drift=2.0), seed=s).intensity / base for s in range(100)]
+    assert np.ptp(drifts, axis=1).max() < 1e-4 * np.max(drifts)
+    logarithms = np.log(np.mean(drifts, axis=1))
+    assert abs(logarithms.mean()) < 0.6
+    assert 1.6 < logarithms.std() < 2.4
 
 
 def test_intensity_stays_within_bounds():
