@@ -198,6 +198,8 @@ BAD = {
                                "which sum to 1.1"),
     "weights of too small a sum": (lambda: mix_styles([statistics(1)] * 2, [0.5, 0.25]), ValueError,
                                    r"got \[0.5, 0.25\], which sum to 0.75"),
+    "weights NaN": (lambda: mix_styles([statistics(1)] * 2, [0.5, float("nan")]), ValueError,
+                    "which sum to nan"),
     "styles of two sizes": (lambda: mix_styles([statistics(1, 2), statistics(1, 3)], [0.5, 0.5]),
                             ValueError, r"shapes \(2, 6\), \(3, 6\)"),
     "styles of two widths": (
@@ -211,6 +213,13 @@ def test_refusals(case):
     call, error, message = BAD[case]
     with pytest.raises(error, match=message):
         call()
+
+
+def test_weights_may_sum_to_one_as_floats_do():
+    weights = [0.1] * 10  # which sum to 0.9999999999999999
+    mixed, one = mix_styles([statistics(1)] * 10, weights), statistics(1)
+    assert sum(weights) != 1
+    assert relative_error(mixed.std, one.std) < FLOAT32
 
 
 def test_a_style_without_the_hole_passes():
