@@ -206,7 +206,7 @@ def axis_norm(
     if transforms_active():  # which take lists apart, and bytes not
         out: Tensor = under_transforms(AxisNorm, x, bytes(axes), *tail)[0]
     else:
-        out = torch.ops.geonorm.axis_norm.default(x, axes, *tail)[0]
+        out = _OPERATOR(x, axes, *tail)[0]
     return out
 
 
@@ -219,3 +219,4 @@ define_derivative(
     "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)",
     _backward_twice,
 )
+_OPERATOR = torch.ops.geonorm.axis_norm.default  # looking it up takes as long as the checks

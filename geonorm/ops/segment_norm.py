@@ -229,7 +229,7 @@ def segment_norm(
     if transforms_active():
         out: Tensor = under_transforms(SegmentNorm, *args)[0]
     else:
-        out = torch.ops.geonorm.segment_norm.default(*args)[0]
+        out = _OPERATOR(*args)[0]
     return out
 
 
@@ -266,3 +266,4 @@ define_derivative(
     _backward_twice,
 )
 derive(_LIBRARY, "segment_stats", SegmentStats)
+_OPERATOR = torch.ops.geonorm.segment_norm.default  # looking it up takes as long as the checks
