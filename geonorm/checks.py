@@ -127,7 +127,7 @@ def parameters(
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return weight and bias in the statistics' dtype, (C,) or (B, C)."""
     if weight is not None and bias is not None:  # the usual case, in little time
-        dtype, shape, device = x.dtype, x.shape[1:2], x.device
+        dtype, shape, device = x.dtype, (x.shape[1],), x.device
         if (
             weight.dtype is dtype is bias.dtype and weight.shape == shape == bias.shape
             and weight.device == device == bias.device and dtype in _WIDE

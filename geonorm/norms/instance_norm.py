@@ -73,12 +73,13 @@ class InstanceNorm(AffineNorm):
             point_weights: how often each row counts, (N,), ≥ 0; of rows and sparse kinds.
         """
         given = read(x, batch_index, num_instances, self)
-        parameters = self._parameters  # looked up in a fifth of the time of self.weight
-        whole = "weight" in parameters and "bias" in parameters  # not so if parametrized
+        try:  # in a fifth of the time that self.weight takes
+            weight, bias = self._parameters["weight"], self._parameters["bias"]
+        except KeyError:  # parametrized
+            weight, bias = self.weight, self.bias
         return normalize_instances(
-            given, parameters["weight"] if whole else self.weight,
-            parameters["bias"] if whole else self.bias, residual, point_weights, self.eps,
-            self.activation, self.negative_slope,
+            given, weight, bias, residual, point_weights, self.eps, self.activation,
+            self.negative_slope,
         )
 
 

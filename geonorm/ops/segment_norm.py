@@ -17,6 +17,7 @@ Beyond the schema, a kernel may rely on:
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -224,12 +225,9 @@ def segment_norm(
     negative_slope: float, residual: Tensor | None = None,
 ) -> Tensor:
     """Return act(x̂ · weight + bias + residual), also under the transforms of torch.func."""
-    args = (rows, index, num_instances, row_weights, weight, bias, groups, eps, activation,
-            negative_slope, residual)
-    if transforms_active():
-        out: Tensor = under_transforms(SegmentNorm, *args)[0]
-    else:
-        out = _OPERATOR(*args)[0]
+    call = partial(under_transforms, SegmentNorm) if transforms_active() else _OPERATOR
+    out: Tensor = call(rows, index, num_instances, row_weights, weight, bias, groups, eps,
+                       activation, negative_slope, residual)[0]
     return out
 
 
