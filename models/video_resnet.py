@@ -352,8 +352,8 @@ def resnet3d(
 
     Example:
         >>> model = resnet3d(10, num_classes=5, norm="batch")
-        >>> model.layer1[0].bn1
-        BatchNorm3d(64, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+        >>> type(model.layer1[0].bn1), model.layer1[0].bn1.activation
+        (<class 'geonorm.norms.batch_norm.BatchNorm'>, 'relu')
     """
     if depth not in _HARA_BLOCKS:
         raise ValueError(f"depth must be one of {list(_HARA_BLOCKS)}; got {depth!r}")
