@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test docs setup lint clean
+.PHONY: demo test docs setup lint mutants clean
 
 demo: $(READY)
 	QUICK=$(QUICK) $(BIN)/python tools/demo.py
@@ -34,6 +34,18 @@ lint: $(READY)
 	rm -rf build/types
 	$(BIN)/python setup.py --quiet build_py --build-lib build/types
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --package geonorm
+
+# In an environment of its own: cosmic-ray brings rich, with which Lightning changes its output.
+MUTANTS := build/mutants/venv
+$(MUTANTS)/ready: pyproject.toml constraints.txt
+	python3 -m venv $(MUTANTS)
+	$(MUTANTS)/bin/python -m pip install --quiet --constraint constraints.txt cosmic-ray
+	touch $@
+
+mutants: $(READY) $(MUTANTS)/ready
+	$(MUTANTS)/bin/python tools/mutants.py $(if $(SEED),--seed $(SEED)) \
+		$(if $(COUNT),--count $(COUNT)) $(if $(FOLDER),--folder $(FOLDER)) \
+		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(AGAIN),--again)
 
 setup: $(READY)
 

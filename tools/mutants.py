@@ -1,0 +1,135 @@
+"""Change the sources in one small way at a time and list the changes that no test notices.
+
+    make mutants [SEED=0] [COUNT=100] [FOLDER=geonorm/norms] [MINUTES=30] [AGAIN=1]
+
+cosmic-ray makes the changes, in a copy of the checkout under build/mutants. A run that was stopped
+goes on when it is started again with the same numbers. CONTRIBUTING.md says how to read the result.
+"""
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+import time
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+from cosmic_ray.commands.init import init
+from cosmic_ray.modules import find_modules
+from cosmic_ray.mutating import mutate_and_test
+from cosmic_ray.work_db import WorkDB, use_db
+from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkItem, WorkResult
+from mutation.copy import ROOT, copy_checkout, test_command
+from mutation.sample import annotations, draw, part_of, tests_of
+
+CONFIGURATION = tomllib.loads((ROOT / "tools" / "mutants.toml").read_text(encoding="utf-8"))
+SOURCES = ["geonorm", "models", "datasets"]
+
+
+def computes(mutation: MutationSpec) -> bool:
+    """Whether a mutation is one that a test could notice; see tools/mutants.toml."""
+    path = mutation.module_path
+    name = mutation.operator_name.rpartition("/")[2]
+    return not (
+        any(re.fullmatch(operator, name) for operator in CONFIGURATION["exclude-operators"])
+        or any(begin <= mutation.start_pos < end for begin, end in annotations(path.read_text()))
+    )
+
+
+def mutations_of(paths: list[Path]) -> list[MutationSpec]:
+    """Return every mutation that cosmic-ray knows for these files."""
+    with use_db(":memory:") as everything:
+        init(paths, everything, {})
+        return [item.mutations[0] for item in everything.work_items]
+
+
+def draw_session(session: WorkDB, folder: str | None, count: int, seed: int) -> None:
+    """Fill a session with mutants drawn from all those of a folder."""
+    sources = [Path(folder)] if folder else [Path(source) for source in SOURCES]
+    drawn = draw(filter(computes, mutations_of(sorted(find_modules(sources)))), count, seed)
+    session.add_work_items(WorkItem.single(f"{number:04}", mutation)
+                           for number, mutation in enumerate(drawn, 1))  # fmt: skip
+
+
+def check_unchanged(part: dict, noted: Path, digest: str) -> None:
+    """Fail unless the tests of a part pass as long as nothing is changed."""
+    if noted.exists() and noted.read_text() == digest:
+        return
+    files = [file for stage in tests_of(Path(part["source"]), part, Path()) for file in stage]
+    if subprocess.run(test_command(files), check=False).returncode:
+        sys.exit(f"the tests of {part['source']} fail without any change; mend them first")
+    noted.write_text(digest)
+
+
+def run_mutant(mutation: MutationSpec, part: dict) -> WorkResult:
+    """Run the tests that mirror a mutant's file, and the others of its part if those pass."""
+    if mutation not in mutations_of([mutation.module_path]):
+        return WorkResult(WorkerOutcome.NO_TEST, f"{mutation.module_path} has changed since")
+    for files in tests_of(mutation.module_path, part, Path()):
+        result = mutate_and_test([mutation], shlex.join(test_command(files)), part["timeout"])
+        if result.test_outcome != TestOutcome.SURVIVED:
+            break
+    return result
+
+
+def outcome(result: WorkResult) -> str:
+    """Return how a mutant ended."""
+    if result.test_outcome == TestOutcome.SURVIVED:
+        return "survived"
+    if result.test_outcome != TestOutcome.KILLED:
+        return "error"
+    return "timeout" if result.output == "timeout" else "caught"
+
+
+def report(session: WorkDB) -> None:
+    """Print how many were caught in each part, and the difference that each survivor makes."""
+    table, rows = {}, []
+    for item, result in session.completed_work_items:
+        part = part_of(item.mutations[0].module_path, CONFIGURATION["part"])["source"]
+        table.setdefault(part, Counter())[outcome(result)] += 1
+        if outcome(result) != "caught":
+            rows.append(f"{outcome(result)}: {item.job_id}\n{result.diff or result.output}\n")
+    print(*sorted(rows), sep="\n")
+    table["all"] = sum(table.values(), Counter())
+    for part, counts in sorted(table.items()):
+        print(f"{part:24}", *(f"{counts[name]:5} {name}" for name in
+                              ("caught", "survived", "timeout", "error")))  # fmt: skip
+    print(f"{session.num_work_items - session.num_results} not yet run")
+
+
+def main() -> None:
+    """Draw the mutants if they are not yet drawn, run those that are left and report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--folder", help="a folder or file; all of the package by default")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after these")
+    parser.add_argument("--again", action="store_true", help="run the survivors again")
+    options = parser.parse_args()
+    place = (options.folder or "all").strip("/").replace("/", "-")
+    folder = ROOT / "build" / "mutants" / f"{place}-{options.count}-{options.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = copy_checkout(folder / "copy")
+    end = time.monotonic() + 60 * options.minutes
+    with use_db(str(folder / "session.sqlite")) as session:
+        if not session.num_work_items:
+            draw_session(session, options.folder, options.count, options.seed)
+        items = sorted(session.pending_work_items, key=lambda item: item.job_id)
+        if options.again:
+            items = [item for item, result in session.completed_work_items
+                     if outcome(result) != "caught"]  # fmt: skip
+        for item in items:
+            if time.monotonic() > end:
+                break
+            part = part_of(item.mutations[0].module_path, CONFIGURATION["part"])
+            check_unchanged(part, folder / f"{part['source'].replace('/', '-')}.passed", digest)
+            result = run_mutant(item.mutations[0], part)
+            session.set_result(item.job_id, result)
+            print(outcome(result), item.mutations[0].module_path, flush=True)
+        report(session)
+
+
+if __name__ == "__main__":
+    main()

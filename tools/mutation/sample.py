@@ -1,0 +1,56 @@
+"""Which mutants are drawn, and which tests are run for them."""
+
+import ast
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+Place = tuple[int, int]
+
+
+def part_of(source: Path, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the part of the configuration that a source file belongs to."""
+    holding = [part for part in parts if source.is_relative_to(part["source"])]
+    if not holding:
+        raise ValueError(f"{source} is in no part of tools/mutants.toml; its sources are "
+                         f"{', '.join(part['source'] for part in parts)}")  # fmt: skip
+    return max(holding, key=lambda part: len(part["source"]))
+
+
+def tests_of(source: Path, part: dict[str, Any], root: Path) -> list[list[str]]:
+    """Return the test files that mirror or name a source file, then the others of its part."""
+    files = sorted({file for pattern in part["tests"] for file in root.glob(pattern)})
+    inside = source if source.parts[0] == "geonorm" else Path("geonorm", source)
+    name = re.compile(rf"\b{re.escape('.'.join(inside.with_suffix('').parts))}\b")
+    first = [file for file in files if file.stem.startswith(f"test_{source.stem}")
+             or name.search(file.read_text(encoding="utf-8"))]  # fmt: skip
+    stages = [first, [file for file in files if file not in first]]
+    return [[str(file.relative_to(root)) for file in stage] for stage in stages if stage]
+
+
+def annotations(code: str) -> Iterator[tuple[Place, Place]]:
+    """Return where annotations begin and end, as (line, column): they compute nothing."""
+    for node in ast.walk(ast.parse(code)):
+        for found in (getattr(node, "annotation", None), getattr(node, "returns", None)):
+            if isinstance(found, ast.AST):
+                yield (found.lineno, found.col_offset), (found.end_lineno, found.end_col_offset)
+
+
+def draw(mutants: Iterable[Any], count: int, seed: int) -> list[Any]:
+    """Return one mutant each of `count` places drawn at random, or of all where there are fewer.
+
+    Drawn by place, so that an operator with ten replacements weighs as much as a number with two.
+
+    Args:
+        mutants: cosmic-ray's mutations: module_path, start_pos, end_pos, operator_name, occurrence.
+    """
+    places = defaultdict(list)
+    for mutant in mutants:
+        places[str(mutant.module_path), mutant.start_pos, mutant.end_pos].append(mutant)
+    chance = random.Random(seed)
+    drawn = chance.sample(sorted(places), min(count, len(places)))
+    return [chance.choice(sorted(places[place], key=lambda m: (m.operator_name, m.occurrence)))
+            for place in drawn]  # fmt: skip
