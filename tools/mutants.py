@@ -14,6 +14,7 @@ import sys
 import time
 import tomllib
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 from cosmic_ray.commands.init import init
@@ -21,20 +22,26 @@ from cosmic_ray.modules import find_modules
 from cosmic_ray.mutating import mutate_and_test
 from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkItem, WorkResult
-from mutation.copy import ROOT, copy_checkout, test_command
-from mutation.sample import annotations, draw, part_of, tests_of
+from mutation.copy import ROOT, copy_checkout, pytest_command
+from mutation.sample import annotations, draw, part_of, stages_of
 
 CONFIGURATION = tomllib.loads((ROOT / "tools" / "mutants.toml").read_text(encoding="utf-8"))
 SOURCES = ["geonorm", "models", "datasets"]
 
 
+@cache
+def annotations_of(path: Path) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Return where the annotations of a file are."""
+    return list(annotations(path.read_text(encoding="utf-8")))
+
+
 def computes(mutation: MutationSpec) -> bool:
     """Whether a mutation is one that a test could notice; see tools/mutants.toml."""
-    path = mutation.module_path
     name = mutation.operator_name.rpartition("/")[2]
+    at = mutation.start_pos
     return not (
         any(re.fullmatch(operator, name) for operator in CONFIGURATION["exclude-operators"])
-        or any(begin <= mutation.start_pos < end for begin, end in annotations(path.read_text()))
+        or any(begin <= at < end for begin, end in annotations_of(mutation.module_path))
     )
 
 
@@ -48,7 +55,9 @@ def mutations_of(paths: list[Path]) -> list[MutationSpec]:
 def draw_session(session: WorkDB, folder: str | None, count: int, seed: int) -> None:
     """Fill a session with mutants drawn from all those of a folder."""
     sources = [Path(folder)] if folder else [Path(source) for source in SOURCES]
-    drawn = draw(filter(computes, mutations_of(sorted(find_modules(sources)))), count, seed)
+    # In the copy, models and datasets are also inside geonorm, by links.
+    files = {file.resolve().relative_to(Path.cwd()) for file in find_modules(sources)}
+    drawn = draw(filter(computes, mutations_of(sorted(files))), count, seed)
     session.add_work_items(WorkItem.single(f"{number:04}", mutation)
                            for number, mutation in enumerate(drawn, 1))  # fmt: skip
 
@@ -57,8 +66,8 @@ def check_unchanged(part: dict, noted: Path, digest: str) -> None:
     """Fail unless the tests of a part pass as long as nothing is changed."""
     if noted.exists() and noted.read_text() == digest:
         return
-    files = [file for stage in tests_of(Path(part["source"]), part, Path()) for file in stage]
-    if subprocess.run(test_command(files), check=False).returncode:
+    files = [file for stage in stages_of(Path(part["source"]), part, Path()) for file in stage]
+    if subprocess.run(pytest_command(files), check=False).returncode:
         sys.exit(f"the tests of {part['source']} fail without any change; mend them first")
     noted.write_text(digest)
 
@@ -67,8 +76,8 @@ def run_mutant(mutation: MutationSpec, part: dict) -> WorkResult:
     """Run the tests that mirror a mutant's file, and the others of its part if those pass."""
     if mutation not in mutations_of([mutation.module_path]):
         return WorkResult(WorkerOutcome.NO_TEST, f"{mutation.module_path} has changed since")
-    for files in tests_of(mutation.module_path, part, Path()):
-        result = mutate_and_test([mutation], shlex.join(test_command(files)), part["timeout"])
+    for files in stages_of(mutation.module_path, part, Path()):
+        result = mutate_and_test([mutation], shlex.join(pytest_command(files)), part["timeout"])
         if result.test_outcome != TestOutcome.SURVIVED:
             break
     return result

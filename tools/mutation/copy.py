@@ -36,6 +36,6 @@ def copy_checkout(to: Path) -> str:
     return digest.hexdigest()
 
 
-def test_command(files: list[str]) -> list[str]:
+def pytest_command(files: list[str]) -> list[str]:
     """Return the command that runs test files until the first failure."""
     return [str(PYTHON), "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *files]

@@ -20,7 +20,7 @@ def part_of(source: Path, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return max(holding, key=lambda part: len(part["source"]))
 
 
-def tests_of(source: Path, part: dict[str, Any], root: Path) -> list[list[str]]:
+def stages_of(source: Path, part: dict[str, Any], root: Path) -> list[list[str]]:
     """Return the test files that mirror or name a source file, then the others of its part."""
     files = sorted({file for pattern in part["tests"] for file in root.glob(pattern)})
     inside = source if source.parts[0] == "geonorm" else Path("geonorm", source)
