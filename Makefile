@@ -12,6 +12,7 @@ QUICK ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+MUTANTS := build/mutants/venv
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: demo test docs setup lint mutants clean
@@ -35,11 +36,10 @@ lint: $(READY)
 	$(BIN)/python setup.py --quiet build_py --build-lib build/types
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --package geonorm
 
-# In an environment of its own: cosmic-ray brings rich, with which Lightning changes its output.
-MUTANTS := build/mutants/venv
 $(MUTANTS)/ready: pyproject.toml constraints.txt
-	python3 -m venv $(MUTANTS)
-	$(MUTANTS)/bin/python -m pip install --quiet --constraint constraints.txt cosmic-ray
+	$(PYTHON) -m venv $(MUTANTS)
+	$(MUTANTS)/bin/python -m pip install --quiet 'pip>=25.1'  # the first that knows groups
+	$(MUTANTS)/bin/python -m pip install --quiet --constraint constraints.txt --group mutants
 	touch $@
 
 mutants: $(READY) $(MUTANTS)/ready
