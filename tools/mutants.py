@@ -15,11 +15,14 @@ import time
 import tomllib
 from collections import Counter
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 from cosmic_ray.commands.init import init
 from cosmic_ray.modules import find_modules
-from cosmic_ray.mutating import mutate_and_test
+from cosmic_ray.mutating import mutate_and_test, mutate_code
+from cosmic_ray.plugins import get_operator
+from cosmic_ray.util import read_python_source
 from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkItem, WorkResult
 from mutation.copy import ROOT, copy_checkout, pytest_command
@@ -45,6 +48,20 @@ def computes(mutation: MutationSpec) -> bool:
     )
 
 
+def can_be_made(mutation: MutationSpec) -> bool:
+    """Whether the changed file is Python: the star before keyword arguments is taken for a product.
+
+    AttributeError: cosmic-ray 8.7 does not make `except module.Error` another one.
+    """
+    operator = get_operator(mutation.operator_name)(**mutation.operator_args)
+    code = read_python_source(mutation.module_path)
+    try:
+        compile(mutate_code(code, operator, mutation.occurrence), mutation.module_path, "exec")
+    except (AttributeError, SyntaxError):
+        return False
+    return True
+
+
 def mutations_of(paths: list[Path]) -> list[MutationSpec]:
     """Return every mutation that cosmic-ray knows for these files."""
     with use_db(":memory:") as everything:
@@ -57,9 +74,9 @@ def draw_session(session: WorkDB, folder: str | None, count: int, seed: int) -> 
     sources = [Path(folder)] if folder else [Path(source) for source in SOURCES]
     # In the copy, models and datasets are also inside geonorm, by links.
     files = {file.resolve().relative_to(Path.cwd()) for file in find_modules(sources)}
-    drawn = draw(filter(computes, mutations_of(sorted(files))), count, seed)
+    drawn = filter(can_be_made, draw(filter(computes, mutations_of(sorted(files))), seed))
     session.add_work_items(WorkItem.single(f"{number:04}", mutation)
-                           for number, mutation in enumerate(drawn, 1))  # fmt: skip
+                           for number, mutation in enumerate(islice(drawn, count), 1))  # fmt: skip
 
 
 def check_unchanged(part: dict, noted: Path, digest: str) -> None:

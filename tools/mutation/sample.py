@@ -39,8 +39,8 @@ def annotations(code: str) -> Iterator[tuple[Place, Place]]:
                 yield (found.lineno, found.col_offset), (found.end_lineno, found.end_col_offset)
 
 
-def draw(mutants: Iterable[Any], count: int, seed: int) -> list[Any]:
-    """Return one mutant each of `count` places drawn at random, or of all where there are fewer.
+def draw(mutants: Iterable[Any], seed: int) -> Iterator[Any]:
+    """Yield one mutant of each place, in random order, all of them if so many are taken.
 
     Drawn by place, so that an operator with ten replacements weighs as much as a number with two.
 
@@ -51,6 +51,5 @@ def draw(mutants: Iterable[Any], count: int, seed: int) -> list[Any]:
     for mutant in mutants:
         places[str(mutant.module_path), mutant.start_pos, mutant.end_pos].append(mutant)
     chance = random.Random(seed)
-    drawn = chance.sample(sorted(places), min(count, len(places)))
-    return [chance.choice(sorted(places[place], key=lambda m: (m.operator_name, m.occurrence)))
-            for place in drawn]  # fmt: skip
+    for place in chance.sample(sorted(places), len(places)):
+        yield chance.choice(sorted(places[place], key=lambda m: (m.operator_name, m.occurrence)))
