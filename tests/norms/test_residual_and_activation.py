@@ -49,6 +49,16 @@ def test_they_follow_the_norm(name, kind, activation):
     assert (values(norm_named(name)(x)) + other < 0).float().mean() > 0.1
 
 
+@pytest.mark.parametrize("name", [*NORMS, "NoNorm"])
+def test_the_slope_is_that_of_torch_where_none_is_given(name):
+    x, features, _ = example("5-D")
+    other = torch.randn(features.shape, generator=torch.Generator().manual_seed(4)) * 4
+    plain = norm_named(name)(x) + other
+    found = norm_named(name, activation="leaky_relu")(x, residual=other)
+    assert relative_error(found, functional.leaky_relu(plain)) < FLOAT32
+    assert (plain < 0).float().mean() > 0.1
+
+
 @pytest.mark.parametrize("activation", FUNCTIONS)
 @pytest.mark.parametrize("layout", ["BCFT", "BTCF", "TFBC"])
 def test_they_follow_the_norm_over_axes_in_any_layout(layout, activation):

@@ -99,6 +99,14 @@ def test_iou_by_hand_leaves_absent_classes_out():
     assert "absent" in text
     assert f"{(3 / 5 + 5 / 9) / 2:.3f}" in text
     assert "mean of the 2 classes present" in text
+    rare = table(torch.tensor([[3, 1, 0], [0, 0, 0], [0, 0, 1]]), ["road", "car", "traffic sign"])
+    assert rare.splitlines() == [
+        "class             IoU      points",
+        "road            0.750           4",
+        "car            absent           0",
+        "traffic sign    1.000           1",
+        "mIoU            0.875           5  mean of the 2 classes present",
+    ]
 
 
 def test_iou_equals_torchmetrics_where_every_class_is_present():

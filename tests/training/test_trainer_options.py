@@ -1,11 +1,14 @@
 """Lightning's options in the forms that they may take, and its precisions, in both tools."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import train_action
 import train_seg
 
 from geonorm.training import VideoScores
+from geonorm.training.cli import run_folder
 from geonorm.training.segmentation.networks import check_precision
 from helpers.action_runs import FILMS, QUICK, found
 
@@ -24,6 +27,16 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GEONORM_CACHE", str(tmp_path / "cache"))
     return tmp_path
+
+
+def test_runs_are_numbered_and_the_processes_of_one_share_its_folder(here, monkeypatch):
+    for number in (1, 2, 3):
+        monkeypatch.delenv("GEONORM_RUN_DIR", raising=False)
+        assert run_folder(None, "action") == Path(f"runs/action/{number:03d}")
+    assert run_folder(None, "action") == Path("runs/action/003")  # of a process that this one made
+    assert run_folder(here / "mine" / "run", "action") == here / "mine" / "run"
+    assert sorted(path.name for path in Path("runs/action").iterdir()) == ["001", "002", "003"]
+    assert (here / "mine" / "run").is_dir()
 
 
 @pytest.mark.parametrize(
