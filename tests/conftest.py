@@ -65,6 +65,15 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
         kernels.instruction_set(best)
 
 
+@pytest.fixture(params=[1, 3], ids=["1 thread", "3 threads"])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Run a test on one thread and on three, however many cores there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Let no test depend on those before it through torch's generator."""

@@ -51,6 +51,26 @@ def test_output_and_gradients_against_float64(backend, poisoned, axes, layout):
         assert actual.stride() == torch.empty_like(x).stride()
 
 
+# Instances that are cut among the threads, with a rest that fills no vector; several per thread;
+# and rows of channels, whose parts are merged.
+@pytest.mark.parametrize(("shape", "axes", "memory_format"), [
+    ((1, 2, 8, 101, 131), [2, 3, 4], torch.contiguous_format),
+    ((8, 5, 3, 40, 41), [2, 3, 4], torch.contiguous_format),
+    ((3, 7, 2, 60, 61), [3, 4], torch.channels_last_3d),
+])
+@pytest.mark.parametrize("activation", ["none", "relu"])
+def test_instances_are_put_together_from_all_threads(
+        backend, threads, poisoned, shape, axes, memory_format, activation):
+    x, upstream = (torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in (4, 5))
+    x = x.add(torch.linspace(3, 5, shape[-1])).contiguous(memory_format=memory_format)
+    weight, bias = parameters(shape[1])
+    found = results(axis_norm, x, axes, weight, bias, upstream, activation=activation)
+    exact = results(by_torch, *(t if isinstance(t, list) else t.double()
+                                for t in (x, axes, weight, bias, upstream)), activation=activation)
+    for name, actual, expected in zip(("out", "x", "weight", "bias"), found, exact, strict=True):
+        assert relative_error(actual, expected) < FLOAT32, name
+
+
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
 def test_memory_format_stays(backend, memory_format):
     x = torch.randn(2, 4, 3, 5, 6).contiguous(memory_format=memory_format)

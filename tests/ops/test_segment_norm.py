@@ -88,7 +88,8 @@ def test_a_large_instance_keeps_its_digits(backend, interleaved):
     (300,) * 150, (30_000, 7, 29_000), (60_000,), (9000, *(5, 0) * 90),
 ], ids=["many", "large", "one", "mixed"])  # fmt: skip
 @pytest.mark.parametrize(("groups", "weighted"), [(9, False), (3, True)])
-def test_sorted_instances_however_they_are_cut(backend, poisoned, sizes, groups, weighted):
+def test_sorted_instances_however_they_are_cut(
+        backend, threads, poisoned, sizes, groups, weighted):
     rows, index = batch(sizes, channels=9, mean=10.0, interleaved=False)
     weights = torch.arange(len(rows)).remainder(3).add(1.0) if weighted else None
     arguments = (rows, index, len(sizes), *parameters((len(sizes), 9)), upstream_of(rows))
@@ -96,12 +97,31 @@ def test_sorted_instances_however_they_are_cut(backend, poisoned, sizes, groups,
     found = results(segment_norm, *arguments, row_weights=weights, **options)
     exact = exact_results(*arguments, row_weights=weights, **options)
     compare(found, exact, FLOAT32)
-    two = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        compare(results(segment_norm, *arguments, row_weights=weights, **options), exact, FLOAT32)
-    finally:
-        torch.set_num_threads(two)
+
+
+# Rows of every instance in every part, or each part sorted in itself.
+@pytest.mark.parametrize(("groups", "weighted"), [(9, False), (3, True)])
+@pytest.mark.parametrize("falling", [False, True])
+def test_unsorted_instances_are_merged_from_the_parts_of_all_threads(
+        backend, threads, poisoned, falling, groups, weighted):
+    sizes = (13_000, 5, 15_000)
+    rows, index = batch(sizes, channels=9, mean=10.0, interleaved=not falling)
+    index = index.flip(0) if falling else index
+    weights = torch.arange(len(rows)).remainder(3).add(1.0) if weighted else None
+    arguments = (rows, index, len(sizes), *parameters(9), upstream_of(rows))
+    options = {"groups": groups, "activation": "relu", "row_weights": weights}
+    found = results(segment_norm, *arguments, **options)
+    compare(found, exact_results(*arguments, **options), FLOAT32)
+
+
+def test_a_part_of_rows_without_weight_adds_nothing(backend, threads):
+    rows, index = batch((13_000, 5, 15_000), channels=9, mean=10.0)
+    weights = torch.ones(len(rows))
+    weights[:14_000] = 0
+    out = segment_norm(rows, index, 3, *parameters(9), row_weights=weights)
+    kept = weights > 0
+    expected = by_torch(rows[kept].double(), index[kept], 3, *(p.double() for p in parameters(9)))
+    assert relative_error(out[kept], expected) < FLOAT32
 
 
 @pytest.mark.parametrize("mean", [0.0, 1e4])
