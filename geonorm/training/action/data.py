@@ -29,6 +29,7 @@ from geonorm.datasets import (
 from geonorm.datasets.clips import Sampling
 from geonorm.datasets.video_transforms import KINETICS_MEAN, KINETICS_STD
 from geonorm.training.sampler import EpochLoader, EpochSampler, trainer_of
+from geonorm.training.stages import open_datasets
 
 # Known to the command line by their bare names.
 VIDEO_SETS = (
@@ -183,20 +184,13 @@ class ClipData(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Open the videos of a stage."""
-        needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
-        for name in needed.get(stage, ()):
-            if name not in self.datasets:
-                still = self.still == "only" and name != "train"
-                self.datasets[name] = self._clips(name, self.videos(name), still)
-            if self.still == "also" and stage in ("validate", "test"):
-                self.datasets[STILL] = self._clips(name, self.videos(name), still=True)
-        labelled = list(self.datasets.values())
-        for dataset in labelled[1:]:
-            if dataset.classes != labelled[0].classes:
-                raise ValueError(
-                    f"training and validation data must have the same classes; got "
-                    f"{labelled[0].classes} and {dataset.classes}"
-                )
+        open_datasets(stage, self.datasets, self._open)
+        if self.still == "also" and stage in ("validate", "test"):
+            name = "val" if stage == "validate" else "test"
+            self.datasets[STILL] = self._clips(name, self.videos(name), still=True)
+
+    def _open(self, name: str) -> ClipDataset:
+        return self._clips(name, self.videos(name), self.still == "only" and name != "train")
 
     def videos(self, name: str) -> VideoSet:
         """Return the list of videos to train, validate or test on."""

@@ -15,6 +15,7 @@ from geonorm.datasets.synthetic.streets import SyntheticStreets
 from geonorm.datasets.transforms import ScanTransform
 from geonorm.datasets.voxelize import collate_scans
 from geonorm.training.sampler import EpochLoader, EpochSampler, trainer_of
+from geonorm.training.stages import open_datasets
 
 # Known to the command line by their bare names.
 DATASETS = (SemanticKITTI, SyntheticStreets)
@@ -60,17 +61,7 @@ class ScanData(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Open the datasets of a stage."""
-        needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
-        for name in needed.get(stage, ()):
-            if name not in self.datasets:
-                self.datasets[name] = self._open(name)
-        labelled = list(self.datasets.values())
-        for dataset in labelled[1:]:
-            if dataset.classes != labelled[0].classes:
-                raise ValueError(
-                    f"training and validation data must have the same classes; got "
-                    f"{labelled[0].classes} and {dataset.classes}"
-                )
+        open_datasets(stage, self.datasets, self._open)
 
     def _open(self, name: str) -> Augmented:
         factory = self.factories[name]
