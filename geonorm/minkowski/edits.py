@@ -154,6 +154,30 @@ _GRADCHECK = (
 )
 
 EDITS = (*_MOVED_NAMES, *_INSTANCES, *_QUANTIZATION, *_SPARSE_MATRICES, *_GRADCHECK)
+# The CPU's sources, compiled in two units that take about as long as each other: torch's headers,
+# which take most of a compiler's time, are then read three times instead of thirteen.
+UNITS = {
+    "unit_1": ("coordinate_map_manager", "quantization", "math_functions_cpu", "pruning_cpu"),
+    "unit_2": (
+        "convolution_cpu",
+        "convolution_transpose_cpu",
+        "local_pooling_cpu",
+        "local_pooling_transpose_cpu",
+        "global_pooling_cpu",
+        "broadcast_cpu",
+        "interpolation_cpu",
+        "direct_max_pool",
+    ),
+}
+CPU_EDITS = (
+    Edit(
+        "setup.py",
+        "SRC_FILES = SOURCE_SETS[target][1]\n",
+        f"SRC_FILES = {[f'{name}.cpp' for name in UNITS]}\n",
+        "two units compile in a third of the time of the files one by one",
+        "any torch",
+    ),
+)
 # What else CUDA needs is in HEADER, which leaves the source as it is.
 CUDA_EDITS = (
     Edit(

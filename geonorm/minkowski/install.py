@@ -170,6 +170,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--sdist", type=Path, help="source archive to build from, with no network")
     parser.add_argument("--save-sdist", type=Path, metavar="FILE",
                         help="only fetch the source and pack it, for a machine with no network")
+    parser.add_argument("--build-only", action="store_true",
+                        help="build the wheel into the cache, unless it is there; install nothing")
     parser.add_argument("--self-test", action="store_true", help="only test what is installed")
     return parser.parse_args(arguments)  # fmt: skip
 
@@ -199,7 +201,10 @@ def fetch_missing(names: Sequence[str], log: Path) -> None:
 
 
 def install(arguments: argparse.Namespace) -> None:
-    """Install unless the wanted build is there already, then test it in a fresh interpreter."""
+    """Install unless the wanted build is there already, then test it in a fresh interpreter.
+
+    With `--build-only` it ends as soon as the wheel is in the cache.
+    """
     if arguments.self_test:
         self_test()
         return
@@ -214,9 +219,12 @@ def install(arguments: argparse.Namespace) -> None:
             fetch_missing(BUILD_TOOLS, wheel.with_suffix(".log"))
             jobs = arguments.jobs or default_jobs(target.cuda is not None)
             build(target, wheel, arguments.sdist, jobs)
-        Runner(wheel.with_suffix(".log")).run(
-            pip("install", "--no-deps", "--no-index", "--force-reinstall", "--no-cache-dir", wheel)
-        )
+        if not arguments.build_only:
+            Runner(wheel.with_suffix(".log")).run(pip(
+                "install", "--no-deps", "--no-index", "--force-reinstall", "--no-cache-dir", wheel
+            ))
+    if arguments.build_only:
+        return
     test = [sys.executable, "-m", "geonorm.minkowski.install", "--self-test"]
     if subprocess.run(test, check=False).returncode != 0:
         raise InstallError("it is installed and does not work; the self-test's message is above")

@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 from typing import NamedTuple
 
-from geonorm.minkowski.edits import CUDA_EDITS, EDITS, Edit
+from geonorm.minkowski.edits import CPU_EDITS, CUDA_EDITS, EDITS, UNITS, Edit
 from geonorm.minkowski.running import InstallError, Runner
 
 VERSION = "0.5.4"
@@ -31,14 +31,13 @@ class Target(NamedTuple):
     @property
     def edits(self) -> tuple[Edit, ...]:
         """The changes that this target needs."""
-        return EDITS if self.cuda is None else EDITS + CUDA_EDITS
+        return EDITS + (CPU_EDITS if self.cuda is None else CUDA_EDITS)
 
     @property
     def version(self) -> str:
         """MinkowskiEngine's version with the target as its local part."""
         parts: list[object] = [(edit.file, edit.old, edit.new) for edit in self.edits]
-        if self.cuda is not None:
-            parts.append(HEADER.read_text())
+        parts.append(UNITS if self.cuda is None else HEADER.read_text())
         if self.blas != "openblas":
             parts.append(self.blas)
         digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
@@ -91,7 +90,11 @@ def save_source(source: Path, sdist: Path) -> None:
 
 
 def mend_source(source: Path, target: Target) -> None:
-    """Apply the edits and stamp the version; refuse a source in which one has no single place."""
+    """Apply the edits, write the CPU's units and stamp the version.
+
+    Raises:
+        InstallError: an edit has no place in this source, or more than one.
+    """
     stamp = Edit(
         "MinkowskiEngine/__init__.py",
         f'__version__ = "{VERSION}"',
@@ -108,3 +111,7 @@ def mend_source(source: Path, target: Target) -> None:
                 f"not MinkowskiEngine {VERSION}'s source"
             )
         file.write_text(file.read_text().replace(edit.old, edit.new))
+    if target.cuda is None:
+        for unit, sources in UNITS.items():
+            lines = [f'#include "{name}.cpp"\n' for name in sources]
+            (source / "src" / f"{unit}.cpp").write_text("".join(lines))

@@ -13,9 +13,11 @@ import torch
 from geonorm.minkowski import install as installer
 from geonorm.minkowski.running import InstallError, Runner
 from geonorm.minkowski.source import (
+    CPU_EDITS,
     CUDA_EDITS,
     EDITS,
     HEADER,
+    UNITS,
     Target,
     fetch_source,
     mend_source,
@@ -35,13 +37,13 @@ def asked(**options: object) -> argparse.Namespace:
 
 def source_tree(root: Path) -> Path:
     """Write the files that the edits touch, each holding just the text to replace."""
-    for edit in EDITS + CUDA_EDITS:
+    for edit in EDITS + CPU_EDITS + CUDA_EDITS:
         path = root / edit.file
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
             file.write(edit.old + "\n")
     (root / "MinkowskiEngine" / "__init__.py").write_text('__version__ = "0.5.4"\n')
-    (root / "setup.py").touch()
+    (root / "src").mkdir(exist_ok=True)
     return root
 
 
@@ -61,8 +63,11 @@ def test_version_and_wheel_name_what_they_were_built_for(monkeypatch, tmp_path) 
     assert "torch2.15.0.cuda13.2.sm80.sm90ptx." in CUDA.version
     # Another BLAS and other edits are other wheels.
     assert CPU._replace(blas="torch").version != CPU.version
-    monkeypatch.setattr("geonorm.minkowski.source.EDITS", ())
-    assert installer.wheel_path(tmp_path, CPU).name != here
+    other = {**UNITS, "unit_2": UNITS["unit_2"][:-1]}
+    for name, changed in (("EDITS", ()), ("UNITS", other)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"geonorm.minkowski.source.{name}", changed)
+            assert installer.wheel_path(tmp_path, CPU).name != here
 
 
 def test_another_header_is_another_cuda_wheel(monkeypatch, tmp_path) -> None:
@@ -92,9 +97,14 @@ def test_edits_are_applied_and_the_version_stamped(tmp_path, target) -> None:
     mend_source(source, target)
     for edit in EDITS:
         assert edit.new in (source / edit.file).read_text()
-    for edit in CUDA_EDITS:
+    for edit in CPU_EDITS + CUDA_EDITS:
         applied = edit.new in (source / edit.file).read_text()
-        assert applied is (target is CUDA)
+        assert applied is ((edit in CUDA_EDITS) is (target is CUDA))
+    units = {file.stem: file.read_text() for file in (source / "src").glob("unit_*.cpp")}
+    assert units == ({} if target is CUDA else {
+        unit: "".join(f'#include "{name}.cpp"\n' for name in names)
+        for unit, names in UNITS.items()
+    })
     stamped = (source / "MinkowskiEngine" / "__init__.py").read_text()
     assert target.version in stamped
 
@@ -110,9 +120,9 @@ def test_an_edit_without_its_single_place_is_refused(tmp_path, edit, times) -> N
 
 
 def test_every_edit_says_why_and_since_when() -> None:
-    for edit in EDITS + CUDA_EDITS:
+    for edit in EDITS + CPU_EDITS + CUDA_EDITS:
         assert edit.why
-        assert edit.since.split()[0] in ("Python", "numpy", "torch", "CUDA")
+        assert edit.since.split()[0] in ("Python", "numpy", "torch", "CUDA", "any")
 
 
 def test_a_saved_source_comes_back_from_the_archive(tmp_path) -> None:

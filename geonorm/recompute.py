@@ -1,0 +1,285 @@
+"""Train in less memory: compute the outputs of norms again when a backward asks for them."""
+
+import warnings
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.hooks import RemovableHandle
+
+from geonorm.inputs import read
+from geonorm.norms.axis_instance_norm import AxisInstanceNorm
+from geonorm.norms.group_norm import GroupNorm
+from geonorm.norms.instance_norm import InstanceNorm
+from geonorm.norms.layer_norm import LayerNorm
+
+NORMS = (InstanceNorm, AxisInstanceNorm, GroupNorm, LayerNorm)
+
+
+class recompute_activations:  # noqa: N801  (a switch, called like torch's no_grad)
+    """Keep only what goes into a model's norms; what comes out is computed again in backward.
+
+    Between two convolutions autograd keeps the norm's input and its output, act(norm(x) +
+    residual). The second follows from the first, so it needs no memory: the norm runs once more
+    when the backward of the next layer asks for its input. Gradients are the same bits. Outputs
+    that add a residual are computed from one another; every `chain`-th of these is kept, since
+    those between two that are kept exist together for a moment.
+
+    It works from this call on, on every call of the model that trains; as a context it ends with
+    it, or by `stop()`. What is computed again are the outputs of `InstanceNorm`,
+    `AxisInstanceNorm`, `GroupNorm` and `LayerNorm` and their derived classes; norms that keep
+    running statistics go on as they are. Under `torch.compile` nothing is computed again by this
+    switch, with a warning: the compiler decides for itself.
+
+    Args:
+        model: holds such norms, anywhere.
+        chain: how many outputs with a residual may follow from one another.
+
+    Raises:
+        ValueError: the model holds no such norm, or a convolution of MinkowskiEngine's own, which
+            keeps its input where nothing can take it away; `geonorm.speed_up` replaces those.
+        TypeError: chain is no whole number.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), InstanceNorm(8, activation="relu"),
+    ...                       nn.Conv2d(8, 8, 3))
+    >>> with recompute_activations(model):
+    ...     model(torch.randn(2, 3, 9, 9)).sum().backward()
+
+    After in-place activated batch norm (Rota Bulò et al., 2018) and gradient checkpointing (Chen
+    et al., 2016).
+    """
+
+    def __init__(self, model: nn.Module, chain: int = 4) -> None:
+        if not isinstance(chain, int):
+            raise TypeError(f"chain must be a whole number; got {type(chain).__name__}")
+        if chain < 1:
+            raise ValueError(f"chain must be 1 or more; got {chain}")
+        _refuse_minkowski(model)
+        self.norms = [module for module in model.modules() if type(module).forward in _FORWARDS]
+        if not self.norms:
+            raise ValueError(
+                f"{type(model).__name__} holds none of the norms whose output can be computed "
+                f"again: {', '.join(norm.__name__ for norm in NORMS)}"
+            )
+        self._tape = tape = _Tape(chain)
+        self._handles: list[RemovableHandle] = [
+            model.register_forward_pre_hook(tape.begin, prepend=True),
+            model.register_forward_hook(tape.end, always_call=True),
+        ]
+        for norm in self.norms:
+            self._handles += [
+                norm.register_forward_pre_hook(tape.enter),
+                norm.register_forward_hook(tape.leave, with_kwargs=True, always_call=True),
+            ]
+
+    def stop(self) -> None:
+        """Let the model keep everything again."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def __enter__(self) -> "recompute_activations":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+
+_FORWARDS = {norm.forward for norm in NORMS}
+
+
+def _refuse_minkowski(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        kind = type(module)
+        if "MinkowskiEngine.MinkowskiConvolution" in f"{kind.forward.__module__}":
+            raise ValueError(
+                f"{name} is a {kind.__name__} of MinkowskiEngine, which keeps its input; replace "
+                "its convolutions first: geonorm.speed_up(model)"
+            )
+
+
+class _Held:
+    """A tensor that is needed in backward: itself, or the recipe to compute it again."""
+
+    def __init__(self, content: "Tensor | _Recipe") -> None:
+        self.content = content
+        self.version = content._version if isinstance(content, Tensor) else 0
+
+    def use(self) -> Tensor:
+        """Return the tensor to the backward that asks for it."""
+        content = self.content
+        return content.use() if isinstance(content, _Recipe) else self._unchanged(content)
+
+    def look(self) -> Tensor:
+        """Return the tensor to another recipe."""
+        content = self.content
+        return content.compute() if isinstance(content, _Recipe) else self._unchanged(content)
+
+    def _unchanged(self, content: Tensor) -> Tensor:
+        # torch compares versions itself, but not of what goes through hooks as ours.
+        if content._version != self.version:
+            raise RuntimeError(
+                f"a tensor of shape {tuple(content.shape)} that backward needs has been changed in "
+                f"place since the forward: it is at version {content._version}, expected "
+                f"{self.version}. Change a copy instead"
+            )
+        return content
+
+
+@dataclass(eq=False)
+class _Recipe:
+    """How to compute the output of a norm again.
+
+    Attributes:
+        norm: the module.
+        features, residual: of what it was given, to be computed again themselves, perhaps.
+        rebuild: makes the kind of input that it was given of the features.
+        arguments, options: further ones of its forward.
+        depth: how many outputs with a residual follow from one another up to this one.
+        uses: how many backwards will ask for the output.
+        left: how many of them have not, since it was computed.
+        value: the output, from when it is computed until the last of them has asked.
+    """
+
+    norm: nn.Module
+    features: _Held
+    residual: _Held | None
+    rebuild: Callable[[Tensor], Any]
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+    depth: int
+    uses: int = 0
+    left: int = 0
+    value: Tensor | None = None
+
+    def compute(self) -> Tensor:
+        """Return the output, computed now, or for one who asked before."""
+        if self.value is not None:
+            return self.value
+        residual = None if self.residual is None else self.residual.look()
+        given = self.rebuild(self.features.look())
+        with torch.no_grad():
+            out = self.norm.forward(given, *self.arguments, residual=residual, **self.options)
+        value = _parts(out)[0]
+        if self.uses:
+            self.value, self.left = value, self.uses
+        return value
+
+    def use(self) -> Tensor:
+        """Return the output to one of the backwards; the last of them lets it go."""
+        value = self.compute()
+        self.left -= 1
+        if self.left <= 0:
+            self.value = None
+        return value
+
+
+@dataclass
+class _Output:
+    """An output of a norm, while it lives as it was made."""
+
+    tensor: "weakref.ref[Tensor]"
+    version: int
+    recipe: _Recipe
+
+
+class _Tape:
+    """Knows, during a forward of the model, which tensors its norms made."""
+
+    def __init__(self, chain: int) -> None:
+        self.chain = chain
+        self.context: saved_tensors_hooks | None = None
+        self.outputs: dict[int, _Output] = {}
+        self.inside: list[list[_Held]] = []  # what the norms that run now have kept
+
+    def begin(self, model: nn.Module, arguments: object) -> None:
+        """Take over what autograd keeps."""
+        if torch.compiler.is_compiling():
+            warnings.warn(
+                "recompute_activations does nothing under torch.compile, which decides itself "
+                "what to compute again",
+                stacklevel=2,
+            )
+        elif torch.is_grad_enabled():
+            self.context = saved_tensors_hooks(self._pack, _Held.use)
+            self.context.__enter__()
+
+    def end(self, model: nn.Module, arguments: object, output: object) -> None:
+        """Give it back."""
+        if self.context is not None:
+            self.context.__exit__()
+            self.context = None
+            self.outputs.clear()
+            self.inside.clear()
+
+    def enter(self, norm: nn.Module, arguments: object) -> None:
+        """Watch what a norm keeps."""
+        if self.context is not None:
+            self.inside.append([])
+
+    def leave(
+        self, norm: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], output: Any
+    ) -> None:
+        """Note how to compute a norm's output again, unless it is one to keep."""
+        if self.context is None:
+            return
+        kept = self.inside.pop()
+        if output is None or len(norm._forward_hooks) + len(norm._forward_pre_hooks) > 2:
+            return  # it has failed, or others' hooks may have changed what goes in or out
+        options = {**options}
+        given = arguments[0] if arguments else options.pop("x")
+        residual, depth = options.pop("residual", None), 0
+        if residual is not None:
+            residual = self._hold(_parts(residual)[0])
+            before = residual.content
+            depth = 1 + (before.depth if isinstance(before, _Recipe) else 0)
+        if depth > self.chain:
+            return
+        features, rebuild = _parts(given)
+        made = _parts(output)[0]
+        recipe = _Recipe(
+            norm, self._hold(features), residual, rebuild, arguments[1:], options, depth
+        )
+        self.outputs[_storage(made)] = _Output(weakref.ref(made), made._version, recipe)
+        for held in kept:
+            if isinstance(held.content, Tensor) and self._recipe(held.content) is recipe:
+                held.content = recipe
+                recipe.uses += 1
+
+    def _pack(self, tensor: Tensor) -> _Held:
+        """Return what autograd keeps in place of a tensor."""
+        held = self._hold(tensor)
+        if isinstance(held.content, _Recipe):
+            held.content.uses += 1
+        elif self.inside:
+            self.inside[-1].append(held)
+        return held
+
+    def _hold(self, tensor: Tensor) -> _Held:
+        return _Held(self._recipe(tensor) or tensor.detach())
+
+    def _recipe(self, tensor: Tensor) -> _Recipe | None:
+        """Return the recipe of a tensor that is the output of a norm, unchanged."""
+        output = self.outputs.get(_storage(tensor))
+        made = None if output is None else output.tensor()
+        if output is None or made is None or output.version != tensor._version:
+            return None
+        same = tensor.shape == made.shape and tensor.stride() == made.stride()
+        return output.recipe if same else None
+
+
+def _storage(tensor: Tensor) -> int:
+    number: int = tensor.untyped_storage()._cdata
+    return number
+
+
+def _parts(x: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    """Return the features of what a norm takes or gives, and what makes the same of others."""
+    if isinstance(x, Tensor):
+        return x, lambda features: features
+    given = read(x)
+    return given.features, given.rebuild
