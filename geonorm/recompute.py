@@ -199,11 +199,7 @@ class _Tape:
     def begin(self, model: nn.Module, arguments: object) -> None:
         """Take over what autograd keeps."""
         if torch.compiler.is_compiling():
-            warnings.warn(
-                "recompute_activations does nothing under torch.compile, which decides itself "
-                "what to compute again",
-                stacklevel=2,
-            )
+            _say_that_it_is_off()
         elif torch.is_grad_enabled():
             self.context = saved_tensors_hooks(self._pack, _Held.use)
             self.context.__enter__()
@@ -283,3 +279,12 @@ def _parts(x: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
         return x, lambda features: features
     given = read(x)
     return given.features, given.rebuild
+
+
+@torch.compiler.assume_constant_result  # runs while the graph is traced, and breaks none
+def _say_that_it_is_off() -> None:
+    warnings.warn(
+        "recompute_activations does nothing under torch.compile, which decides by itself what to "
+        "compute again",
+        stacklevel=2,
+    )

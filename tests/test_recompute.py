@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -231,3 +232,54 @@ def test_a_copy_of_a_switched_model_works_by_itself() -> None:
 def test_what_cannot_be_is_refused(model, chain, error, match) -> None:
     with pytest.raises(error, match=match):
         recompute_activations(model, chain=chain)
+
+
+def test_under_torch_compile_it_is_off_and_says_so() -> None:
+    model, x = Residuals(2), torch.randn(2, 3, 9, 8)
+    expected = gradients(model, x)
+    with recompute_activations(model):
+        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+        with pytest.warns(UserWarning, match="does nothing under torch.compile"):
+            actual = gradients(compiled, x)
+    for one, other in zip(actual, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_in_half_precision_the_bits_are_the_same_and_less_is_kept() -> None:
+    model, x = Residuals(8), torch.randn(2, 3, 33, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.first(model.stem(x)).dtype == torch.bfloat16
+        expected, ordinary = gradients(model, x), kept_bytes(model, x)
+        assert all(map(torch.equal, gradients(model, x), expected))  # torch's own are the same
+        with recompute_activations(model):
+            assert all(map(torch.equal, gradients(model, x), expected))
+            assert kept_bytes(model, x) < 0.7 * ordinary
+
+
+def _train(rank: int, folder: str, recompute: bool) -> None:
+    store = f"file://{folder}/store-{recompute}"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    torch.manual_seed(0)
+    model = Residuals(4)
+    if recompute:
+        recompute_activations(model)
+    parallel = nn.parallel.DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1)
+    for step in range(3):
+        generator = torch.Generator().manual_seed(10 * step + rank)
+        parallel(torch.randn(2, 3, 9, 8, generator=generator)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    if rank == 0:
+        torch.save([*model.parameters()], f"{folder}/{recompute}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_train_to_the_same_bits(tmp_path) -> None:
+    for recompute in (False, True):
+        torch.multiprocessing.spawn(_train, (str(tmp_path), recompute), nprocs=2)
+    ordinary, less = (torch.load(tmp_path / f"{name}.pt") for name in (False, True))
+    assert all(map(torch.equal, ordinary, less))
+    torch.manual_seed(0)
+    untrained = [*Residuals(4).parameters()]
+    assert not any(map(torch.equal, untrained, less))

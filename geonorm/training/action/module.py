@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from geonorm import SpatioTemporalInstanceNorm
+from geonorm.recompute import recompute_activations
 from geonorm.training.action.data import ClipBatch
 from geonorm.training.action.networks import build
 from geonorm.training.action.report import ActionReport, FailedFiles
@@ -38,6 +39,8 @@ class ActionModule(LightningModule):
             on processors for small clips; the results are the same but for rounding.
         compile: mode of torch.compile for the network, which sees clips of one shape while it
             trains; "reduce-overhead" runs it in CUDA graphs; "no" leaves it as it is.
+        recompute: keep about half of the activations while training, the outputs of instance norms
+            being computed again in backward (`geonorm.recompute`); without effect where compiled.
         classes: names of the classes; by default those of the data.
     """
 
@@ -57,6 +60,7 @@ class ActionModule(LightningModule):
         label_smoothing: float = 0.0,
         channels_last: bool = False,
         compile: Literal["no", "default", "reduce-overhead", "max-autotune"] = "no",
+        recompute: bool = False,
         classes: list[str] | None = None,
     ) -> None:
         super().__init__()
@@ -71,7 +75,7 @@ class ActionModule(LightningModule):
             self.input_norm = SpatioTemporalInstanceNorm(
                 3, input_eps, affine=False, axes=input_norm
             )
-        self.compile_mode = compile
+        self.compile_mode, self.recompute = compile, recompute
         # Named as load_checkpoint expects it, so that a run's checkpoint is a file of weights.
         self.model: torch.nn.Module | None = None
         self.results: list[VideoResult] = []
@@ -85,6 +89,8 @@ class ActionModule(LightningModule):
         norm = with_instance_norm(self.norm, self.instance_norm)
         network = build(self.name, norm, len(classes), weights)
         self.model = network.to(memory_format=self.memory_format)
+        if self.recompute:
+            recompute_activations(self.model)
         if self.compile_mode != "no":  # in place, so that the names of the weights stay
             self.model.compile(mode=self.compile_mode)
 

@@ -14,6 +14,7 @@ from geonorm import SparseInstanceNorm
 from geonorm.datasets.scan import IGNORE_INDEX
 from geonorm.datasets.voxelize import ScanBatch
 from geonorm.models.minkunet import MinkUNet
+from geonorm.recompute import recompute_activations
 from geonorm.training.norm_option import norm_in_words, with_instance_norm
 from geonorm.training.optimization import Optimization
 from geonorm.training.segmentation.networks import (
@@ -36,6 +37,8 @@ class SegmentationModule(LightningModule):
         norm: norm of MinkUNet: a name, or a mapping from stage to name.
         optim: optimizer and schedule.
         class_weights: weight of each class in the loss; all alike by default.
+        recompute: keep about half of the activations while training, the outputs of instance norms
+            being computed again in backward (`geonorm.recompute`).
         classes: names of the classes; by default those of the data.
         colors: RGB of each class, 0 to 255; by default those of the data.
     """
@@ -50,12 +53,13 @@ class SegmentationModule(LightningModule):
         norm: str | dict[str, str] = "instance",
         optim: Optimization = Optimization(),  # noqa: B008  (frozen)
         class_weights: list[float] | None = None,
+        recompute: bool = False,
         classes: list[str] | None = None,
         colors: list[list[int]] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.name, self.norm, self.optim = name, norm, optim
+        self.name, self.norm, self.optim, self.recompute = name, norm, optim, recompute
         self.class_weights = None if class_weights is None else torch.tensor(class_weights)
         self.network: MinkUNet | PointMLP | None = None
         if classes is not None:
@@ -72,6 +76,8 @@ class SegmentationModule(LightningModule):
         self.hparams.update(classes=classes, colors=colors)
         norm = with_instance_norm(self.norm, self.instance_norm)
         self.network = build(self.name, norm, len(classes))
+        if self.recompute:
+            recompute_activations(self.network)
         self.confusion = MulticlassConfusionMatrix(
             len(classes), ignore_index=IGNORE_INDEX, validate_args=False
         )
