@@ -92,6 +92,8 @@ def _about_middle(
         places = places - offset
     with np.errstate(over="ignore"):
         points = places.astype(np.float32)
+    if points.dtype == places.dtype:
+        return points, offset
     finite = np.isfinite(points).all(axis=1)
     moved = np.abs(places[finite] - points[finite]).max(axis=1, initial=0.0)
     if moved.max(initial=0.0) > _MOVED:
@@ -105,10 +107,13 @@ def _about_middle(
 
 def _offset(places: np.ndarray) -> tuple[float, float, float]:
     """Return what to subtract from coordinates that float32 does not hold, else zeros."""
-    finite = places[np.isfinite(places).all(axis=1)]
-    if len(finite) == 0:
-        return (0.0, 0.0, 0.0)
     with np.errstate(over="ignore"):
+        farthest = np.float32(max(places.max(initial=0), -places.min(initial=0)))
+        if np.spacing(farthest) <= _COARSE:  # not so where it is NaN
+            return (0.0, 0.0, 0.0)
+        finite = places[np.isfinite(places).all(axis=1)]
+        if len(finite) == 0:
+            return (0.0, 0.0, 0.0)
         # The median: a few points far away must not move a scan from its sensor's frame.
         middle = np.rint(np.median(finite, axis=0))
         coarse = np.spacing(np.abs(middle).max().astype(np.float32)) > _COARSE

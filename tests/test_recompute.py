@@ -256,30 +256,30 @@ def test_in_half_precision_the_bits_are_the_same_and_less_is_kept() -> None:
             assert kept_bytes(model, x) < 0.7 * ordinary
 
 
-def _train(rank: int, folder: str, recompute: bool) -> None:
-    store = f"file://{folder}/store-{recompute}"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
-    torch.manual_seed(0)
-    model = Residuals(4)
-    if recompute:
-        recompute_activations(model)
-    parallel = nn.parallel.DistributedDataParallel(model)
-    optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1)
-    for step in range(3):
-        generator = torch.Generator().manual_seed(10 * step + rank)
-        parallel(torch.randn(2, 3, 9, 8, generator=generator)).square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
+def _train(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    trained = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        model = Residuals(4)
+        if recompute:
+            recompute_activations(model)
+        parallel = nn.parallel.DistributedDataParallel(model)
+        optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1)
+        for step in range(3):
+            generator = torch.Generator().manual_seed(10 * step + rank)
+            parallel(torch.randn(2, 3, 9, 8, generator=generator)).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        trained.append([*model.parameters()])
     if rank == 0:
-        torch.save([*model.parameters()], f"{folder}/{recompute}.pt")
+        torch.save(trained, f"{folder}/trained.pt")
     dist.destroy_process_group()
 
 
 def test_two_processes_train_to_the_same_bits(tmp_path) -> None:
-    for recompute in (False, True):
-        torch.multiprocessing.spawn(_train, (str(tmp_path), recompute), nprocs=2)
-    ordinary, less = (torch.load(tmp_path / f"{name}.pt") for name in (False, True))
+    torch.multiprocessing.spawn(_train, (str(tmp_path),), nprocs=2)
+    ordinary, less = torch.load(tmp_path / "trained.pt")
     assert all(map(torch.equal, ordinary, less))
     torch.manual_seed(0)
-    untrained = [*Residuals(4).parameters()]
-    assert not any(map(torch.equal, untrained, less))
+    assert not any(map(torch.equal, Residuals(4).parameters(), less))

@@ -20,8 +20,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def bench(
-    suite: Literal["all", "sparse", "video", "passes", "train", "accuracy"] = "all",
+    suite: Literal[
+        "all", "sparse", "video", "passes", "train", "memory", "pipeline", "accuracy"
+    ] = "all",
     scans: Path | None = None,
+    video: Path | None = None,
     only: str = "",
     dtypes: list[Literal["float32", "bfloat16"]] | None = None,
     seconds: float = 4.0,
@@ -34,8 +37,10 @@ def bench(
     Args:
         suite: "sparse" (rows of MinkUNet34C and of other sizes), "video" (r3d_18), "passes" (where
             a norm's time goes), "train" (whole steps of MinkUNet18 and r3d_18, and where their
-            time goes), "accuracy" (against float64), or "all" of these.
+            time goes), "memory" (steps that compute norms again), "pipeline" (files to labels and
+            logits), "accuracy" (against float64), or "all" of these.
         scans: a SemanticKITTI .bin file for the shapes of MinkUNet; a built-in scan by default.
+        video: a film for the suite "pipeline"; a built-in one by default.
         only: leave out shapes whose name does not contain this text.
         dtypes: of the features; both by default.
         seconds: time for each table; more gives sharper percentiles.
@@ -55,8 +60,9 @@ def bench(
         return 0
     from benchmarks.run import run_suites
 
-    names = ("accuracy", "sparse", "video", "passes", "train") if suite == "all" else (suite,)
-    run_suites(names, scans, only, dtypes or ["float32", "bfloat16"], seconds, threads, csv)
+    every = ("accuracy", "sparse", "video", "passes", "train", "memory", "pipeline")
+    names = every if suite == "all" else (suite,)
+    run_suites(names, scans, video, only, dtypes or ["float32", "bfloat16"], seconds, threads, csv)
     return 0
 
 

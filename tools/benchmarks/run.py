@@ -13,8 +13,8 @@ from benchmarks.workload import Workload
 
 
 def run_suites(
-    suites: Sequence[str], scan: Path | None, only: str, dtypes: list[str], seconds: float,
-    threads: int | None, csv: Path,
+    suites: Sequence[str], scan: Path | None, video: Path | None, only: str, dtypes: list[str],
+    seconds: float, threads: int | None, csv: Path,
 ) -> None:
     """Measure, print and append, table by table, so that an interrupted run leaves its rows."""
     if threads is not None:
@@ -29,7 +29,7 @@ def run_suites(
             accuracy.show(rows)
             append(rows, csv)
             continue
-        for workload in _workloads(suite, scan, dtypes):
+        for workload in _workloads(suite, scan, video, dtypes):
             if only not in f"{workload.shape} {workload.layout} {workload.work}":
                 continue
             contenders = workload.make()
@@ -48,7 +48,9 @@ def run_suites(
     print(f"\nrows appended to {csv}; {unresolved} tables unresolved (A/A outside 0.95 to 1.05)")
 
 
-def _workloads(suite: str, scan: Path | None, dtypes: list[str]) -> Iterator[Workload]:
+def _workloads(
+    suite: str, scan: Path | None, video: Path | None, dtypes: list[str]
+) -> Iterator[Workload]:
     # MinkowskiEngine is needed by some suites only.
     if suite == "sparse":
         from benchmarks import sparse
@@ -62,6 +64,14 @@ def _workloads(suite: str, scan: Path | None, dtypes: list[str]) -> Iterator[Wor
         from benchmarks import passes
 
         return passes.workloads()
+    if suite == "memory":
+        from benchmarks import memory
+
+        return memory.workloads(scan)
+    if suite == "pipeline":
+        from benchmarks import pipeline
+
+        return pipeline.workloads(scan, video)
     from benchmarks import train
 
     return train.workloads(scan)

@@ -72,11 +72,11 @@ def _steps(
         torch.manual_seed(0)
         model = build(norm).to(DEVICE).train()
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
-        entries.append(Contender(name, _step(model, optimizer, batch)))
+        entries.append(Contender(name, step(model, optimizer, batch)))
     return entries
 
 
-def _step(
+def step(
     model: nn.Module, optimizer: torch.optim.Optimizer, batch: Callable[[], object]
 ) -> Callable[[], object]:
     def run() -> object:
