@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from geonorm import AxisInstanceNorm, GroupNorm, InstanceNorm, LayerNorm
 from geonorm.models import r3d_18, resnet3d
 from geonorm.recompute import recompute_activations
+from helpers.memory import kept_bytes
 
 
 class Residuals(nn.Module):
@@ -36,15 +36,6 @@ def gradients(model: nn.Module, x: Tensor) -> list[Tensor]:
     out = model(x)
     wave = torch.arange(out.numel()).reshape(out.shape).sin()
     return [*torch.autograd.grad((out * wave).sum(), [x, *model.parameters()])]
-
-
-def kept_bytes(model: nn.Module, x: Tensor) -> int:
-    """Return how much memory a forward leaves taken, its output included."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        out = model(x)
-    events = recorded.profiler.kineto_results.events()
-    assert out.requires_grad  # it is alive, and its graph with it
-    return sum(event.nbytes() for event in events if event.name() == "[memory]")
 
 
 NETWORKS = {

@@ -136,6 +136,16 @@ def test_a_saved_source_comes_back_from_the_archive(tmp_path) -> None:
         fetch_source(tmp_path, tmp_path / "none.tar.gz", Runner(tmp_path / "log"))
 
 
+def test_to_build_only_takes_the_wheel_from_the_cache_and_installs_nothing(
+    monkeypatch, tmp_path
+) -> None:
+    monkeypatch.setattr(installer, "is_installed", lambda target: False)
+    installer.wheel_path(tmp_path, CPU).touch()  # no wheel at all, had anyone opened it
+    arguments = ["--cpu", "--wheel-dir", str(tmp_path)]
+    assert installer.main([*arguments, "--build-only"]) is None
+    assert "install … failed" in installer.main(arguments)
+
+
 def test_the_build_cannot_uninstall_a_working_copy(tmp_path) -> None:
     environment = installer.build_environment(CPU, tmp_path, jobs=1)
     done = subprocess.run(["pip", "uninstall", "MinkowskiEngine", "-y"], env=environment,
@@ -162,6 +172,8 @@ def test_make_hands_its_options_on() -> None:
     """The Dockerfile relies on this; nothing is run."""
     command = ["make", "--always-make", "--dry-run", "setup", "MINKOWSKI=--cuda --arch 9.0"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPT.parents[1])
-    assert "python tools/install_minkowski.py --cuda --arch 9.0\n" in done.stdout
+    tool = "python tools/install_minkowski.py"
+    assert f"{tool} --cuda --arch 9.0\n" in done.stdout
+    assert f"{tool} --build-only --cuda --arch 9.0 &" in done.stdout
     dockerfile = (SCRIPT.parent / "Dockerfile").read_text()
     assert 'make setup MINKOWSKI="--cuda --arch ${ARCH}"' in dockerfile

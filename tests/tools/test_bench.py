@@ -155,3 +155,12 @@ def test_ours_is_never_less_accurate_than_others():
     # The control: whoever takes E[x²] − E[x]², or rounds the mean, is far off here.
     far = errors["float32", "mean/std 10000", "forward"]
     assert far["torch InstanceNorm1d"] > 1000 * far["ours, rows"]
+
+
+def test_the_way_from_a_file_to_a_result_is_measured_beside_other_ways(tmp_path):
+    path = tmp_path / "rows.csv"
+    done = bench("--suite", "pipeline", "--only", "bin read", "--seconds", 0.05, "--csv", path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = read(path)
+    assert [row["contender"] for row in rows] == ["np.fromfile", "ours"]
+    assert {row["work"] for row in rows} == {"read"}

@@ -17,6 +17,7 @@ from geonorm.training.action.predict import annotate, top_classes
 from geonorm.training.action.report import summary, table
 from geonorm.training.action.scores import VideoScores
 from geonorm.training.optimization import Optimization
+from helpers.memory import kept_bytes
 
 
 def logits_of(rows):
@@ -211,3 +212,15 @@ def test_each_part_of_a_film_shows_its_own_scores():
     assert lengths[0] == lengths[1] == lengths[2] > 95
     assert 45 < lengths[3] == lengths[5] < 55
     assert lengths[6] == lengths[8] <= 1
+
+
+def test_a_network_that_recomputes_keeps_less_and_learns_the_same() -> None:
+    clips, kept, gradients = torch.randn(1, 3, 8, 32, 32), [], []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        module = ActionModule("resnet3d_10", recompute=recompute, classes=["a", "b"])
+        kept.append(kept_bytes(module.model, clips))
+        loss = module.model(clips).square().sum()
+        gradients.append(torch.autograd.grad(loss, [*module.parameters()]))
+    assert kept[1] < 0.8 * kept[0]
+    assert all(map(torch.equal, *gradients))
