@@ -3,6 +3,7 @@
 from geonorm import functional
 from geonorm._version import __version__
 from geonorm.convert.conversion import convert
+from geonorm.convert.speed_up import speed_up
 from geonorm.inputs import Rows
 from geonorm.norms.adaptive_instance_norm import AdaptiveInstanceNorm
 from geonorm.norms.axis_instance_norm import AxisInstanceNorm, SpatioTemporalInstanceNorm
@@ -36,5 +37,6 @@ __all__ = [
     "force_backend",
     "functional",
     "set_domain",
+    "speed_up",
     "validate",
 ]

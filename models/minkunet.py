@@ -10,31 +10,16 @@ from torch import nn
 
 from geonorm.models.minkunet_input import ME, check_input, voxelize, with_features
 from geonorm.models.norm import MakeNorm, Norm, norm_act, resolve
+from geonorm.names import did_you_mean
 from geonorm.norms.registry import NORMS
-
-# What the engine's convolutions keep in __slots__, where copy and pickle do not see it.
-SLOTS = (
-    "in_channels", "out_channels", "is_transpose", "kernel_generator", "dimension", "use_mm",
-)
+from geonorm.sparse_convolution import ENGINES, SparseConvolution, SparseConvolutionTranspose
 
 
-_Engine: Any = object  # what the engine's classes add to it has no types
-
-
-class _Mended(_Engine):
-    """Makes an engine's convolution cast its input, obey `torch.device` and survive a copy."""
+class _Placed:
+    """Makes an engine's convolution obey `torch.device`."""
 
     kernel: nn.Parameter
     bias: nn.Parameter | None
-
-    def forward(
-        self, x: ME.SparseTensor, coordinates: ME.CoordinateMapKey | None = None
-    ) -> ME.SparseTensor:
-        # The 1x1 kernel is a matrix product and returns half precision under autocast; the other
-        # kernels take nothing but the dtype of their own weights.
-        if x.F.dtype != self.kernel.dtype:
-            x = with_features(x, x.F.to(self.kernel.dtype))
-        return super().forward(x, coordinates)
 
     def reset_parameters(self, is_transpose: bool = False) -> None:
         # The engine allocates through torch.FloatTensor, which is always on the CPU.
@@ -47,25 +32,10 @@ class _Mended(_Engine):
             self._draw(is_transpose)
 
     def _draw(self, is_transpose: bool) -> None:
-        super().reset_parameters(is_transpose)
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, **{name: getattr(self, name) for name in SLOTS}}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        super().__setstate__({key: value for key, value in state.items() if key not in SLOTS})
-        for name in SLOTS:
-            setattr(self, name, state[name])
-        if "bias" not in self._parameters:
-            self.bias = None
-        self.conv = (
-            ME.MinkowskiConvolutionTransposeFunction
-            if self.is_transpose
-            else ME.MinkowskiConvolutionFunction
-        )
+        super().reset_parameters(is_transpose)  # type: ignore[misc]
 
 
-class Convolution(_Mended, ME.MinkowskiConvolution):
+class Convolution(_Placed, SparseConvolution):
     """A sparse convolution with He initialization (He et al., 2015)."""
 
     def _draw(self, is_transpose: bool) -> None:
@@ -73,7 +43,7 @@ class Convolution(_Mended, ME.MinkowskiConvolution):
         ME.utils.kaiming_normal_(self.kernel, mode="fan_out", nonlinearity="relu")
 
 
-class ConvolutionTranspose(_Mended, ME.MinkowskiConvolutionTranspose):
+class ConvolutionTranspose(_Placed, SparseConvolutionTranspose):
     """A sparse transposed convolution."""
 
 
@@ -201,13 +171,17 @@ class MinkUNet(nn.Module):
             "encoder3" and "decoder1" to "decoder4") to either, with "default" for the rest.
         D: dimensions of space.
         point_stem: channels of the per-point stem; None for no such stem.
+        convolution: what runs the convolutions: "geonorm", "minkowski", or "auto", geonorm's
+            operator on the CPU and MinkowskiEngine's on CUDA. Parameters and checkpoints are the
+            same.
 
     Shape:
         - Input: `SparseTensor` or `TensorField` with features (N, in_channels).
         - Output: the same kind with features (N, out_channels), rows in the input's order.
 
     Raises:
-        ValueError: for features of another width, another dimension, an unknown norm or stage.
+        ValueError: for features of another width, another dimension, an unknown norm, stage or
+            convolution.
         TypeError: for any other kind of input or for features that are not floating point.
 
     Edge cases: under instance norm a scan that falls into one voxel of a level keeps only the
@@ -233,8 +207,14 @@ class MinkUNet(nn.Module):
         norm: Norm = "instance",
         D: int = 3,  # noqa: N803  (the name under which MinkowskiEngine's users know it)
         point_stem: int | None = None,
+        convolution: str = "auto",
     ):
         super().__init__()
+        if convolution not in ENGINES:
+            raise ValueError(
+                f"convolution must be one of {ENGINES}; got {convolution!r}."
+                + did_you_mean(convolution, ENGINES)
+            )
         self.in_channels, self.out_channels, self.dimension = in_channels, out_channels, D
 
         def maker(stage: str) -> MakeNorm:
@@ -265,6 +245,9 @@ class MinkUNet(nn.Module):
             blocks, width = self._blocks(up + skips.pop(), up, next(depths), maker(stage))
             setattr(self, block, blocks)
         self.final = Convolution(width, out_channels, kernel_size=1, bias=True, dimension=D)
+        for module in self.modules():
+            if isinstance(module, SparseConvolution | SparseConvolutionTranspose):
+                module.engine = convolution
 
     def _blocks(
         self, channels: int, planes: int, depth: int, make_norm: MakeNorm

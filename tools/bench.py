@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Time geonorm's norms beside torch's, MinkowskiEngine's and the machine's copy speed.
+"""Time geonorm's norms and convolutions beside torch's, MinkowskiEngine's and the machine's limits.
 
   python tools/bench.py                         every suite; some minutes each
   python tools/bench.py --suite sparse --only 100,000   the shapes whose name has that text
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def bench(
     suite: Literal[
-        "all", "sparse", "video", "passes", "train", "memory", "pipeline", "accuracy"
+        "all", "sparse", "video", "conv", "passes", "train", "memory", "pipeline", "accuracy"
     ] = "all",
     scans: Path | None = None,
     video: Path | None = None,
@@ -36,9 +36,10 @@ def bench(
 
     Args:
         suite: "sparse" (rows of MinkUNet34C and of other sizes), "video" (r3d_18), "passes" (where
-            a norm's time goes), "train" (whole steps of MinkUNet18 and r3d_18, and where their
-            time goes), "memory" (steps that compute norms again), "pipeline" (files to labels and
-            logits), "accuracy" (against float64), or "all" of these.
+            a norm's time goes), "conv" (convolutions of MinkUNet34C, and whole steps with them),
+            "train" (whole steps of MinkUNet18 and r3d_18, and where their time goes), "memory"
+            (steps that compute norms again), "pipeline" (files to labels and logits), "accuracy"
+            (against float64), or "all" of these.
         scans: a SemanticKITTI .bin file for the shapes of MinkUNet; a built-in scan by default.
         video: a film for the suite "pipeline"; a built-in one by default.
         only: leave out shapes whose name does not contain this text.
@@ -60,7 +61,7 @@ def bench(
         return 0
     from benchmarks.run import run_suites
 
-    every = ("accuracy", "sparse", "video", "passes", "train", "memory", "pipeline")
+    every = ("accuracy", "sparse", "video", "conv", "passes", "train", "memory", "pipeline")
     names = every if suite == "all" else (suite,)
     run_suites(names, scans, video, only, dtypes or ["float32", "bfloat16"], seconds, threads, csv)
     return 0

@@ -9,6 +9,7 @@
 
 #include "axis_norm.h"
 #include "segment_norm.h"
+#include "sparse_conv.h"
 
 namespace geonorm {
 void add_derivatives(torch::Library& library);  // autograd.cpp
@@ -44,6 +45,8 @@ void add_kernels(torch::Library& library) {
   library.impl("segment_stats", geonorm::segment_stats);
   library.impl("axis_norm", geonorm::axis_norm);
   library.impl("axis_norm_backward", geonorm::axis_norm_backward);
+  library.impl("sparse_conv", geonorm::sparse_conv);
+  library.impl("sparse_conv_weight", geonorm::sparse_conv_weight);
 }
 
 }  // namespace

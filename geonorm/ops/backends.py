@@ -147,7 +147,7 @@ def backend_for(device: torch.device) -> str:
 
 def define(
     library: torch.library.Library, schemas: Sequence[str], plain: Sequence[Callable[..., Any]],
-    triton: str,
+    triton: str | None,
 ) -> None:
     """Define operators in geonorm; at every call each asks which backend runs.
 
@@ -158,7 +158,8 @@ def define(
         library: a fragment of the namespace geonorm.
         schemas: one per operator.
         plain: the reference of each.
-        triton: the module, loaded when first needed, with functions of the operators' names.
+        triton: the module, loaded when first needed, with functions of the operators' names; None
+            where the reference is what runs on CUDA.
     """
     for schema, function in zip(schemas, plain, strict=True):
         name = schema.partition("(")[0]
@@ -170,7 +171,7 @@ def define(
 
 def _each(name: str) -> Callable[..., Any]:
     """Return the vmap rule of an operator, which runs it on one sample after the other."""
-    def run(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, tuple[int, ...]]:
+    def run(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
         if info.batch_size == 0:
             raise ValueError(f"{name} cannot be vmapped over no samples")
         results = [
@@ -179,15 +180,17 @@ def _each(name: str) -> Callable[..., Any]:
                 for value, dim in zip(args, in_dims, strict=True)
             )) for sample in range(info.batch_size)
         ]
+        if isinstance(results[0], torch.Tensor):
+            return torch.stack(results), 0
         outputs = tuple(torch.stack(each) for each in zip(*results, strict=True))
         return outputs, (0,) * len(outputs)
 
     return run
 
 
-def _kernel(name: str, plain: Callable[..., Any], triton: str) -> Callable[..., Any]:
+def _kernel(name: str, plain: Callable[..., Any], triton: str | None) -> Callable[..., Any]:
     def run(first: torch.Tensor, *rest: Any) -> Any:
-        if backend_for(first.device) == "triton":
+        if backend_for(first.device) == "triton" and triton is not None:
             return getattr(importlib.import_module(triton), name)(first, *rest)
         return plain(first, *rest)
 

@@ -21,17 +21,17 @@ transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_activ
 class Formula(torch.autograd.Function):
     """A kernel and its formula in plain torch, from which its derivatives follow.
 
-    Both take the arguments of apply and return the same tensors.
+    Both take the arguments of apply and return the same tensors, or the same tensor.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def kernel(*args: Any) -> tuple[Tensor, ...]:
+    def kernel(*args: Any) -> Any:
         raise NotImplementedError
 
     @staticmethod
-    def formula(*args: Any) -> tuple[Tensor, ...]:
+    def formula(*args: Any) -> Any:
         raise NotImplementedError
 
     @staticmethod

@@ -20,10 +20,14 @@ STYLES = {
     "MinkowskiInstanceNorm": ("tab:red", "s"),
     "InstanceNorm3d": ("tab:red", "s"),
     "GroupNorm(C, C)": ("tab:orange", "D"),
+    "torch on its maps": ("tab:red", "s"),
+    "its matrix product": ("black", "|"),
+    "ours, bfloat16": ("tab:cyan", "o"),
     "BatchNorm1d + ReLU": ("tab:green", "^"),
     "BatchNorm3d + ReLU": ("tab:green", "^"),
     "clone()": ("black", "|"),
 }
+DRAWN = ("sparse", "video", "conv", "train")
 Rows = list[dict[str, str]]
 
 
@@ -38,10 +42,10 @@ def draw(path: Path, folder: Path) -> list[Path]:
     rows = read_newest(path)
     groups: dict[tuple[str, str, str], Rows] = defaultdict(list)
     for row in rows:
-        if row["suite"] in ("sparse", "video", "train") and row["work"] != "forward":
+        if row["suite"] in DRAWN and row["work"] != "forward":
             groups[row["suite"], row["dtype"], row["device"]].append(row)
     if not groups:
-        raise ValueError(f"{path} holds no row of the suites sparse, video or train")
+        raise ValueError(f"{path} holds no row of the suites {', '.join(DRAWN)}")
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for (suite, dtype, device), chosen in groups.items():

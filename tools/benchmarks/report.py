@@ -11,17 +11,18 @@ COLUMNS = (
     "suite", "shape", "layout", "dtype", "work", "contender", "p20_ms", "p50_ms", "p80_ms",
     "rounds", "to_baseline", "baseline", "aa", "resolved", "peak_bytes", "input_bytes", "gb_per_s",
     "of_copy", "error", "date", "device", "threads", "python", "torch", "minkowski", "geonorm",
-    "commit",
+    "commit", "gflop_per_s",
 )  # fmt: skip
 
 
 def rows_of(
-    shape: dict[str, str], contenders: list[Contender], table: Table, input_bytes: int
+    shape: dict[str, str], contenders: list[Contender], table: Table, input_bytes: int,
+    flops: int | None = None,
 ) -> list[dict[str, object]]:
     """Return a CSV row for each contender.
 
     gb_per_s counts the bytes that the contender's passes have to move; of_copy is that rate over
-    the one of a plain copy in the same rounds.
+    the one of a plain copy in the same rounds. gflop_per_s counts the work's operations, `flops`.
     """
 
     def rate(contender: Contender) -> float | None:
@@ -47,6 +48,8 @@ def rows_of(
             "input_bytes": input_bytes,
             "gb_per_s": "" if speed is None else f"{speed:.1f}",
             "of_copy": "" if speed is None or copy is None else f"{speed / copy:.2f}",
+            "gflop_per_s": "" if flops is None else
+                           f"{flops / table.percentile(contender.name, 0.5) / 1e6:.1f}",
         })  # fmt: skip
     return rows
 
@@ -58,11 +61,12 @@ def show(rows: list[dict[str, object]]) -> None:
     print(f"\n{first['suite']}  {first['shape']}  {first['layout']}  {first['dtype']}  "
           f"{first['work']}   A/A {first['aa']}{state}")  # fmt: skip
     print(f"  {'':32}{'p20':>9}{'p50':>9}{'p80':>9} ms {'/baseline':>10}{'GB/s':>8}"
-          f"{'of copy':>9}{'peak/input':>12}")  # fmt: skip
+          f"{'of copy':>9}{'GFLOP/s':>9}{'peak/input':>12}")  # fmt: skip
     for row in rows:
         peak = int(row["peak_bytes"]) / max(1, int(row["input_bytes"]))
         print(f"  {row['contender']:32}{row['p20_ms']:>9}{row['p50_ms']:>9}{row['p80_ms']:>9}    "
-              f"{row['to_baseline']:>10}{row['gb_per_s']:>8}{row['of_copy']:>9}{peak:>12.2f}",
+              f"{row['to_baseline']:>10}{row['gb_per_s']:>8}{row['of_copy']:>9}"
+              f"{row['gflop_per_s']:>9}{peak:>12.2f}",
               flush=True)  # fmt: skip
 
 

@@ -34,7 +34,8 @@ def run_suites(
                 continue
             contenders = workload.make()
             table = measure(contenders, workload.baseline, seconds)
-            rows = rows_of(workload.columns, contenders, table, workload.input_bytes)
+            rows = rows_of(workload.columns, contenders, table, workload.input_bytes,
+                           workload.flops)
             show(rows)
             append(rows, csv)
             unresolved += not table.resolved
@@ -60,6 +61,10 @@ def _workloads(
         from benchmarks import video
 
         return video.workloads(dtypes)
+    if suite == "conv":
+        from benchmarks import conv
+
+        return conv.workloads(scan, dtypes)
     if suite == "passes":
         from benchmarks import passes
 

@@ -33,7 +33,8 @@ def write(path: Path, to: Path) -> Path:
     groups: dict[tuple[str, ...], Rows] = defaultdict(list)
     for row in rows:
         groups[row["suite"], row["device"], row["dtype"], row["work"]].append(row)
-    sections = {"sparse": _norms, "video": _norms, "passes": _each, "train": _each}
+    sections = {"sparse": _norms, "video": _norms, "conv": _convolutions, "passes": _each,
+                "train": _each}
     text = HEAD
     for (suite, device, dtype, work), chosen in groups.items():
         if suite in sections:
@@ -78,6 +79,43 @@ def _norms(rows: Rows) -> str:
         ["shape", "order", baseline, "ours", "ours / it", "/ copy", "with ReLU",
          *(f"{name} / ours" for name in others)], lines,
     )  # fmt: skip
+
+
+def _convolutions(rows: Rows) -> str:
+    """Return a line for each convolution, one for all of an input, and one for each step."""
+    lines, inputs = [], defaultdict(list)
+    for (shape, layout), each in _by_shape(rows).items():
+        time = {name: float(row["p50_ms"]) for name, row in each.items()}
+        mark = "" if each["ours"]["resolved"] == "yes" else " *"
+        lines.append([shape + mark, layout, *_convolution(time, each)])
+        if layout.endswith("of them"):
+            count = int(layout.split()[0])
+            inputs[shape.partition(",")[0]].append({k: count * ms for k, ms in time.items()})
+    for source, times in inputs.items():
+        common = set(times[0]).intersection(*times)
+        total = {name: sum(time[name] for time in times) for name in common}
+        lines.append([f"{source}, all of them", "the sum", *_convolution(total, {})])
+    return _table(
+        ["what", "count", "MinkowskiEngine", "ours", "/ it", "torch / it", "GFLOP/s",
+         "of its matrix product", "memory / it", "ours in bfloat16 / ours"], lines,
+    )  # fmt: skip
+
+
+def _convolution(time: dict[str, float], each: dict[str, dict[str, str]]) -> list[str]:
+    """Return the cells of one convolution; those that are not known are empty."""
+    base, ours = time["MinkowskiEngine"], time["ours"]
+
+    def ratio(one: float | None, other: float | None) -> str:
+        return "" if one is None or other is None else f"{one / other:.2f}"
+
+    mine, theirs = each.get("ours"), each.get("MinkowskiEngine")
+    peaks = None if mine is None else float(mine["peak_bytes"]) / float(theirs["peak_bytes"])
+    return [
+        f"{base:.4g}", f"{ours:.4g}", ratio(ours, base),
+        ratio(time.get("torch on its maps"), base), (mine or {}).get("gflop_per_s") or "",
+        ratio(time.get("its matrix product"), ours), "" if peaks is None else f"{peaks:.2f}",
+        ratio(time.get("ours, bfloat16"), ours),
+    ]
 
 
 def _each(rows: Rows) -> str:

@@ -23,8 +23,9 @@ class Workload:
     Attributes:
         suite, shape, layout, dtype, work: columns of the CSV.
         baseline: name of the contender that runs twice.
-        input_bytes: of the tensor that is normalized.
+        input_bytes: of the tensor that is normalized, or convolved.
         make: returns the contenders; called only when the table is measured.
+        flops: operations of the work, where they are what takes the time.
     """
 
     suite: str
@@ -35,6 +36,7 @@ class Workload:
     baseline: str
     input_bytes: int
     make: Callable[[], list[Contender]]
+    flops: int | None = None
 
     @property
     def columns(self) -> dict[str, str]:

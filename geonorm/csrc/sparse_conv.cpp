@@ -1,0 +1,250 @@
+// sparse_conv on the CPU: gathered rows times the kernel, added up where the output lies.
+//
+// The output is cut into blocks of rows that stay in the cache. In a block each offset of the kernel
+// has one run of pairs; their input rows, read where they lie, are multiplied by the offset's matrix
+// in registers and added to the output rows. An output row is the work of one thread, which takes
+// the offsets in order: the bits depend on neither the blocks nor the number of threads.
+#include "sparse_conv.h"
+
+namespace geonorm {
+namespace {
+
+constexpr int64_t kBlockBytes = 1 << 18;  // of the output
+constexpr int64_t kBlocks = 32;           // at least, where there are rows enough
+constexpr int64_t kFewest = 64;           // rows in a block
+constexpr int64_t kChunk = 120;           // rows gathered at a time
+
+// The matrices of all offsets, group of vectors after group of vectors, input channels together as
+// R takes them, the last ones filled up with zeros.
+template <class R, class T>
+struct Panels {
+  int64_t depth, vectors;  // Numbers per column, vectors per row
+  Scratch<typename R::Number> memory;
+
+  explicit Panels(const Tensor& kernel)
+      : depth((kernel.size(1) + R::kDepth - 1) / R::kDepth),
+        vectors((kernel.size(2) + R::kWidth - 1) / R::kWidth),
+        memory(kernel.size(0) * depth * vectors * R::kWidth) {}
+
+  typename R::Number* of(int64_t k) const {
+    return memory.data() + k * depth * vectors * R::kWidth;
+  }
+};
+
+template <class T>
+GEONORM_INLINE uint16_t bits16(T x) { return bits_of<uint16_t>(x); }
+
+template <class R, class T>
+GEONORM_INLINE typename R::Number packed(const T* w, int64_t next, bool second) {
+  if constexpr (R::kDepth == 2) {
+    return bits16(w[0]) | static_cast<uint32_t>(second ? bits16(w[next]) : 0) << 16;
+  } else {
+    return static_cast<typename R::Number>(w[0]);
+  }
+}
+
+template <class R, class T>
+GEONORM_INLINE void pack(const Tensor& kernel, int64_t k, const Panels<R, T>& panels) {
+  const int64_t inputs = kernel.size(1), outputs = kernel.size(2);
+  const int64_t down = kernel.stride(1), across = kernel.stride(2);
+  const T* from = kernel.const_data_ptr<T>() + k * kernel.stride(0);
+  auto* to = panels.of(k);
+  over_vectors<R>(panels.vectors, [&](auto n, int64_t v) GEONORM_LAMBDA {
+    constexpr int kAcross = decltype(n)::value * R::kWidth;
+    const int64_t first = v * R::kWidth, known = std::min<int64_t>(kAcross, outputs - first);
+    for (int64_t d = 0; d < panels.depth; ++d, to += kAcross) {
+      const bool second = R::kDepth * d + 1 < inputs;
+      const T* row = from + R::kDepth * d * down + first * across;
+      if (across == 1) {
+        for (int64_t c = 0; c < known; ++c) to[c] = packed<R>(row + c, down, second);
+      } else {
+        for (int64_t c = 0; c < known; ++c) to[c] = packed<R>(row + c * across, down, second);
+      }
+      std::fill(to + known, to + kAcross, typename R::Number(0));
+    }
+  });
+}
+
+// Adds M rows times a panel of N vectors to M rows of sums.
+template <class R, int M, int N>
+GEONORM_INLINE void tile(const typename R::Number* const* rows, const typename R::Number* panel,
+                         int64_t depth, typename R::Sum* const* sums, int64_t at) {
+  using X = typename R::Number;
+  typename R::S acc[M][N] = {};
+  for (int64_t d = 0; d < depth; ++d, panel += N * R::kWidth) {
+    typename R::V w[N];
+    GEONORM_UNROLL for (int n = 0; n < N; ++n) w[n] = raw<typename R::V>(panel + n * R::kWidth);
+    GEONORM_UNROLL for (int m = 0; m < M; ++m) {
+      const X x = raw<X>(rows[m] + d);
+      GEONORM_UNROLL for (int n = 0; n < N; ++n) R::add(acc[m][n], x, w[n]);
+    }
+  }
+  GEONORM_UNROLL for (int m = 0; m < M; ++m) {
+    GEONORM_UNROLL for (int n = 0; n < N; ++n) {
+      auto* sum = sums[m] + at + n * R::kWidth;
+      const typename R::S total = raw<typename R::S>(sum) + acc[m][n];
+      __builtin_memcpy(sum, &total, sizeof(total));
+    }
+  }
+}
+
+template <class R, int M, int N>
+GEONORM_INLINE void tiles(const typename R::Number* const* rows, const typename R::Number* panel,
+                          int64_t depth, typename R::Sum* const* sums, int64_t at, int64_t count) {
+  int64_t i = 0;
+  for (; i + M <= count; i += M) tile<R, M, N>(rows + i, panel, depth, sums + i, at);
+  if constexpr (M > 1) tiles<R, M / 2, N>(rows + i, panel, depth, sums + i, at, count - i);
+}
+
+template <class R, class T>
+struct Convolution {
+  using A = typename R::Sum;
+  using X = typename R::Number;
+  const Pairs pairs;
+  const T* features;
+  int64_t stride, inputs, outputs;
+  const Panels<R, T>& panels;
+  T* out;
+  int64_t rows;
+
+  // Whether rows are multiplied where they lie, and sums added up where the output lies.
+  bool in_place() const { return R::kDepth == 2 ? inputs % 2 == 0 : std::is_same_v<T, X>; }
+  bool straight() const { return std::is_same_v<T, A> && outputs % R::kWidth == 0; }
+  int64_t width() const { return panels.vectors * R::kWidth; }
+  int64_t block() const {
+    const int64_t most = kBlockBytes / (width() * sizeof(A));
+    return std::max(kFewest, std::min(most, (rows + kBlocks - 1) / kBlocks));
+  }
+
+  GEONORM_INLINE const X* row(const T* from, X* copy) const {
+    if (in_place()) {  // all rows of a chunk are fetched at once, not one tile after the other
+      for (int64_t c = 0; c < inputs; c += 64 / sizeof(T)) __builtin_prefetch(from + c);
+      return reinterpret_cast<const X*>(from);
+    }
+    if constexpr (R::kDepth == 2) {
+      copy[panels.depth - 1] = 0;
+      __builtin_memcpy(copy, from, inputs * sizeof(T));
+    } else {
+      over_channels<R::kBytes, X, 1>(inputs, [&](auto w, auto, int64_t c) GEONORM_LAMBDA {
+        const auto v = read<X, decltype(w)::value>(from + c);
+        __builtin_memcpy(copy + c, &v, sizeof(v));
+      });
+    }
+    return copy;
+  }
+
+  GEONORM_INLINE void run(int64_t begin, int64_t end, X* copies, A* sums) const {
+    const X* from[kChunk];
+    A* to[kChunk];
+    std::fill_n(sums, (end - begin) * width(), A(0));
+    for (int64_t k = 0; k < pairs.count; ++k) {
+      const int32_t* target = pairs.target;
+      const auto* stop = target + pairs.end(k);
+      const int64_t first = std::lower_bound(target + pairs.begin(k), stop, begin) - target;
+      const int64_t last = std::lower_bound(target + first, stop, end) - target;
+      for (int64_t p = first; p < last; p += kChunk) {
+        const int64_t count = std::min(kChunk, last - p);
+        for (int64_t i = 0; i < count; ++i) {
+          from[i] = row(features + pairs.source[p + i] * stride, copies + i * panels.depth);
+          to[i] = sums + (target[p + i] - begin) * width();
+        }
+        const X* panel = panels.of(k);
+        over_vectors<R>(panels.vectors, [&](auto n, int64_t v) GEONORM_LAMBDA {
+          constexpr int N = decltype(n)::value;
+          tiles<R, kRowsOf<R, N>, N>(from, panel, panels.depth, to, v * R::kWidth, count);
+          panel += panels.depth * N * R::kWidth;
+        });
+      }
+    }
+  }
+
+  GEONORM_INLINE void store(int64_t begin, int64_t end, const A* sums) const {
+    for (int64_t r = begin; r < end; ++r, sums += width()) {
+      over_channels<R::kBytes, A, 1>(outputs, [&](auto w, auto, int64_t c) GEONORM_LAMBDA {
+        constexpr int W = decltype(w)::value;
+        write<W>(out + r * outputs + c, raw<Vec<A, W>>(sums + c));
+      });
+    }
+  }
+};
+
+template <class R, class T>
+GEONORM_INLINE void convolve_block(const Convolution<R, T>& work, int64_t task) {
+  using A = typename R::Sum;
+  const int64_t begin = task * work.block(), end = std::min(work.rows, begin + work.block());
+  Scratch<typename R::Number> copies(work.in_place() ? 0 : kChunk * work.panels.depth);
+  if (work.straight()) {
+    auto* out = reinterpret_cast<A*>(work.out) + begin * work.outputs;
+    return work.run(begin, end, copies.data(), out);
+  }
+  Scratch<A> sums((end - begin) * work.width());
+  work.run(begin, end, copies.data(), sums.data());
+  work.store(begin, end, sums.data());
+}
+
+template <class T>
+void convolve(const Pairs& pairs, const Tensor& features, const Tensor& kernel, Tensor& out) {
+  multiplying<T>([&](auto r) {
+    using R = decltype(r);
+    const Panels<R, T> panels(kernel);
+    by_tasks(pairs.count, [&](int64_t k) {
+      compiled<R>([&](auto) GEONORM_LAMBDA { pack<R, T>(kernel, k, panels); });
+    });
+    const Convolution<R, T> work{pairs, features.const_data_ptr<T>(), features.stride(0),
+                                 kernel.size(1), kernel.size(2), panels,
+                                 out.mutable_data_ptr<T>(), out.size(0)};
+    by_tasks((work.rows + work.block() - 1) / work.block(), [&](int64_t task) {
+      compiled<R>([&](auto) GEONORM_LAMBDA { convolve_block<R, T>(work, task); });
+    });
+  });
+}
+
+}  // namespace
+
+Pairs pairs_of(const Tensor& pairs, const Tensor& offsets, int64_t sources, int64_t targets) {
+  TORCH_CHECK_VALUE(pairs.scalar_type() == at::kInt && pairs.dim() == 2 && pairs.size(0) == 2,
+                    "pairs must be int32 (2, P); got ", pairs.scalar_type(), " ", pairs.sizes());
+  TORCH_CHECK_VALUE(offsets.scalar_type() == at::kLong && offsets.dim() == 1 && offsets.numel() > 0,
+                    "offsets must be int64 (K + 1,); got ", offsets.scalar_type(), " ",
+                    offsets.sizes());
+  const int64_t count = offsets.numel() - 1, all = pairs.size(1);
+  const auto* source = pairs.const_data_ptr<int32_t>();
+  const auto* bounds = offsets.const_data_ptr<int64_t>();
+  const bool ascending = bounds[0] == 0 && bounds[count] == all &&
+                         std::is_sorted(bounds, bounds + count + 1);
+  TORCH_CHECK_VALUE(ascending, "offsets must ascend from 0 to the number of pairs, ", all);
+  const Pairs found{source, source + all, bounds, count};
+  std::atomic<bool> outside{false}, unsorted{false};
+  by_tasks(count, [&](int64_t k) {
+    vectorized([&](auto) GEONORM_LAMBDA {
+      int64_t beyond = 0, falls = 0;
+      for (int64_t p = found.begin(k); p < found.end(k); ++p) {
+        beyond += static_cast<uint32_t>(found.source[p]) >= static_cast<uint64_t>(sources);
+        beyond += static_cast<uint32_t>(found.target[p]) >= static_cast<uint64_t>(targets);
+      }
+      for (int64_t p = found.begin(k) + 1; p < found.end(k); ++p) {
+        falls += found.target[p] < found.target[p - 1];
+      }
+      if (beyond > 0) outside = true;
+      if (falls > 0) unsorted = true;
+    });
+  });
+  TORCH_CHECK_INDEX(!outside, "pairs must hold rows in [0, ", sources, ") above rows in [0, ",
+                    targets, ")");
+  TORCH_CHECK_INDEX(!unsorted, "the pairs of an offset must stand by ascending output row");
+  return found;
+}
+
+Tensor sparse_conv(const Tensor& features_, const Tensor& kernel, const Tensor& pairs_,
+                   const Tensor&, const Tensor& offsets_, int64_t rows) {
+  const Tensor features = side_by_side(features_);
+  const Tensor pairs = pairs_.contiguous(), offsets = offsets_.contiguous();
+  const Pairs list = pairs_of(pairs, offsets, features.size(0), rows);
+  Tensor out = at::empty({rows, kernel.size(2)}, features.options());
+  if (out.numel() == 0 || features.size(1) == 0) return out.zero_();
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, features.scalar_type(), "sparse_conv",
+                                  [&] { convolve<scalar_t>(list, features, kernel, out); });
+  return out;
+}
+
+}  // namespace geonorm
