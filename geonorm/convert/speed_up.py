@@ -30,9 +30,9 @@ def speed_up(model: nn.Module, *, cuda: bool = False) -> SpeedUpReport:
     """Let a model's MinkowskiEngine convolutions run on geonorm's operator, in place.
 
     The modules stay the same objects with the same parameters, hooks and keys of the state dict;
-    only their class becomes `geonorm.sparse_convolution.SparseConvolution` or its transposed
-    sibling. The results are MinkowskiEngine's up to rounding, faster on a CPU, the same for any
-    number of threads, and in half precision under autocast.
+    only their class becomes a subclass of the one they had. The results are MinkowskiEngine's up to
+    rounding, faster on a CPU, the same for any number of threads, and in half precision under
+    autocast.
 
     Args:
         model: built of MinkowskiEngine's modules.
