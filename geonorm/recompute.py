@@ -95,7 +95,8 @@ _FORWARDS = {norm.forward for norm in NORMS}
 def _refuse_minkowski(model: nn.Module) -> None:
     for name, module in model.named_modules():
         kind = type(module)
-        if "MinkowskiEngine.MinkowskiConvolution" in f"{kind.forward.__module__}":
+        theirs = "MinkowskiEngine.MinkowskiConvolution" in f"{kind.forward.__module__}"
+        if theirs or getattr(module, "engine", None) == "minkowski":
             raise ValueError(
                 f"{name} is a {kind.__name__} of MinkowskiEngine, which keeps its input; replace "
                 "its convolutions first: geonorm.speed_up(model)"

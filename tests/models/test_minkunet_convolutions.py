@@ -1,10 +1,14 @@
 """MinkUNet's convolutions: ours or MinkowskiEngine's, one argument apart."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from conftest import relative_error
 from torch import nn
 
+import geonorm
+from geonorm.recompute import recompute_activations
 from geonorm.sparse_convolution import SparseConvolution, SparseConvolutionTranspose
 from helpers.minkunet_cases import ME, batch, build, minkunet, scan
 
@@ -71,3 +75,17 @@ def test_keys_of_checkpoints_stay_the_engines():
             "block8.0.downsample.0.kernel", "final.kernel", "final.bias"} <= keys
     theirs = ME.MinkowskiConvolution(3, 32, kernel_size=5, bias=True, dimension=3)
     build().conv0p1s1.load_state_dict({"kernel": theirs.state_dict()["kernel"]})
+
+
+def test_recomputing_asks_for_our_convolutions_and_changes_no_bit():
+    model, x = build(convolution="minkowski"), batch(scan(), scan(200, seed=1))
+    with pytest.raises(ValueError, match=r"which keeps its input.*geonorm\.speed_up"):
+        recompute_activations(model)
+    geonorm.speed_up(model)
+    found = []
+    for switch in (nullcontext(), recompute_activations(model)):
+        model.zero_grad()
+        with switch:
+            model(x).F.square().sum().backward()
+        found.append([parameter.grad for parameter in model.parameters()])
+    assert all(map(torch.equal, *found))

@@ -1,5 +1,7 @@
 """sparse_conv under autograd, torch.func and torch.compile."""
 
+import weakref
+
 import pytest
 import torch
 from conftest import TOLERANCES, relative_error
@@ -99,6 +101,19 @@ def test_transforms_of_torch_func(backend):
     # (v·x)² has the second derivative 2 (v·t)² along t, by forward mode in forward mode.
     second = torch.func.jvp(along, (one.features,), (batch[1],))[1]
     assert torch.allclose(second, 2 * (grad_features * batch[1]).sum() ** 2)
+
+
+def test_nothing_else_keeps_what_hooks_put_away(backend):
+    one = small()
+    leaf, kernel = one.features.requires_grad_(), one.kernel.requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: x.shape, lambda x: x):
+        features = leaf.sin()
+        kept = weakref.ref(features)
+        out = convolved(features, kernel, one.joined)
+    assert kept() is features
+    del features
+    assert kept() is None
+    assert out.requires_grad
 
 
 def test_saved_input_goes_through_hooks(backend):
