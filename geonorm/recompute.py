@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.hooks import RemovableHandle
 
-from geonorm.inputs import read
+from geonorm.inputs import ENGINES, Rows, read
 from geonorm.norms.axis_instance_norm import AxisInstanceNorm
 from geonorm.norms.group_norm import GroupNorm
 from geonorm.norms.instance_norm import InstanceNorm
@@ -26,18 +26,18 @@ class recompute_activations:  # noqa: N801  (a switch, called like torch's no_gr
     Between two convolutions autograd keeps the norm's input and its output, act(norm(x) +
     residual). The second follows from the first, so it needs no memory: the norm runs once more
     when the backward of the next layer asks for its input. Gradients are the same bits. Outputs
-    that add a residual are computed from one another; every `chain`-th of these is kept, since
-    those between two that are kept exist together for a moment.
+    that add a residual follow from one another; after `chain` of them one is kept, since those
+    between two that are kept exist together for a moment.
 
     It works from this call on, on every call of the model that trains; as a context it ends with
     it, or by `stop()`. What is computed again are the outputs of `InstanceNorm`,
-    `AxisInstanceNorm`, `GroupNorm` and `LayerNorm` and their derived classes; norms that keep
-    running statistics go on as they are. Under `torch.compile` nothing is computed again by this
-    switch, with a warning: the compiler decides for itself.
+    `AxisInstanceNorm`, `GroupNorm` and `LayerNorm`, and of classes that are `recomputable`; norms
+    that keep running statistics go on as they are. Under `torch.compile` this switch does nothing,
+    with a warning: the compiler decides for itself what to compute again.
 
     Args:
         model: holds such norms, anywhere.
-        chain: how many outputs with a residual may follow from one another.
+        chain: how many outputs that are not kept may follow from one another.
 
     Raises:
         ValueError: the model holds no such norm, or a convolution of MinkowskiEngine's own, which
@@ -59,8 +59,8 @@ class recompute_activations:  # noqa: N801  (a switch, called like torch's no_gr
         if chain < 1:
             raise ValueError(f"chain must be 1 or more; got {chain}")
         _refuse_minkowski(model)
-        self.norms = [module for module in model.modules() if type(module).forward in _FORWARDS]
-        if not self.norms:
+        modules = [module for module in model.modules() if type(module).forward in _FORWARDS]
+        if not any(isinstance(module, NORMS) for module in modules):
             raise ValueError(
                 f"{type(model).__name__} holds none of the norms whose output can be computed "
                 f"again: {', '.join(norm.__name__ for norm in NORMS)}"
@@ -70,10 +70,10 @@ class recompute_activations:  # noqa: N801  (a switch, called like torch's no_gr
             model.register_forward_pre_hook(tape.begin, prepend=True),
             model.register_forward_hook(tape.end, always_call=True),
         ]
-        for norm in self.norms:
+        for module in modules:
             self._handles += [
-                norm.register_forward_pre_hook(tape.enter),
-                norm.register_forward_hook(tape.leave, with_kwargs=True, always_call=True),
+                module.register_forward_pre_hook(tape.enter),
+                module.register_forward_hook(tape.leave, with_kwargs=True, always_call=True),
             ]
 
     def stop(self) -> None:
@@ -90,6 +90,21 @@ class recompute_activations:  # noqa: N801  (a switch, called like torch's no_gr
 
 
 _FORWARDS = {norm.forward for norm in NORMS}
+
+
+def recomputable(kind: type[nn.Module]) -> type[nn.Module]:
+    """Let the outputs of a class of modules be computed again too; a decorator.
+
+    What such a module returns must follow from its arguments and parameters alone, and be one
+    tensor, dense or of a sparse engine.
+
+    >>> @recomputable
+    ... class Concatenate(nn.Module):
+    ...     def forward(self, one, other):
+    ...         return torch.cat([one, other], 1)
+    """
+    _FORWARDS.add(kind.forward)
+    return kind
 
 
 def _refuse_minkowski(model: nn.Module) -> None:
@@ -133,25 +148,20 @@ class _Held:
 
 @dataclass(eq=False)
 class _Recipe:
-    """How to compute the output of a norm again.
+    """How to compute the output of a module again.
 
     Attributes:
-        norm: the module.
-        features, residual: of what it was given, to be computed again themselves, perhaps.
-        rebuild: makes the kind of input that it was given of the features.
-        arguments, options: further ones of its forward.
-        depth: how many outputs with a residual follow from one another up to this one.
+        module: the module.
+        arguments, options: of its forward, each to be called for.
+        depth: how many outputs follow from one another up to this one.
         uses: how many backwards will ask for the output.
         left: how many of them have not, since it was computed.
         value: the output, from when it is computed until the last of them has asked.
     """
 
-    norm: nn.Module
-    features: _Held
-    residual: _Held | None
-    rebuild: Callable[[Tensor], Any]
-    arguments: tuple[Any, ...]
-    options: dict[str, Any]
+    module: nn.Module
+    arguments: list[Callable[[], Any]]
+    options: dict[str, Callable[[], Any]]
     depth: int
     uses: int = 0
     left: int = 0
@@ -161,10 +171,10 @@ class _Recipe:
         """Return the output, computed now, or for one who asked before."""
         if self.value is not None:
             return self.value
-        residual = None if self.residual is None else self.residual.look()
-        given = self.rebuild(self.features.look())
+        arguments = [argument() for argument in self.arguments]
+        options = {name: option() for name, option in self.options.items()}
         with torch.no_grad():
-            out = self.norm.forward(given, *self.arguments, residual=residual, **self.options)
+            out = self.module.forward(*arguments, **options)
         value = _parts(out)[0]
         if self.uses:
             self.value, self.left = value, self.uses
@@ -219,33 +229,41 @@ class _Tape:
             self.inside.append([])
 
     def leave(
-        self, norm: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], output: Any
+        self, module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], output: Any
     ) -> None:
-        """Note how to compute a norm's output again, unless it is one to keep."""
+        """Note how to compute an output again, unless it is one to keep."""
         if self.context is None:
             return
         kept = self.inside.pop()
-        if output is None or len(norm._forward_hooks) + len(norm._forward_pre_hooks) > 2:
+        if output is None or len(module._forward_hooks) + len(module._forward_pre_hooks) > 2:
             return  # it has failed, or others' hooks may have changed what goes in or out
-        options = {**options}
-        given = arguments[0] if arguments else options.pop("x")
-        residual, depth = options.pop("residual", None), 0
-        if residual is not None:
-            residual = self._hold(_parts(residual)[0])
-            before = residual.content
-            depth = 1 + (before.depth if isinstance(before, _Recipe) else 0)
-        if depth > self.chain:
-            return
-        features, rebuild = _parts(given)
-        made = _parts(output)[0]
+        inputs: list[_Held] = []
         recipe = _Recipe(
-            norm, self._hold(features), residual, rebuild, arguments[1:], options, depth
+            module,
+            [self._later(argument, inputs) for argument in arguments],
+            {name: self._later(option, inputs) for name, option in options.items()},
+            depth=int(len(inputs) > 1),
         )
+        before = (held.content for held in inputs)
+        depths = [each.depth + 1 for each in before if isinstance(each, _Recipe)]
+        recipe.depth = max([recipe.depth, *depths])
+        if recipe.depth > self.chain:
+            return
+        made = _parts(output)[0]
         self.outputs[_storage(made)] = _Output(weakref.ref(made), made._version, recipe)
         for held in kept:
             if isinstance(held.content, Tensor) and self._recipe(held.content) is recipe:
                 held.content = recipe
                 recipe.uses += 1
+
+    def _later(self, argument: Any, inputs: list[_Held]) -> Callable[[], Any]:
+        """Return what gives an argument again; features are held for it, and told in inputs."""
+        if not _has_features(argument):
+            return lambda: argument
+        features, rebuild = _parts(argument)
+        held = self._hold(features)
+        inputs.append(held)
+        return lambda: rebuild(held.look())
 
     def _pack(self, tensor: Tensor) -> _Held:
         """Return what autograd keeps in place of a tensor."""
@@ -272,6 +290,13 @@ class _Tape:
 def _storage(tensor: Tensor) -> int:
     number: int = tensor.untyped_storage()._cdata
     return number
+
+
+def _has_features(x: Any) -> bool:
+    if isinstance(x, Tensor):
+        return x.is_floating_point()
+    engines = (kind.attributes for kind in ENGINES)
+    return isinstance(x, Rows) or any(all(hasattr(x, n) for n in names) for names in engines)
 
 
 def _parts(x: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
