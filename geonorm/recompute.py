@@ -304,7 +304,10 @@ def _parts(x: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
     if isinstance(x, Tensor):
         return x, lambda features: features
     given = read(x)
-    return given.features, given.rebuild
+    features = given.features
+    # What makes the same again must not hold these features: one element stands for all of them.
+    empty = read(given.rebuild(features.new_empty((1, 1)).expand(features.shape)))
+    return features, empty.rebuild
 
 
 @torch.compiler.assume_constant_result  # runs while the graph is traced, and breaks none

@@ -12,6 +12,7 @@ from geonorm.models.minkunet_input import ME, check_input, voxelize, with_featur
 from geonorm.models.norm import MakeNorm, Norm, norm_act, resolve
 from geonorm.names import did_you_mean
 from geonorm.norms.registry import NORMS
+from geonorm.recompute import recomputable
 from geonorm.sparse_convolution import ENGINES, SparseConvolution, SparseConvolutionTranspose
 
 
@@ -131,6 +132,15 @@ class Bottleneck(_Residual):
         return self.norm3, self.conv3(norm_act(self.norm2, self.conv2(x)))
 
 
+@recomputable
+class Concatenate(nn.Module):
+    """The channels of two tensors of the same voxels, side by side."""
+
+    def forward(self, x: ME.SparseTensor, skip: ME.SparseTensor) -> ME.SparseTensor:
+        """Return x with the channels of skip behind its own."""
+        return ME.cat(x, skip)
+
+
 # Public checkpoints have MinkowskiEngine's keys for batch norm.
 NAMES = {**NORMS, "batch": ME.MinkowskiBatchNorm}
 STAGES = {
@@ -244,6 +254,7 @@ class MinkUNet(nn.Module):
             setattr(self, bn, maker(stage)(up, activation="relu"))
             blocks, width = self._blocks(up + skips.pop(), up, next(depths), maker(stage))
             setattr(self, block, blocks)
+        self.concatenate = Concatenate()
         self.final = Convolution(width, out_channels, kernel_size=1, bias=True, dimension=D)
         for module in self.modules():
             if isinstance(module, SparseConvolution | SparseConvolutionTranspose):
@@ -301,7 +312,7 @@ class MinkUNet(nn.Module):
             # voxelized twice, only the skip's own key leads back to its voxels.
             skip = skips.pop()
             x = norm_act(getattr(self, bn), getattr(self, conv)(x, skip.coordinate_map_key))
-            x = getattr(self, block)(ME.cat(x, skip))
+            x = getattr(self, block)(self.concatenate(x, skip))
         return self.final(x)
 
     @staticmethod
