@@ -4,14 +4,18 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import MinkowskiEngine as ME
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks.measure import Contender
+from benchmarks.sparse import four_scans
 from benchmarks.train import step
 from benchmarks.workload import DEVICE, Workload
-from geonorm.models import r3d_18
+from geonorm.datasets.voxelize import collate_scans
+from geonorm.models import MinkUNet18, MinkUNet34C, r3d_18
+from geonorm.models.minkunet import BasicBlock
 from geonorm.models.video_resnet import ResidualBlock
 from geonorm.recompute import recompute_activations
 
@@ -21,6 +25,18 @@ CLIPS = (8, 3, 16, 112, 112)
 
 def workloads(scan: Path | None) -> Iterator[Workload]:
     """Yield, for each network, a table of a forward whose graph is held and one of a step."""
+    for network, count, voxel_size in ((MinkUNet18, 2, 0.1), (MinkUNet34C, 1, 0.05)):
+        voxels = collate_scans(four_scans(scan)[:count], voxel_size)
+        # One tensor for all steps: MinkowskiEngine's maps of its voxels are made once.
+        x = ME.SparseTensor(voxels.features, voxels.coordinates, device=DEVICE)
+        yield from _tables(
+            f"{network.__name__}, {len(voxels.features):,} voxels",
+            "MinkowskiEngine",
+            voxels.features.nbytes,
+            partial(network, 4, 19),
+            BasicBlock,
+            lambda x=x: x,
+        )
     clips = torch.randn(CLIPS).to(DEVICE)
     yield from _tables(
         f"r3d_18, {'x'.join(map(str, CLIPS))}", "contiguous", clips.nbytes,
