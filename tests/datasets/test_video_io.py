@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from geonorm.datasets import video_io
 from geonorm.datasets.video_io import (
     UndecodableVideoError,
     decoded_frames,
@@ -61,6 +62,21 @@ def test_decoding_begins_at_a_keyframe_only_where_that_is_exact(tmp_path: Path) 
     assert plain.entry_before(0) == 0
     assert len(reordered.keyframes) > 3
     assert reordered.entry_before(44) == 0
+
+
+def test_frames_before_that_keyframe_are_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = encode(tmp_path / "a.avi", numbered_film(50), codec="mpeg4", options={"g": "9"})
+    info, begins, converted = probe(path), [], video_io._converted
+
+    def noted(decoder: video_io.Decoder, first: int, *rest: object) -> object:
+        begins.append(first)
+        return converted(decoder, first, *rest)
+
+    monkeypatch.setattr(video_io, "_converted", noted)
+    assert numbers_of(read_frames(path, [44], info=info).video) == [44]
+    assert begins == [info.entry_before(44)] != [0]
 
 
 def test_landing_elsewhere_is_noticed_by_the_time_stamp(tmp_path: Path) -> None:
@@ -277,8 +293,8 @@ def test_what_is_written_is_read(tmp_path: Path, name: str, codec: str) -> None:
 @pytest.mark.parametrize(("film", "message"), [
     (np.zeros((2, 16, 16, 3), np.float32), "film must be uint8"),
     (np.zeros((0, 16, 16, 3), np.uint8), "film must be uint8"),
-    (np.zeros((2, 15, 16, 3), np.uint8), "both sides of a film must be even"),
-    (np.zeros((2, 16, 15, 3), np.uint8), "both sides of a film must be even"),
+    (np.zeros((2, 15, 16, 3), np.uint8), r"both sides .* even; got \(15, 16\)"),
+    (np.zeros((2, 16, 15, 3), np.uint8), r"both sides .* even; got \(16, 15\)"),
 ])
 def test_what_cannot_be_written(tmp_path: Path, film: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
