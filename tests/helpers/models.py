@@ -28,3 +28,8 @@ def assert_normal(values, deviation):
     for power, moment, variance in ((1, 0, 1), (2, 1, 2), (4, 3, 96)):
         found = values.pow(power).mean().item()
         assert abs(found - moment) < 5 * (variance / count) ** 0.5, (power, found, count)
+
+
+def candidates(model, shapes):
+    """Return what the nets are called that a state dict of these shapes may belong to."""
+    return [name for name, _ in model.candidates({key: torch.Size(shapes[key]) for key in shapes})]

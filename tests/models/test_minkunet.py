@@ -13,7 +13,7 @@ from torch import nn
 import geonorm
 from geonorm.norms.no_norm import NoNorm
 from helpers.minkunet_cases import ME, MUST_MOVE, batch, build, minkunet, scan
-from helpers.models import assert_normal
+from helpers.models import assert_normal, candidates
 
 PARAMETERS = {
     "14": 11_580_852, "14A": 8_024_500, "14B": 8_961_588, "14C": 11_919_924, "14D": 43_315_764,
@@ -284,3 +284,14 @@ def test_every_listed_name_can_be_imported_and_others_are_refused():
         assert callable(getattr(geonorm.models, name))
     with pytest.raises(AttributeError, match=r"has no attribute 'MinkUNet33'; it has \["):
         _ = geonorm.models.MinkUNet33
+
+
+@pytest.mark.parametrize(("taps", "written"), [
+    (5, "in_channels=4, out_channels=20, D=1"), (25, "in_channels=4, out_channels=20, D=2"),
+    (125, "in_channels=4, out_channels=20"), (27, None), (24, None), (126, None),
+])
+def test_a_state_dict_tells_channels_and_dimension(taps, written):
+    shapes = {"conv0p1s1.kernel": (taps, 4, 32), "final.kernel": (96, 20)}
+    expected = [f"{variant.__name__}({written})" for variant in minkunet.VARIANTS if written]
+    assert candidates(minkunet.MinkUNet14A, shapes) == expected
+    assert candidates(minkunet.MinkUNet14A, shapes | {"conv0p1s1.kernel": (4, 32)}) == []

@@ -11,7 +11,7 @@ from torch import nn
 
 from geonorm import BatchNorm, InstanceNorm, SpatioTemporalInstanceNorm
 from geonorm.models import load_checkpoint, mc3_18, r2plus1d_18, r3d_18, resnet3d
-from helpers.models import assert_normal
+from helpers.models import assert_normal, candidates
 
 TORCHVISION = {  # parameters with 400 classes, norms, frames left of 16 at layer 4
     "r3d_18": (r3d_18, 33_371_472, 20, 2),
@@ -284,3 +284,10 @@ def test_the_models_import_without_minkowski_engine():
     code = ("import sys; from geonorm.models import r3d_18, resnet3d; "
             "assert callable(resnet3d); sys.exit('MinkowskiEngine' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_state_dict_may_be_of_every_published_net():
+    nets = [f"{name}(num_classes=7)" for name in TORCHVISION]
+    nets += [f"resnet3d({depth}, num_classes=7)" for depth in HARA]
+    assert candidates(r3d_18(num_classes=3), {"fc.bias": (7,)}) == nets
+    assert candidates(r3d_18(num_classes=3), {"fc.weight": (7, 512)}) == []
