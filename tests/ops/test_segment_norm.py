@@ -124,6 +124,22 @@ def test_a_part_of_rows_without_weight_adds_nothing(backend, threads):
     assert relative_error(out[kept], expected) < FLOAT32
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_statistics_of_every_instance_are_written(backend, threads, poisoned, weighted):
+    rows = torch.tensor([[1.0, 5.0], [4.0, 5.0], [7.0, 3.0]], dtype=torch.float64)
+    index, weights = torch.tensor([1, 1, 3]), torch.tensor([2.0, 1.0, 0.0], dtype=torch.float64)
+    _, shift, mean, rstd = torch.ops.geonorm.segment_norm(
+        rows, index, 5, weights if weighted else None, None, None, 2, 0.25, "none", 0.01)
+    middle = [2.0, 5.0] if weighted else [2.5, 5.0]
+    last = [0.0, 0.0] if weighted else [7.0, 3.0]  # which has no row that counts
+    expected = torch.zeros(5, 2, dtype=torch.float64)
+    expected[1], expected[3] = torch.tensor(middle), torch.tensor(last)
+    torch.testing.assert_close(shift + mean, expected)
+    spread = torch.full((5, 2), 0.25**-0.5, dtype=torch.float64)
+    spread[1, 0] = (2.25 if weighted else 2.5) ** -0.5
+    torch.testing.assert_close(rstd, spread)
+
+
 @pytest.mark.parametrize("mean", [0.0, 1e4])
 def test_instances_of_two_rows_are_no_worse_than_torchs(backend, mean):
     sizes = (2,) * 200
