@@ -59,7 +59,7 @@ $(READY): setup.py pyproject.toml constraints.txt tools/system_packages.sh \
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) pip setuptools wheel ninja
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
-	$(BIN)/python tools/install_minkowski.py --build-only $(MINKOWSKI) & building=$$!; \
+	$(BIN)/python -m geonorm.minkowski.install --build-only $(MINKOWSKI) & building=$$!; \
 		$(PIP) --no-build-isolation --editable '.[train,test,docs]' \
 			|| { kill $$building; exit 1; }; wait $$building
 	$(BIN)/python tools/install_minkowski.py $(MINKOWSKI)
