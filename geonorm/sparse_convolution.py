@@ -77,14 +77,14 @@ class _Convolution(_Engine):
     def _joined(self, x: ME.SparseTensor, coordinates: Any) -> tuple[Any, KernelMap]:
         """Return the key of the output's coordinates, and which rows meet."""
         generator, manager = self.kernel_generator, x._manager
-        expands = generator.expand_coordinates
-        key = _key_for(x, coordinates, expand_coordinates=expands)
+        key, expands = _key_for(x, coordinates), generator.expand_coordinates
         if not key.is_key_set() and not self.is_transpose and not expands:
             key = manager.stride(x.coordinate_map_key, generator.kernel_stride)
         elif not key.is_key_set():
             # Only its own convolution makes new coordinates; one channel is the least it takes.
+            none = torch.zeros(len(x.F), 1, device=x.F.device)
             self.conv.apply(
-                torch.zeros(len(x.F), 1), torch.zeros(generator.kernel_volume, 1, 1), generator,
+                none, none.new_zeros(generator.kernel_volume, 1, 1), generator,
                 self.convolution_mode, x.coordinate_map_key, key, manager)
         return key, of_minkowski(manager, x.coordinate_map_key, key, generator, self.is_transpose)
 

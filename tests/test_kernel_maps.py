@@ -56,7 +56,10 @@ def test_maps_are_read_once_and_kept_with_the_manager():
     assert of_minkowski(manager, key, coarse, down, False) is first
     up = of_minkowski(manager, coarse, key, down, True)
     assert up.pairs is first.back
-    assert of_minkowski(manager, key, coarse, wide, False) is not first
+    second = of_minkowski(manager, key, coarse, wide, False)
+    assert second is not first
+    cross = ME.KernelGenerator(3, 2, region_type=ME.RegionType.HYPER_CROSS, dimension=1)
+    assert of_minkowski(manager, key, coarse, cross, False) is not second
     other = ME.SparseTensor(torch.ones(4, 1), places)
     assert of_minkowski(other.coordinate_manager, other.coordinate_map_key,
                         other.coordinate_manager.stride(other.coordinate_map_key, 2), down,

@@ -92,9 +92,11 @@ def test_transposed_leads_back_to_the_finer_coordinates(kernel_size, given_key):
     assert_alike(theirs, ours, places(3), run)
 
 
+# Coordinates that are given hold even where they would else expand.
+@pytest.mark.parametrize("expands", [False, True])
 @pytest.mark.parametrize("given", ["key", "tensor", "coordinates"])
-def test_output_at_given_coordinates(given):
-    theirs, ours = both(PLAIN, (3, 4), kernel_size=3, dimension=2)
+def test_output_at_given_coordinates(given, expands):
+    theirs, ours = both(PLAIN, (3, 4), kernel_size=3, expand_coordinates=expands, dimension=2)
     wanted = places(2, 40, seed=1)
 
     def run(module, x):

@@ -1,7 +1,8 @@
 // The gradient of sparse_conv's kernel on the CPU: of each offset Σ features[source]ᵀ grad[target].
 //
 // The pairs of an offset are cut into segments of a fixed length, each the work of one thread; their
-// sums are added in order, so that the bits do not depend on the number of threads.
+// sums are added in order, so that the bits do not depend on the number of threads. Those of an
+// offset's first segment are taken where the result lies, if it is of the same kind.
 #include "sparse_conv.h"
 
 namespace geonorm {
@@ -12,7 +13,8 @@ constexpr int64_t kChunk = 64;      // pairs read at a time, whose rows then are
 
 struct Segment {
   int64_t k, begin, end;
-  bool first;
+
+  bool first(const Pairs& pairs) const { return begin == pairs.begin(k); }
 };
 
 std::vector<Segment> segments_of(const Pairs& pairs) {
@@ -21,7 +23,7 @@ std::vector<Segment> segments_of(const Pairs& pairs) {
     int64_t begin = pairs.begin(k);
     const int64_t end = pairs.end(k);
     do {
-      segments.push_back({k, begin, std::min(begin + kSegment, end), begin == pairs.begin(k)});
+      segments.push_back({k, begin, std::min(begin + kSegment, end)});
       begin += kSegment;
     } while (begin < end);
   }
@@ -105,6 +107,7 @@ struct Gradient {
   Side<R, T> features, grads;
 
   int64_t size() const { return features.channels * grads.width; }
+  bool straight() const { return std::is_same_v<T, A> && grads.width == grads.channels; }
 
   GEONORM_INLINE void run(const Segment& segment, A* sums) const {
     const Scratch<X> x(features.copied()), g(grads.copied());
@@ -123,14 +126,15 @@ struct Gradient {
   }
 
   // Adds up the sums of one offset's segments, `count` of them, and writes its gradient.
-  GEONORM_INLINE void finish(A* sums, int64_t count, T* out) const {
+  GEONORM_INLINE void finish(A* const* sums, int64_t count, T* out) const {
     for (int64_t s = 1; s < count; ++s) {
-      for (int64_t i = 0; i < size(); ++i) sums[i] += sums[s * size() + i];
+      for (int64_t i = 0; i < size(); ++i) sums[0][i] += sums[s][i];
     }
+    if (straight()) return;
     for (int64_t r = 0; r < features.channels; ++r) {
       over_channels<R::kBytes, A, 1>(grads.channels, [&](auto w, auto, int64_t c) GEONORM_LAMBDA {
         constexpr int W = decltype(w)::value;
-        write<W>(out + r * grads.channels + c, raw<Vec<A, W>>(sums + r * grads.width + c));
+        write<W>(out + r * grads.channels + c, raw<Vec<A, W>>(sums[0] + r * grads.width + c));
       });
     }
   }
@@ -146,23 +150,26 @@ void weight_gradient(const Pairs& pairs, const Tensor& features, const Tensor& g
     };
     const int64_t padded = (grad.size(1) + R::kWidth - 1) / R::kWidth * R::kWidth;
     const Gradient<R, T> work{pairs, side(features, features.size(1)), side(grad, padded)};
+    T* result = out.mutable_data_ptr<T>();
+    const int64_t whole = features.size(1) * grad.size(1);
     const auto segments = segments_of(pairs);
-    const int64_t count = segments.size();
-    Scratch<A> sums(count * work.size());
-    by_tasks(count, [&](int64_t s) {
-      compiled<R>([&](auto) GEONORM_LAMBDA {
-        work.run(segments[s], sums.data() + s * work.size());
-      });
-    });
-    std::vector<int64_t> firsts;
-    for (int64_t s = 0; s < count; ++s) {
-      if (segments[s].first) firsts.push_back(s);
+    const int64_t count = segments.size(), inside = work.straight() ? pairs.count : 0;
+    const Scratch<A> scratch((count - inside) * work.size());
+    std::vector<A*> sums;        // of each segment
+    std::vector<int64_t> firsts;  // segments of the offsets
+    for (int64_t s = 0, outside = 0; s < count; ++s) {
+      const bool first = segments[s].first(pairs);
+      if (first) firsts.push_back(s);
+      sums.push_back(first && inside ? reinterpret_cast<A*>(result) + segments[s].k * whole
+                                     : scratch.data() + outside++ * work.size());
     }
     firsts.push_back(count);
+    by_tasks(count, [&](int64_t s) {
+      compiled<R>([&](auto) GEONORM_LAMBDA { work.run(segments[s], sums[s]); });
+    });
     by_tasks(pairs.count, [&](int64_t k) {
       compiled<R>([&](auto) GEONORM_LAMBDA {
-        work.finish(sums.data() + firsts[k] * work.size(), firsts[k + 1] - firsts[k],
-                    out.mutable_data_ptr<T>() + k * features.size(1) * grad.size(1));
+        work.finish(sums.data() + firsts[k], firsts[k + 1] - firsts[k], result + k * whole);
       });
     });
   });
