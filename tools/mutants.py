@@ -101,12 +101,12 @@ def run_mutant(mutation: MutationSpec, part: dict) -> WorkResult:
 
 
 def outcome(result: WorkResult) -> str:
-    """Return how a mutant ended."""
+    """Return how a mutant ended; caught only where a test that failed is named."""
     if result.test_outcome == TestOutcome.SURVIVED:
         return "survived"
-    if result.test_outcome != TestOutcome.KILLED:
-        return "error"
-    return "timeout" if result.output == "timeout" else "caught"
+    if result.output == "timeout":
+        return "timeout"
+    return "caught" if re.search(r"^(FAILED|ERROR) ", result.output or "", re.M) else "error"
 
 
 def report(session: WorkDB) -> None:
