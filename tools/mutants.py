@@ -116,7 +116,8 @@ def report(session: WorkDB) -> None:
         part = part_of(item.mutations[0].module_path, CONFIGURATION["part"])["source"]
         table.setdefault(part, Counter())[outcome(result)] += 1
         if outcome(result) != "caught":
-            rows.append(f"{outcome(result)}: {item.job_id}\n{result.diff or result.output}\n")
+            printed = (result.output or "")[-600:] if outcome(result) == "error" else ""
+            rows.append(f"{outcome(result)}: {item.job_id}\n{result.diff or ''}\n{printed}")
     print(*sorted(rows), sep="\n")
     table["all"] = sum(table.values(), Counter())
     for part, counts in sorted(table.items()):
