@@ -101,12 +101,13 @@ def run_mutant(mutation: MutationSpec, part: dict) -> WorkResult:
 
 
 def outcome(result: WorkResult) -> str:
-    """Return how a mutant ended; caught only where a test that failed is named."""
+    """Return how a mutant ended; caught only where it says which test or import failed."""
     if result.test_outcome == TestOutcome.SURVIVED:
         return "survived"
     if result.output == "timeout":
         return "timeout"
-    return "caught" if re.search(r"^(FAILED|ERROR) ", result.output or "", re.M) else "error"
+    failed = re.search(r"^(FAILED|ERROR|ImportError while) ", result.output or "", re.MULTILINE)
+    return "caught" if failed else "error"
 
 
 def report(session: WorkDB) -> None:
