@@ -189,6 +189,22 @@ def test_the_lattice_of_an_elastic_distortion_lies_elsewhere_every_time(axis):
     assert len(set(places)) > 8
 
 
+def test_an_elastic_distortion_is_equally_smooth_along_every_axis():
+    """Two averages of three nodes leave neighbours 16 / 19 alike, and 10 / 19 those beyond."""
+    near, beyond = 16 / 19, 10 / 19
+    # Between nodes, on the average over the way from one to the next.
+    expected = (2 * near / 3 + (1 + beyond) / 6) / (2 / 3 + near / 3)
+    points = rng().uniform(0, 32, (20_000, 3))
+    bend = ElasticDistortion([1.0], [1.0], probability=1)
+    for axis in range(3):
+        alike = []
+        for seed in range(4):
+            moves = [bend(scan_of(at), rng(seed)).points - scan_of(at).points
+                     for at in (points, points + np.eye(3)[axis])]  # fmt: skip
+            alike.append(np.corrcoef(*(move.ravel() for move in moves))[0, 1])
+        assert np.mean(alike) == pytest.approx(expected, abs=0.02)
+
+
 def test_an_elastic_distortion_bends_what_the_level_before_has_bent():
     def bent(scan, levels, generator):
         draws = SimpleNamespace(
