@@ -61,6 +61,7 @@ def test_frames_are_those_shown_not_the_packets_stored(tmp_path: Path, kind: str
     path = ODD[kind](tmp_path)
     expected = pictures(path)
     assert 5 < len(expected) < packets(path)
+    assert not probe(path).enterable  # where packets are counted otherwise than frames
     check_reading(path, expected, tmp_path / "cache")
     seconds = [frame.time for frame in shown(path)]
     even = all(a < b for a, b in pairwise(seconds))
