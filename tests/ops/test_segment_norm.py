@@ -124,6 +124,26 @@ def test_a_part_of_rows_without_weight_adds_nothing(backend, threads):
     assert relative_error(out[kept], expected) < FLOAT32
 
 
+# Of every set of vectors: several abreast, one, half of one, and single channels.
+@pytest.mark.parametrize("channels", [16, 37, 64, 103])
+@pytest.mark.parametrize(("activation", "residual"), [
+    ("none", False), ("relu", False), ("leaky_relu", False), ("leaky_relu", True),
+])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_every_channel_is_normalized_and_masked_by_itself(
+        backend, poisoned, channels, activation, residual, weighted):
+    sizes = (40, 3, 150, 0)
+    rows, index = batch(sizes, channels=channels)
+    rows = rows * torch.linspace(1, 3, channels) + torch.linspace(-2, 2, channels)
+    arguments = (rows, index, len(sizes), *parameters((len(sizes), channels)), upstream_of(rows))
+    options = {"activation": activation, "slope": 0.2,
+               "residual": upstream_of(rows, seed=7) if residual else None,
+               "row_weights": torch.arange(len(rows)) % 3 + 1.0 if weighted else None}
+    found = results(segment_norm, *arguments, **options)
+    for actual, expected in zip(found, exact_results(*arguments, **options), strict=True):
+        assert relative_error(actual, expected) < FLOAT32
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_statistics_of_every_instance_are_written(backend, threads, poisoned, weighted):
     rows = torch.tensor([[1.0, 5.0], [4.0, 5.0], [7.0, 3.0]], dtype=torch.float64)
