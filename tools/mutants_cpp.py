@@ -24,7 +24,7 @@ COPY, BUILT, RESULTS = WORK / "copy", WORK / "built", WORK / "results.json"
 TESTS = [f"test_{file}.py" for file in (
     "segment_norm", "axis_norm", "segment_norm_residual", "axis_norm_residual",
     "segment_norm_autograd", "axis_norm_autograd", "segment_norm_properties",
-    "function_transforms", "backends",
+    "function_transforms", "backends", "sparse_conv", "sparse_conv_autograd",
 )]  # fmt: skip
 SECONDS = 900  # for the tests, which take a fifth of it on two cores
 
