@@ -1,11 +1,13 @@
 """The functions on rows: every refusal says what was expected, what came and what to do."""
 
+import inspect
+
 import pytest
 import torch
 from conftest import relative_error
 
 import geonorm
-from geonorm import Rows
+from geonorm import Rows, functional
 from geonorm.functional import instance_norm
 
 ROWS = torch.randn(6, 4)
@@ -167,3 +169,17 @@ def test_validate_is_asked_for_and_taken_back():
     finally:
         geonorm.validate(False)
     assert instance_norm(rows, index, 2).shape == (6, 4)
+
+
+def test_defaults_are_those_of_torch():
+    found = {}
+    for name, function in vars(functional).items():
+        if inspect.isfunction(function) and function.__module__ == functional.__name__:
+            for parameter in inspect.signature(function).parameters.values():
+                given = parameter.default is not parameter.empty
+                if given and parameter.name in ("eps", "negative_slope"):
+                    found[name, parameter.name] = parameter.default
+    assert {default for (_, name), default in found.items() if name == "eps"} == {1e-5}
+    assert {default for (_, name), default in found.items() if name != "eps"} == {0.01}
+    assert ("divisive_norm", "eps") in found
+    assert ("instance_norm", "negative_slope") in found
