@@ -310,7 +310,8 @@ def _parts(x: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
     return features, empty.rebuild
 
 
-@torch.compiler.assume_constant_result  # runs while the graph is traced, and breaks none
+# It runs while a graph is traced, and breaks none.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _say_that_it_is_off() -> None:
     warnings.warn(
         "recompute_activations does nothing under torch.compile, which decides by itself what to "
