@@ -238,17 +238,14 @@ class _Tape:
         if output is None or len(module._forward_hooks) + len(module._forward_pre_hooks) > 2:
             return  # it has failed, or others' hooks may have changed what goes in or out
         inputs: list[_Held] = []
-        recipe = _Recipe(
-            module,
-            [self._later(argument, inputs) for argument in arguments],
-            {name: self._later(option, inputs) for name, option in options.items()},
-            depth=int(len(inputs) > 1),
-        )
+        again = [self._later(argument, inputs) for argument in arguments]
+        named = {name: self._later(option, inputs) for name, option in options.items()}
         before = (held.content for held in inputs)
         depths = [each.depth + 1 for each in before if isinstance(each, _Recipe)]
-        recipe.depth = max([recipe.depth, *depths])
-        if recipe.depth > self.chain:
+        depth = max([int(len(inputs) > 1), *depths])
+        if depth > self.chain:
             return
+        recipe = _Recipe(module, again, named, depth)
         made = _parts(output)[0]
         self.outputs[_storage(made)] = _Output(weakref.ref(made), made._version, recipe)
         for held in kept:

@@ -38,6 +38,14 @@ def gradients(model: nn.Module, x: Tensor) -> list[Tensor]:
     return [*torch.autograd.grad((out * wave).sum(), [x, *model.parameters()])]
 
 
+def assert_same_gradients(model: nn.Module, x: Tensor, **options: int) -> None:
+    """Assert that recomputing changes no bit of any gradient."""
+    expected = gradients(model, x)
+    with recompute_activations(model, **options):
+        actual = gradients(model, x)
+    assert all(map(torch.equal, actual, expected))
+
+
 NETWORKS = {
     "r3d_18": (lambda: r3d_18(5), (2, 3, 4, 32, 32)),
     "r3d_18 of IBN-a": (lambda: r3d_18(5, norm="ibn-a"), (2, 3, 4, 32, 32)),
@@ -57,19 +65,13 @@ def test_gradients_are_the_same_bits(name) -> None:
     build, shape = NETWORKS[name]
     torch.manual_seed(0)
     model, x = build(), torch.randn(shape)
-    expected = gradients(model, x)
-    with recompute_activations(model):
-        actual = gradients(model, x)
-    assert all(map(torch.equal, actual, expected))
+    assert_same_gradients(model, x)
 
 
 @pytest.mark.parametrize("chain", [1, 2, 3, 20])
 def test_a_chain_of_any_length_gives_the_same_gradients(chain) -> None:
     model, x = Residuals(7), torch.randn(2, 3, 9, 8)
-    expected = gradients(model, x)
-    with recompute_activations(model, chain=chain):
-        actual = gradients(model, x)
-    assert all(map(torch.equal, actual, expected))
+    assert_same_gradients(model, x, chain=chain)
 
 
 def test_each_output_is_computed_again_once(monkeypatch) -> None:
@@ -143,10 +145,7 @@ def test_what_is_changed_in_place_after_a_norm_is_right() -> None:
         nn.Conv2d(4, 2, 1),
     )
     x = torch.randn(2, 3, 9, 9)
-    expected = gradients(model, x)
-    with recompute_activations(model):
-        actual = gradients(model, x)
-    assert all(map(torch.equal, actual, expected))
+    assert_same_gradients(model, x)
 
 
 def test_a_tensor_that_backward_needs_and_that_changed_is_refused() -> None:
@@ -164,10 +163,7 @@ def test_a_norm_with_a_hook_of_its_own_keeps_its_output() -> None:
     model, x = Residuals(3), torch.randn(2, 3, 9, 8)
     model.norms[1].register_forward_hook(lambda norm, given, out: out * 2)
     model.norms[2].register_forward_pre_hook(lambda norm, given: (given[0] + 1,))
-    expected = gradients(model, x)
-    with recompute_activations(model):
-        actual = gradients(model, x)
-    assert all(map(torch.equal, actual, expected))
+    assert_same_gradients(model, x)
 
 
 def test_after_an_error_everything_is_as_before() -> None:
@@ -198,10 +194,7 @@ def test_rows_and_every_norm_that_takes_them() -> None:
 
     for norm in (InstanceNorm(6, activation="relu"), GroupNorm(6, num_groups=2), LayerNorm(6)):
         model, x = Rowwise(norm), torch.randn(8, 3)
-        expected = gradients(model, x)
-        with recompute_activations(model):
-            actual = gradients(model, x)
-        assert all(map(torch.equal, actual, expected))
+        assert_same_gradients(model, x)
 
 
 def test_a_copy_of_a_switched_model_works_by_itself() -> None:
