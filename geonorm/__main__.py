@@ -13,11 +13,17 @@ COMMANDS = {
     "train-action": ("geonorm.commands.train_action", "train and test 3D-ResNets on videos"),
     "predict": ("geonorm.commands.predict", "classify the points of scans, or videos"),
     "verify": ("geonorm.commands.verify", "measure what leaves each norm unchanged, and what not"),
+    "study": ("geonorm.commands.study", "measure what instance norm is said to do"),
     "install-minkowski": ("geonorm.minkowski.install", "build and install MinkowskiEngine"),
     "doctor": ("geonorm.commands.doctor", "say what is installed, what works and what is missing"),
 }
 # The package that holds each module that a command may lack, where they have different names.
-PACKAGES = {"MinkowskiEngine": "geonorm install-minkowski"}
+PACKAGES = {
+    "MinkowskiEngine": "geonorm install-minkowski",
+    "parselmouth": "pip install 'geonorm[studies]'",
+    "scipy": "pip install 'geonorm[studies]'",
+    "sklearn": "pip install 'geonorm[studies]'",
+}
 
 
 def usage() -> str:

@@ -1,0 +1,16 @@
+"""What instance norm is said to do, measured: a study for each claim, run by `geonorm study`."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from geonorm.studies.study import Study
+
+# The module of each study, which is imported when it is run.
+STUDIES: dict[str, str] = {}
+
+
+def study_named(name: str) -> "Study":
+    """Return a study by its name, one of `STUDIES`."""
+    study: Study = import_module(STUDIES[name]).STUDY
+    return study

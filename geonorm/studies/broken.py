@@ -1,0 +1,57 @@
+"""Instance norm broken on purpose: statistics over the whole batch under instance norm's name."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geonorm.functional import normalize_axes
+from geonorm.inputs import read
+from geonorm.norms.axis_instance_norm import AxisInstanceNorm
+from geonorm.norms.instance_norm import InstanceNorm
+
+
+@contextmanager
+def broken_instance_norm() -> Iterator[None]:
+    """Let every `InstanceNorm` and `AxisInstanceNorm` mix the instances of a batch meanwhile."""
+    ours, along_axes = InstanceNorm.forward, AxisInstanceNorm.forward
+
+    def over_batch(self: InstanceNorm, x: Any, batch_index: Tensor | None = None, *,
+                   num_instances: int | None = None, residual: Any = None,
+                   point_weights: Tensor | None = None) -> Any:  # fmt: skip
+        given = read(x, batch_index, num_instances, self)
+        if residual is not None:
+            _, residual = given.with_residual(residual)
+        if given.instance is None:
+            added = None if residual is None else _as_one(residual)
+            return ours(self, _as_one(x), residual=added).squeeze(0).movedim(1, 0)
+        together = torch.zeros_like(given.instance)
+        return given.rebuild(ours(self, given.features, together, num_instances=1,
+                                  residual=residual, point_weights=point_weights))
+
+    def over_batch_and_axes(
+        self: AxisInstanceNorm, x: Tensor, *, residual: Tensor | None = None
+    ) -> Tensor:
+        if x.ndim != len(self.layout):
+            raise ValueError(f"the broken norm takes {self.layout}; got {tuple(x.shape)}")
+        batch = self._ordered(x)
+        added = None if residual is None else _as_one(self._ordered(residual))
+        axes = [2, *(axis + 1 for axis in self._axes)]
+        out = normalize_axes(_as_one(batch), axes, self.weight, self.bias, self.eps,
+                             self.activation, self.negative_slope, added)
+        return out.squeeze(0).movedim(1, 0).permute(self._back)
+
+    InstanceNorm.forward = over_batch  # type: ignore[method-assign]
+    AxisInstanceNorm.forward = over_batch_and_axes  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        InstanceNorm.forward = ours  # type: ignore[method-assign]
+        AxisInstanceNorm.forward = along_axes  # type: ignore[method-assign]
+
+
+def _as_one(x: Tensor) -> Tensor:
+    """Return (B, C, ...) as one instance, (1, C, B, ...)."""
+    return x.movedim(0, 1).unsqueeze(0)
