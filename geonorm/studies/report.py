@@ -182,10 +182,10 @@ def _filled(notes: str, outcome: Outcome) -> str:
     """Return the notes with the means of the cells that they name."""
 
     def mean(match: re.Match[str]) -> str:
-        part, row, column = match[1].split("/")
+        part, row, column = match[1].split("|")
         return number(outcome.mean(part, row, column))
 
-    return re.sub(r"\{([^{}]+/[^{}]+/[^{}]+)\}", mean, notes.strip())
+    return re.sub(r"\{([^{}|]+\|[^{}|]+\|[^{}|]+)\}", mean, notes.strip())
 
 
 def _markdown(lines: list[list[str]]) -> str:

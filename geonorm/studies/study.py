@@ -118,7 +118,7 @@ class Study:
         tests: stated before anything runs; the verdict follows from these alone.
         parts: the tables.
         mutation: what is changed that must turn the verdict.
-        notes: paragraphs of the page in Markdown, where ``{part/row/column}`` stands for a mean.
+        notes: paragraphs of the page in Markdown, where ``{part|row|column}`` stands for a mean.
         draw: draws one figure of an outcome into a matplotlib figure.
         not_about: where the broken norm turns no test: why the claim is not about instance norm.
         packages: what the study imports beside the extra ``studies``, for its message.
