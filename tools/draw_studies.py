@@ -31,7 +31,10 @@ def main() -> None:
     index = DOCS / "studies" / "index.md"
     before, _, rest = index.read_text("utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    index.write_text(f"{before}{BEGIN}\n\n{as_summary(outcomes)}\n\n{END}{after}", "utf-8")
+    names = "\n".join(outcome.study.name for outcome in outcomes)
+    contents = f"```{{toctree}}\n:maxdepth: 1\n:hidden:\n\n{names}\n```"
+    written = "\n\n".join([BEGIN, as_summary(outcomes), contents, END])
+    index.write_text(f"{before}{written}{after}", "utf-8")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ packages=(
     libopenblas-dev                                # MinkowskiEngine's matrix products
     libusb-1.0-0 libegl1 libgl1 libx11-6           # Open3D
     libudev1 libidn2-0 libgomp1                    # Open3D
-    espeak-ng                                      # speech for the study of audio
+    espeak-ng                                      # speech, for a study
     libvulkan1 mesa-vulkan-drivers                 # Open3D's pictures without a screen
 )
 python=${1:-python3}

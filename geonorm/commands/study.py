@@ -22,7 +22,7 @@ from geonorm.training.threads import share_cores
 def study(
     name: str,
     quick: bool = False,
-    seeds: int = 5,
+    seeds: int | None = None,
     data: Path | None = None,
     json: Path | None = None,
     figure: Path | None = None,
@@ -32,7 +32,7 @@ def study(
     Args:
         name: a study, "all", or "list".
         quick: leave out what takes long: trainings and large measurements.
-        seeds: how many; trainings are judged with three or more.
+        seeds: how many, 5 by default and 1 where it is quick; trainings need 3 to be judged.
         data: a folder with a scan (SemanticKITTI's .bin) and films of your own, at any depth;
             $GEONORM_DATA by default. What needs them is left out without.
         json: where to write what was measured; a folder for all studies.
@@ -44,6 +44,7 @@ def study(
         return 0
     if name != "all" and name not in STUDIES:
         raise ValueError(f"no study {name!r}; {choices(name, ['all', 'list', *STUDIES])}")
+    seeds = (1 if quick else 5) if seeds is None else seeds
     if seeds < 1:
         raise ValueError(f"--seeds must be 1 or more; got {seeds}")
     from geonorm.studies.recordings import Recordings
@@ -71,10 +72,15 @@ def main(arguments: Sequence[str]) -> int | str:
     """Run the command line; return the exit status, or what was wrong with the input."""
     share_cores()
     silence()
-    from jsonargparse import auto_cli
+    from jsonargparse import ArgumentParser
 
+    parser = ArgumentParser("geonorm study", description=__doc__)
+    parser.add_function_arguments(study, skip={"quick"}, as_positional=True)
+    parser.add_argument(
+        "--quick", action="store_true",
+        help="leave out what takes long: trainings and large measurements",
+    )  # fmt: skip
     try:
-        status: int = auto_cli(study, args=list(arguments), description=__doc__)
+        return study(**vars(parser.instantiate_classes(parser.parse_args([*arguments]))))
     except ValueError as error:
         return f"geonorm study: {error}"
-    return status

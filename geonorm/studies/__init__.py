@@ -7,7 +7,9 @@ if TYPE_CHECKING:
     from geonorm.studies.study import Study
 
 # The module of each study, which is imported when it is run.
-STUDIES: dict[str, str] = {}
+STUDIES: dict[str, str] = {
+    "affine": "geonorm.studies.affine",
+}
 
 
 def study_named(name: str) -> "Study":

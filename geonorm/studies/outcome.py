@@ -27,7 +27,8 @@ class Interval(NamedTuple):
         if len(values) == 1:
             return cls(mean, mean, mean)
         variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
-        half = t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * math.sqrt(variance / len(values))
+        quantile = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+        half = quantile * math.sqrt(variance / len(values))
         return cls(mean, mean - half, mean + half)
 
 
@@ -118,6 +119,8 @@ class Outcome:
         if not failed:
             return f"holds{rest}"
         head = "does not hold" if len(failed) == len(judged) else "holds in part"
+        if variant != "claimed":
+            return f"{head}: {len(failed)} of {len(judged)} tests refuted"
         return f"{head}: refuted: {'; '.join(failed)}{rest}"
 
     def turned(self, variant: Variant) -> list[int]:

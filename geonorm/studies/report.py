@@ -15,6 +15,7 @@ def number(value: float) -> str:
     """Return a number with three significant digits."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
+    value = float(f"{value:.2e}")
     if 1e-3 <= abs(value) < 1e4:
         digits = max(0, 2 - math.floor(math.log10(abs(value))))
         return f"{value:.{min(digits, 4)}f}"

@@ -24,7 +24,7 @@ from helpers.scan_writers import rows, write
 from helpers.video_files import encode, numbered_film
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOLS = ("train_seg", "train_action", "verify_invariance", "install_minkowski")
+TOOLS = ("train_seg", "train_action", "verify_invariance", "install_minkowski", "study")
 COMMAND = re.compile(
     r"(?:python tools/(\w+)\.py|(?:^ *|/|`)geonorm ([a-z]+[a-z-]*))([^#`\n]*)", re.MULTILINE
 )
@@ -140,11 +140,17 @@ def test_commands_that_predict(place, monkeypatch, tmp_path, words):
     assert len(list(tmp_path.iterdir())) >= len(words)
 
 
+def takes_long(command):
+    """Tell whether a command of the other tools takes more than some seconds."""
+    return command[0].startswith("verify") or (command[0] == "study" and command[1] != "list")
+
+
 @pytest.mark.parametrize(
     "command",
-    # On small data verify_invariance.py is run by its own tests; here on the built-in scans.
+    # On small data verify_invariance.py is run by its own tests; here on the built-in scans. CI
+    # itself runs all studies, as quick as they are here.
     [
-        pytest.param(command, marks=pytest.mark.slow if command[0].startswith("verify") else ())
+        pytest.param(command, marks=pytest.mark.slow if takes_long(command) else ())
         for command in documented()
         if not command[0].startswith(("train_", "predict"))
     ],
@@ -154,6 +160,9 @@ def test_commands_of_the_other_tools(place, command):
     tool, *words = command
     if "--cuda" in words:  # half an hour of compiling; here only its options are read
         words.append("--help")
+    if tool == "study" and words != ["list"]:
+        own = {"NAME": "affine", "FOLDER": "data"}
+        words = [own.get(word, word) for word in words if word != "--quick"] + ["--quick"]
     program = [f"tools/{tool}.py"] if tool in TOOLS else ["-m", "geonorm", tool]
     done = subprocess.run(
         [sys.executable, *program, *words], cwd=place, capture_output=True, text=True,
