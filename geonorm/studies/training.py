@@ -1,5 +1,6 @@
 """Short trainings within a study, by Lightning."""
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -56,6 +57,7 @@ def fit(
         steps: how many.
         rate: the highest learning rate.
     """
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     trainer = Trainer(
         max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
