@@ -25,8 +25,8 @@ WHY = """The video network has instance norm in its stem, layer1 and layer2, and
 and layer4: of these small clips nine positions are left there, and a norm over nine values would
 take out nearly all that tells one clip from another."""
 QUICK = {
-    "train_seg.py": ["--trainer.max_time=00:00:00:25", "--data.val.init_args.num_scans=8"],
-    "train_action.py": ["--trainer.max_time=00:00:00:25", "--data.train.init_args.num_videos=480",
+    "train_seg.py": ["--trainer.max_time=00:00:00:18", "--data.val.init_args.num_scans=6"],
+    "train_action.py": ["--trainer.max_time=00:00:00:15", "--data.train.init_args.num_videos=360",
                         "--data.val.init_args.num_videos=48"],
 }  # fmt: skip
 
