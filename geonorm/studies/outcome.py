@@ -103,7 +103,7 @@ class Outcome:
             other = cells[test.minus]
             if len(other) == 1:  # measured once: the same for all seeds
                 other = dict.fromkeys(values, *other.values())
-            values = {seed: value - other[seed] for seed, value in values.items()}
+            values = {seed: value - other[seed] for seed, value in values.items() if seed in other}
         interval = Interval.of(values.values())
         # NaN fails either comparison.
         return Judgement(test, test.above < interval.low and interval.high < test.below, interval)

@@ -93,7 +93,7 @@ def _runs(study: Study, parts: list[Part], seeds: Sequence[int]) -> Iterator[Run
             for part in parts:
                 if variant != "claimed" and variant not in part.variants:
                     continue
-                if number and not part.seeded:
+                if number >= (part.most_seeds or len(seeds)) or (number and not part.seeded):
                     continue
                 columns = part.columns if variant == "claimed" else study.judged_columns(part)
                 for column in columns:

@@ -45,6 +45,7 @@ class Part:
         measure: returns the value of each row for a column; rows keep the order of the first one.
         seeded: whether it depends on the seed; what does not is measured once.
         long: whether it is left out of a quick run: trainings, and large measurements.
+        most_seeds: with how many seeds it is measured at most; all of them if not given.
         needs: recordings without which it is left out.
         variants: the variants under which it is measured beside the claimed one.
     """
@@ -55,6 +56,7 @@ class Part:
     measure: Callable[[str, Setting], Mapping[str, float]]
     seeded: bool = True
     long: bool = False
+    most_seeds: int | None = None
     needs: Literal["scan", "videos"] | None = None
     variants: tuple[Variant, ...] = ("mutated", "broken")
 

@@ -119,6 +119,13 @@ def test_what_does_not_depend_on_the_seed_is_measured_once() -> None:
     assert outcome.interval(Quantity("levels", "level", "high")) == (11, 11, 11)
 
 
+def test_part_of_fewer_seeds() -> None:
+    study = replace(STUDY, parts=(replace(STUDY.parts[0], most_seeds=2),))
+    outcome = run_study(study, range(5), NOTHING)
+    assert outcome.cells["claimed"][Quantity("levels", "level", "low")] == {0: 1, 1: 2}
+    assert {seed for _, seed, _ in CALLS} == {0, 1}
+
+
 def test_variants_measure_what_is_judged_and_no_more() -> None:
     run_study(STUDY, range(3), NOTHING)
     assert {column for column, _, variant in CALLS if variant == "mutated"} == {"low", "high"}
