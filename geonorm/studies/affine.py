@@ -333,5 +333,9 @@ By night (5% of the light, photon noise, 8 bits) a network trained by day keeps
 {trained|night|instance} of {trained|day|instance} with instance norm, {trained|night|batch} of
 {trained|day|batch} with batch norm and {trained|night|none} of {trained|day|none} with none.
 """,
+    advice="Put an instance norm on the input where single channels may change by themselves "
+    "(colour casts, a sensor's intensity): norms inside the network do not undo that. Scale the "
+    "input so that its deviation is far above the root of eps. Do not expect help against noise, "
+    "clipping or gamma.",
     draw=draw,
 )

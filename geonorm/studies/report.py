@@ -141,6 +141,7 @@ def as_page(outcome: Outcome) -> str:
         f"{_sentence(study.claim)} **{_sentence(verdict[0].upper() + verdict[1:])}**",
         f"![{study.title}](../figures/studies/{study.name}.png)",
         _filled(study.notes, outcome),
+        f"**What to do with it.** {_filled(study.advice, outcome)}",
         "## What was tested",
         "The tests were stated before the study ran; each asks the whole 95% interval over "
         f"{len(outcome.seeds)} seeds (Student's t) to lie on the stated side.",
@@ -197,14 +198,20 @@ def _markdown(lines: list[list[str]]) -> str:
 
 
 def as_summary(outcomes: list[Outcome]) -> str:
-    """Return the table of all claims in Markdown."""
-    lines = [["study", "claim", "verdict", "mutation turns it", "broken norm turns it"]]
+    """Return the table of all claims in Markdown, and what follows from each."""
+    lines = [["study", "claim", "verdict", "tests passed", "turned by the mutation",
+              "by the broken norm"]]  # fmt: skip
     for outcome in outcomes:
         study = outcome.study
-        turns = ["tests " + ", ".join(map(str, outcome.turned(v))) if outcome.turned(v) else "no"
-                 for v in VARIANTS[1:]]  # fmt: skip
-        lines.append([f"[{study.title}]({study.name}.md)", study.claim, outcome.verdict(), *turns])
-    return _markdown(lines)
+        passed = [each.passed for each in outcome.judge()]
+        lines.append([
+            f"[{study.title}]({study.name}.md)", study.claim,
+            outcome.verdict().partition(":")[0], f"{passed.count(True)} of {len(passed)}",
+            *(f"{len(outcome.turned(variant))}" for variant in VARIANTS[1:]),
+        ])  # fmt: skip
+    advice = [f"**{outcome.study.title}.** {_filled(outcome.study.advice, outcome)} "
+              f"[More]({outcome.study.name}.md)" for outcome in outcomes]  # fmt: skip
+    return "\n\n".join([_markdown(lines), "## What to do with it", *advice])
 
 
 def write_json(outcome: Outcome, path: Path) -> None:

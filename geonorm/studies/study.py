@@ -121,6 +121,7 @@ class Study:
         parts: the tables.
         mutation: what is changed that must turn the verdict.
         notes: paragraphs of the page in Markdown, where ``{part|row|column}`` stands for a mean.
+        advice: what follows for a practitioner, in one to three sentences, in the same way.
         draw: draws one figure of an outcome into a matplotlib figure.
         not_about: where the broken norm turns no test: why the claim is not about instance norm.
         packages: what the study imports beside the extra ``studies``, for its message.
@@ -134,6 +135,7 @@ class Study:
     parts: tuple[Part, ...]
     mutation: str
     notes: str
+    advice: str
     draw: Callable[["Outcome", Any], None]
     not_about: str = ""
     packages: tuple[str, ...] = field(default=())

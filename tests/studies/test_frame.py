@@ -43,7 +43,8 @@ STUDY = Study(
         Test("low lies under one", Quantity("levels", "level", "low"), below=1.0),
     ),
     parts=(Part("levels", "Levels", ("low", "high", "unused"), levels),),
-    mutation="all is zero.", notes="Low is {levels|level|low}, high {levels|half|high}.", draw=plot,
+    mutation="all is zero.", notes="Low is {levels|level|low}, high {levels|half|high}.",
+    advice="Take {levels|level|high}.", draw=plot,
 )  # fmt: skip
 
 
@@ -183,7 +184,9 @@ def test_json_comes_back_and_makes_the_page(tmp_path: Path) -> None:
     assert "Low is 2.00, high 6.00." in page
     assert "| level | 2.00 ± 2.48 | 12.0 ± 2.48 | 2.00 ± 2.48 |" in page
     assert "turns test 2" in page
-    assert "| tests 2 | no |" in as_summary([again])
+    assert "| holds in part | 1 of 3 | 1 | 0 |" in as_summary([again])
+    assert "**A frame.** Take 12.0. [More](frame.md)" in as_summary([again])
+    assert "**What to do with it.** Take 12.0." in page
     draw(again, tmp_path / "frame.png")
     assert (tmp_path / "frame.png").stat().st_size > 1000
     with pytest.raises(ValueError, match="its tests are not those of the JSON file"):
