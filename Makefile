@@ -46,7 +46,8 @@ $(MUTANTS)/ready: pyproject.toml constraints.txt
 mutants: $(READY) $(MUTANTS)/ready
 	$(MUTANTS)/bin/python tools/mutants.py $(if $(SEED),--seed $(SEED)) \
 		$(if $(COUNT),--count $(COUNT)) $(if $(FOLDER),--folder $(FOLDER)) \
-		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(AGAIN),--again)
+		$(if $(WITHOUT),--without $(WITHOUT)) $(if $(MINUTES),--minutes $(MINUTES)) \
+		$(if $(AGAIN),--again)
 
 setup: $(READY)
 

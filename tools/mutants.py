@@ -1,12 +1,14 @@
 """Change the sources in one small way at a time and list the changes that no test notices.
 
-    make mutants [SEED=0] [COUNT=100] [FOLDER=geonorm/norms] [MINUTES=30] [AGAIN=1]
+    make mutants [SEED=0] [COUNT=100] [FOLDER=geonorm/norms] [WITHOUT=geonorm/norms/base.py]
+                 [MINUTES=30] [AGAIN=1]
 
 cosmic-ray makes the changes, in a copy of the checkout under build/mutants. A run that was stopped
 goes on when it is started again with the same numbers. CONTRIBUTING.md says how to read the result.
 """
 
 import argparse
+import json
 import re
 import shlex
 import subprocess
@@ -25,11 +27,26 @@ from cosmic_ray.plugins import get_operator
 from cosmic_ray.util import read_python_source
 from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkItem, WorkResult
-from mutation.copy import ROOT, copy_checkout, pytest_command
-from mutation.sample import annotations, draw, part_of, stages_of
+from mutation.copy import (
+    PYTHON,
+    ROOT,
+    SOURCES,
+    copy_checkout,
+    digest_of,
+    pytest_command,
+    record_of,
+)
+from mutation.sample import (
+    annotations,
+    draw,
+    lines_of_statement,
+    part_of,
+    stages_of,
+    tests_of,
+)
 
 CONFIGURATION = tomllib.loads((ROOT / "tools" / "mutants.toml").read_text(encoding="utf-8"))
-SOURCES = ["geonorm", "models", "datasets"]
+SECONDS = 60  # for those that execute a mutant's line; the tests of its part come after these
 
 
 @cache
@@ -69,33 +86,47 @@ def mutations_of(paths: list[Path]) -> list[MutationSpec]:
         return [item.mutations[0] for item in everything.work_items]
 
 
-def draw_session(session: WorkDB, folder: str | None, count: int, seed: int) -> None:
+def draw_session(session: WorkDB, options: argparse.Namespace) -> None:
     """Fill a session with mutants drawn from all those of a folder."""
-    sources = [Path(folder)] if folder else [Path(source) for source in SOURCES]
+    sources = [Path(source) for source in ([options.folder] if options.folder else SOURCES)]
     # In the copy, models and datasets are also inside geonorm, by links.
     files = {file.resolve().relative_to(Path.cwd()) for file in find_modules(sources)}
-    drawn = filter(can_be_made, draw(filter(computes, mutations_of(sorted(files))), seed))
+    if options.without:
+        files = {file for file in files if not file.is_relative_to(options.without)}
+    drawn = draw(filter(computes, mutations_of(sorted(files))), options.seed)
+    made = islice(filter(can_be_made, drawn), options.count)
     session.add_work_items(WorkItem.single(f"{number:04}", mutation)
-                           for number, mutation in enumerate(islice(drawn, count), 1))  # fmt: skip
+                           for number, mutation in enumerate(made, 1))  # fmt: skip
 
 
-def check_unchanged(part: dict, noted: Path, digest: str) -> None:
-    """Fail unless the tests of a part pass as long as nothing is changed."""
-    if noted.exists() and noted.read_text() == digest:
-        return
+def record(part: dict, records: Path) -> list[dict]:
+    """Return which lines the tests of a part execute; fail unless they pass without any change."""
     files = [file for stage in stages_of(Path(part["source"]), part, Path()) for file in stage]
-    if subprocess.run(pytest_command(files), check=False).returncode:
-        sys.exit(f"the tests of {part['source']} fail without any change; mend them first")
-    noted.write_text(digest)
+    if missing := [file for file in files if not record_of(records, file).is_file()]:
+        print(f"recording {len(missing)} files of tests of {part['source']}", flush=True)
+        command = [PYTHON, "tools/mutants_record.py", records, *missing]
+        if subprocess.run(command, check=False).returncode:
+            sys.exit(f"the tests of {part['source']} fail without any change; mend them first")
+    return [test for file in files for test in recorded(record_of(records, file))]
 
 
-def run_mutant(mutation: MutationSpec, part: dict) -> WorkResult:
-    """Run the tests that mirror a mutant's file, and the others of its part if those pass."""
-    if mutation not in mutations_of([mutation.module_path]):
-        return WorkResult(WorkerOutcome.NO_TEST, f"{mutation.module_path} has changed since")
-    for files in stages_of(mutation.module_path, part, Path()):
+@cache
+def recorded(file: Path) -> list[dict]:
+    """Read a record."""
+    return json.loads(file.read_text())
+
+
+def run_mutant(mutation: MutationSpec, part: dict, records: Path) -> WorkResult:
+    """Run the tests that execute a mutant's line, then those of its part if all of them pass."""
+    path = mutation.module_path
+    if mutation not in mutations_of([path]):
+        return WorkResult(WorkerOutcome.NO_TEST, f"{path} has changed since")
+    lines = lines_of_statement(path.read_text(encoding="utf-8"), mutation.start_pos[0])
+    first = tests_of(str(path), lines, record(part, records), SECONDS)
+    for files in [*([first] if first else []), *stages_of(path, part, Path())]:
         result = mutate_and_test([mutation], shlex.join(pytest_command(files)), part["timeout"])
-        if result.test_outcome != TestOutcome.SURVIVED:
+        # An error: a test is named by its case, and the change has named its cases otherwise.
+        if outcome(result) not in ("survived", "error"):
             break
     return result
 
@@ -133,17 +164,22 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--folder", help="a folder or file; all of the package by default")
+    parser.add_argument("--without", help="a folder or file inside it to draw nothing from")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after these")
     parser.add_argument("--again", action="store_true", help="run the survivors again")
     options = parser.parse_args()
     place = (options.folder or "all").strip("/").replace("/", "-")
     folder = ROOT / "build" / "mutants" / f"{place}-{options.count}-{options.seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    digest = copy_checkout(folder / "copy")
+    digests = copy_checkout(folder / "copy")
+    # A record is that of one test file; whatever else lies beside the tests may have a part in it.
+    others = {name: digest for name, digest in digests.items()
+              if not re.search(r"/test_[^/]*\.py$|\.md$", name)}  # fmt: skip
+    records = ROOT / "build" / "mutants" / "records" / digest_of(others)
     end = time.monotonic() + 60 * options.minutes
     with use_db(str(folder / "session.sqlite")) as session:
         if not session.num_work_items:
-            draw_session(session, options.folder, options.count, options.seed)
+            draw_session(session, options)
         items = sorted(session.pending_work_items, key=lambda item: item.job_id)
         if options.again:
             items = [item for item, result in session.completed_work_items
@@ -152,8 +188,7 @@ def main() -> None:
             if time.monotonic() > end:
                 break
             part = part_of(item.mutations[0].module_path, CONFIGURATION["part"])
-            check_unchanged(part, folder / f"{part['source'].replace('/', '-')}.passed", digest)
-            result = run_mutant(item.mutations[0], part)
+            result = run_mutant(item.mutations[0], part, records)
             session.set_result(item.job_id, result)
             print(outcome(result), item.mutations[0].module_path, flush=True)
         report(session)

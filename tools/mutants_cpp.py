@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mutation.copy import PYTHON, ROOT, copy_checkout, pytest_command
+from mutation.copy import PYTHON, ROOT, copy_checkout, digest_of, pytest_command
 
 FAULTS = ROOT / "tools" / "faults"
 WORK = ROOT / "build" / "faults"
@@ -75,7 +75,7 @@ def first_failure() -> str | None:
 
 def prepare() -> dict[str, str | None]:
     """Build the kernels as they are, unless that is done, and return the results so far."""
-    digest = copy_checkout(COPY)
+    digest = digest_of(copy_checkout(COPY))
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     if results.get("digest") == digest:
         return results

@@ -3,8 +3,9 @@
 import ast
 import random
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,41 @@ def stages_of(source: Path, part: dict[str, Any], root: Path) -> list[list[str]]
              or name.search(file.read_text(encoding="utf-8"))]  # fmt: skip
     stages = [first, [file for file in files if file not in first]]
     return [[str(file.relative_to(root)) for file in stage] for stage in stages if stage]
+
+
+def lines_of_statement(code: str, line: int) -> set[int]:
+    """Return the lines of the statement around a line, without those of the body inside it."""
+    tree = ast.parse(code)
+    around = [node for node in ast.walk(tree) if isinstance(node, (ast.stmt, ast.excepthandler))
+              and node.lineno <= line <= (node.end_lineno or 0)]  # fmt: skip
+    if not around:
+        return {line}  # of a decorator
+    innermost = max(around, key=lambda node: node.lineno)
+    body = getattr(innermost, "body", None)
+    last = max(line, body[0].lineno - 1) if body else innermost.end_lineno
+    return set(range(innermost.lineno, last + 1))
+
+
+def tests_of(source: str, lines: set[int], tests: Sequence[dict[str, Any]],
+             seconds: float) -> list[str]:  # fmt: skip
+    """Return tests that execute some of these lines, the quickest case of each function first.
+
+    Args:
+        source: the file that the lines are of.
+        lines: the numbers of the lines.
+        tests: as tools/mutants_record.py writes them.
+        seconds: no further test once those before take as long.
+    """
+    cases: Counter[str] = Counter()
+    ranked = []
+    for test in sorted(tests, key=lambda test: test["seconds"]):
+        if not lines.isdisjoint(test["lines"].get(source, ())):
+            function = test["test"].partition("[")[0]
+            ranked.append((cases[function], test["seconds"], test["test"]))
+            cases[function] += 1
+    ranked.sort()
+    before = accumulate((took for _, took, _ in ranked), initial=0.0)
+    return [name for (_, _, name), so_far in zip(ranked, before, strict=False) if so_far < seconds]
 
 
 def annotations(code: str) -> Iterator[tuple[Place, Place]]:
