@@ -39,10 +39,10 @@ from mutation.copy import (
 from mutation.sample import (
     annotations,
     draw,
+    executing_tests,
     lines_of_statement,
     part_of,
     stages_of,
-    tests_of,
 )
 
 CONFIGURATION = tomllib.loads((ROOT / "tools" / "mutants.toml").read_text(encoding="utf-8"))
@@ -122,7 +122,7 @@ def run_mutant(mutation: MutationSpec, part: dict, records: Path) -> WorkResult:
     if mutation not in mutations_of([path]):
         return WorkResult(WorkerOutcome.NO_TEST, f"{path} has changed since")
     lines = lines_of_statement(path.read_text(encoding="utf-8"), mutation.start_pos[0])
-    first = tests_of(str(path), lines, record(part, records), SECONDS)
+    first = executing_tests(str(path), lines, record(part, records), SECONDS)
     for files in [*([first] if first else []), *stages_of(path, part, Path())]:
         result = mutate_and_test([mutation], shlex.join(pytest_command(files)), part["timeout"])
         # An error: a test is named by its case, and the change has named its cases otherwise.

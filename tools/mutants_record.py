@@ -71,8 +71,13 @@ class Recorder:
 def main(folder: str, *test_files: str) -> int:
     """Record test files; return pytest's exit status."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    arguments = ["-q", "-p", "no:cacheprovider", *test_files]
-    return pytest.main(arguments, plugins=[Recorder(Path(folder))])
+    recorder = Recorder(Path(folder))
+    status = pytest.main(["-q", "-p", "no:cacheprovider", *test_files], plugins=[recorder])
+    if status == pytest.ExitCode.OK:
+        for test_file in test_files:  # also of those whose tests are all deselected, as slow ones
+            if not record_of(Path(folder), test_file).exists():
+                recorder.write(test_file)
+    return status
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """The pieces of mutation testing: what is drawn, which tests are run, whether the faults apply."""
 
+import json
+import subprocess
+import sys
 import tomllib
 from collections import Counter
 from dataclasses import dataclass
@@ -8,7 +11,15 @@ from pathlib import Path
 
 import mutants_cpp
 import pytest
-from mutation.sample import annotations, draw, part_of, stages_of
+from mutation.copy import record_of
+from mutation.sample import (
+    annotations,
+    draw,
+    executing_tests,
+    lines_of_statement,
+    part_of,
+    stages_of,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = tomllib.loads((ROOT / "tools" / "mutants.toml").read_text())["part"]
@@ -79,6 +90,103 @@ def test_annotations_are_found_and_nothing_else() -> None:
              for column, letter in enumerate(text) if letter == "|"
              if any(begin <= (line, column) < end for begin, end in places)]  # fmt: skip
     assert found == [(1, 7), (2, 13), (2, 35)]
+
+
+STATEMENTS = """\
+@decorated(1)
+def f(a=2,
+      b=3):
+    for k in range(
+        a
+    ):
+        b += (k +
+              1)
+    try:
+        return b
+    except (ValueError,
+            TypeError):
+        return 5
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "lines"),
+    [(1, {1}), (2, {2, 3}), (3, {2, 3}), (5, {4, 5, 6}), (7, {7, 8}), (8, {7, 8}), (9, {9}),
+     (10, {10}), (12, {11, 12}), (13, {13})],
+)  # fmt: skip
+def test_a_statement_ends_where_its_body_begins(line: int, lines: set[int]) -> None:
+    assert lines_of_statement(STATEMENTS, line) == lines
+
+
+def test_the_quickest_case_of_each_test_that_executes_the_lines_comes_first() -> None:
+    tests = [
+        {"test": name, "seconds": seconds, "lines": {"a.py": lines, "b.py": [8]}}
+        for name, seconds, lines in (
+            ("test_a[1]", 5, [7]), ("test_a[2]", 1, [6, 7]), ("test_a[3]", 3, [7, 8]),
+            ("test_b", 2, [1, 7]), ("test_other", 0.1, [6, 8]), ("test_c[1]", 4, [7]),
+        )
+    ]  # fmt: skip
+    ordered = ["test_a[2]", "test_b", "test_c[1]", "test_a[3]", "test_a[1]"]
+    assert executing_tests("a.py", {7, 9}, tests, seconds=100) == ordered
+    assert executing_tests("a.py", {7}, tests, seconds=7.5) == ordered[:4]  # 1 + 2 + 4 before
+    assert executing_tests("a.py", {7}, tests, seconds=7) == ordered[:3]
+    assert executing_tests("c.py", {7}, tests, seconds=100) == []
+
+
+MODULE = """\
+def half(x):
+    if x % 2:
+        raise ValueError("odd")
+    return x // 2
+"""
+TESTS = """\
+import pytest
+from datasets.halves import half
+
+@pytest.fixture(scope="module")
+def four():
+    return half(8)
+
+def test_even(four):
+    assert half(four) == 2
+
+@pytest.mark.parametrize("x", [1, 3])
+def test_odd(x):
+    with pytest.raises(ValueError, match="odd"):
+        half(x)
+
+def test_none():
+    assert True
+"""
+
+
+def test_the_lines_that_each_test_executes_are_recorded(tmp_path: Path) -> None:
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "halves.py").write_text(MODULE)
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\nfilterwarnings = error\naddopts = -p no:dash -k 'not slow'\n"
+    )
+    (tmp_path / "test_halves.py").write_text(TESTS)
+    (tmp_path / "test_wrong.py").write_text("def test_wrong():\n    assert 1 == 2\n")
+    command = [sys.executable, ROOT / "tools" / "mutants_record.py", "records"]
+    run = subprocess.run([*command, "test_wrong.py", "test_halves.py"], cwd=tmp_path,
+                         check=False, capture_output=True, text=True)  # fmt: skip
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "1 failed, 4 passed" in run.stdout
+    records = tmp_path / "records"
+    tests = json.loads(record_of(records, str(tmp_path / "test_halves.py")).read_text())
+    assert {test["test"].partition("::")[2]: test["lines"] for test in tests} == {
+        "test_even": {"datasets/halves.py": [2, 4]},
+        "test_odd[1]": {"datasets/halves.py": [2, 3]},
+        "test_odd[3]": {"datasets/halves.py": [2, 3]},
+        "test_none": {},
+    }
+    assert all(0 < test["seconds"] < 10 for test in tests)
+    assert not record_of(records, str(tmp_path / "test_wrong.py")).exists()
+
+    (tmp_path / "test_lasting.py").write_text("def test_slow():\n    assert 1 == 2\n")
+    subprocess.run([*command, "test_lasting.py", "test_halves.py"], cwd=tmp_path, check=True)
+    assert json.loads(record_of(records, str(tmp_path / "test_lasting.py")).read_text()) == []
 
 
 def test_every_planted_fault_of_the_kernels_applies_and_says_what_it_is() -> None:

@@ -45,7 +45,7 @@ def lines_of_statement(code: str, line: int) -> set[int]:
     return set(range(innermost.lineno, last + 1))
 
 
-def tests_of(source: str, lines: set[int], tests: Sequence[dict[str, Any]],
+def executing_tests(source: str, lines: set[int], tests: Sequence[dict[str, Any]],
              seconds: float) -> list[str]:  # fmt: skip
     """Return tests that execute some of these lines, the quickest case of each function first.
 
