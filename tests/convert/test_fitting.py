@@ -90,6 +90,16 @@ def test_recalibration_is_least_squares(to, kind):
     assert report.rows[0].change == pytest.approx(report.fitted_change, rel=1e-3)
 
 
+def test_a_channel_that_is_the_same_everywhere_is_fitted_by_its_offset_alone():
+    height = 100 + 200 * torch.rand(1, 1, 6, 6, dtype=torch.float64)
+    x = torch.cat([height, -height], 1)  # a layer norm of two such channels leaves 1 and -1
+    model = nn.Sequential(nn.BatchNorm2d(2)).double().eval()
+    report = convert(model, "layer", data=[x])
+    assert [row.affine for row in report.rows] == ["fitted"]
+    assert model[0].weight.tolist() == [0, 0]  # not what rounding leaves, by what rounding leaves
+    assert torch.allclose(model[0].bias, x.mean((0, 2, 3)), rtol=1e-4)
+
+
 def test_recalibration_where_the_channels_come_last():
     model, x = nn.Sequential(nn.LayerNorm(4)), torch.randn(2, 9, 4) + torch.arange(4.0)
     target = model(x).detach()
