@@ -46,7 +46,7 @@ from mutation.sample import (
 )
 
 CONFIGURATION = tomllib.loads((ROOT / "tools" / "mutants.toml").read_text(encoding="utf-8"))
-SECONDS = 60  # for those that execute a mutant's line; the tests of its part come after these
+SECONDS = 60  # of the tests that execute a mutant's statement, as long as they take by themselves
 
 
 @cache
@@ -116,17 +116,21 @@ def recorded(file: Path) -> list[dict]:
     return json.loads(file.read_text())
 
 
-def run_mutant(mutation: MutationSpec, part: dict, records: Path) -> WorkResult:
-    """Run the tests that execute a mutant's line, then those of its part if all of them pass."""
+def run_mutant(mutation: MutationSpec, part: dict, records: Path, *, again: bool) -> WorkResult:
+    """Run the tests that execute a mutant's statement, or where there are none those of its part.
+
+    Again means all tests of its part, among them those that execute the statement in a process of
+    their own, which are not recorded.
+    """
     path = mutation.module_path
     if mutation not in mutations_of([path]):
         return WorkResult(WorkerOutcome.NO_TEST, f"{path} has changed since")
     lines = lines_of_statement(path.read_text(encoding="utf-8"), mutation.start_pos[0])
-    first = executing_tests(str(path), lines, record(part, records), SECONDS)
-    for files in [*([first] if first else []), *stages_of(path, part, Path())]:
+    executing = executing_tests(str(path), lines, record(part, records), SECONDS)
+    stages = [executing] if executing and not again else stages_of(path, part, Path())
+    for files in stages:
         result = mutate_and_test([mutation], shlex.join(pytest_command(files)), part["timeout"])
-        # An error: a test is named by its case, and the change has named its cases otherwise.
-        if outcome(result) not in ("survived", "error"):
+        if result.test_outcome != TestOutcome.SURVIVED:
             break
     return result
 
@@ -166,7 +170,8 @@ def main() -> None:
     parser.add_argument("--folder", help="a folder or file; all of the package by default")
     parser.add_argument("--without", help="a folder or file inside it to draw nothing from")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after these")
-    parser.add_argument("--again", action="store_true", help="run the survivors again")
+    parser.add_argument("--again", action="store_true",
+                        help="run all tests of their part on those that were not caught")
     options = parser.parse_args()
     place = (options.folder or "all").strip("/").replace("/", "-")
     folder = ROOT / "build" / "mutants" / f"{place}-{options.count}-{options.seed}"
@@ -188,7 +193,7 @@ def main() -> None:
             if time.monotonic() > end:
                 break
             part = part_of(item.mutations[0].module_path, CONFIGURATION["part"])
-            result = run_mutant(item.mutations[0], part, records)
+            result = run_mutant(item.mutations[0], part, records, again=options.again)
             session.set_result(item.job_id, result)
             print(outcome(result), item.mutations[0].module_path, flush=True)
         report(session)
