@@ -1,0 +1,112 @@
+"""What the figures of a training show: numbers, colours and names, read from what is drawn."""
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+
+from geonorm.training.action.pictures import RIGHT, WRONG, ShownClip, draw_clips
+from geonorm.training.figures import confusion_figure, curve_figure, plt
+from geonorm.training.segmentation.pictures import SegmentedScan, draw_scans
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Return the list of figures, which are kept where they would be closed."""
+    figures = []
+    with monkeypatch.context() as patch:
+        patch.setattr(plt, "close", figures.append)
+        yield figures
+    for figure in figures:
+        plt.close(figure)
+
+
+def test_a_confusion_matrix_shows_the_parts_of_each_true_class(drawn, tmp_path):
+    matrix = np.array([[3, 1, 0], [0, 0, 0], [1, 0, 99]])
+    confusion_figure(matrix, ["a", "b", "c"], "of three", tmp_path / "confusion.png")
+    axes = drawn[0].axes[0]
+    shares = [[0.75, 0.25, 0], [0, 0, 0], [0.01, 0, 0.99]]
+    assert np.allclose(axes.images[0].get_array(), shares)
+    assert axes.images[0].get_clim() == (0, 1)
+    assert {text.get_position(): (text.get_text(), text.get_color()) for text in axes.texts} == {
+        (0, 0): ("75%", "white"), (1, 0): ("25%", "black"),
+        (0, 2): ("1%", "black"), (2, 2): ("99%", "white"),
+    }  # fmt: skip
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
+    assert axes.get_title() == "of three"
+    assert (tmp_path / "confusion.png").is_file()
+
+
+def test_curves_are_those_of_the_columns(drawn, tmp_path):
+    rows = ["step,train/loss,val/score", "1,2.5,", "3,1.5,", "3,,0.25", "6,0.5,", "7,,0.75"]
+    (tmp_path / "metrics.csv").write_text("\n".join(rows))
+    path = tmp_path / "curve.png"
+    assert curve_figure(tmp_path / "metrics.csv", "train/loss", "val/score", path)
+    losses, scores = drawn[0].axes
+    assert losses.lines[0].get_xydata().tolist() == [[1, 2.5], [3, 1.5], [6, 0.5]]
+    assert scores.lines[0].get_xydata().tolist() == [[3, 0.25], [7, 0.75]]
+    assert scores.get_ylim() == (0, 1)
+    assert losses.get_ylim()[0] == 0
+    assert path.is_file()
+
+
+def test_where_no_step_was_made_there_is_no_curve(drawn, tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,val/score\n0,0.5\n")
+    path = tmp_path / "curve.png"
+    assert not curve_figure(tmp_path / "metrics.csv", "train/loss", "val/score", path)
+    assert not path.exists()
+
+
+def test_clips_are_shown_as_they_were_before_they_were_normalized(drawn, tmp_path):
+    frames = torch.rand(3, 3, 10, 4, 6)
+    mean, std = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.25])
+    videos = (frames - mean.view(3, 1, 1, 1)) / std.view(3, 1, 1, 1)
+    videos[0, :, 0] += 20  # brighter than white
+    clips = [ShownClip(videos[0], 0, 1, 0.625), ShownClip(videos[1], 1, 1, 0.9),
+             ShownClip(videos[2], -1, 0, 0.5)]  # fmt: skip
+    draw_clips(clips, ["up", "down"], mean.tolist(), std.tolist(), "three", tmp_path / "clips.png")
+    rows = np.array(drawn[0].axes).reshape(3, 8)
+    shown = np.stack([[axes.images[0].get_array() for axes in row] for row in rows])
+    numbers = [0, 1, 3, 4, 5, 6, 8, 9]
+    expected = frames[:, :, numbers].permute(0, 2, 3, 4, 1).numpy()
+    assert np.abs(shown[0, 1:] - expected[0, 1:]).max() < 1e-6
+    assert np.abs(shown[1:] - expected[1:]).max() < 1e-6
+    assert (shown[0, 0] == 1).all()
+    labels = [row[0].yaxis.label for row in rows]
+    assert [label.get_text() for label in labels] == ["down 0.62\nis up", "down 0.90", "up 0.50"]
+    assert [label.get_color() for label in labels] == [WRONG, RIGHT, WRONG]
+    assert drawn[0].get_suptitle() == "three"
+
+
+def test_scans_are_shown_with_truth_prediction_and_errors(drawn, tmp_path):
+    colors = np.array([[10, 20, 30], [40, 50, 60], [70, 80, 90]], np.uint8)
+    points = np.random.default_rng(0).uniform(-9, 9, (4, 3)).astype(np.float32)
+    labels, predicted = np.array([0, 1, 255, 1]), np.array([0, 0, 2, 1])
+    scans = [SegmentedScan("known", points, predicted, labels),
+             SegmentedScan("unknown", points, predicted, np.full(4, 255))]  # fmt: skip
+    grey, right, wrong = [80, 80, 80], [130, 150, 170], [255, 30, 30]
+    true, guessed, error = scans[0].panels(colors).values()
+    assert true.tolist() == [[10, 20, 30], [40, 50, 60], grey, [40, 50, 60]]
+    assert guessed.tolist() == [[10, 20, 30], [10, 20, 30], [70, 80, 90], [40, 50, 60]]
+    assert error.tolist() == [right, wrong, grey, right]
+    assert [*scans[1].panels(colors)] == ["predicted"]
+
+    try:
+        paths = [tmp_path / "known.png", tmp_path / "unknown.png"]
+        draw_scans(scans, ["road", "car", "tree"], colors, paths)
+    except RuntimeError as error:
+        pytest.skip(f"Open3D cannot render here: {error}")
+    assert all(path.is_file() for path in paths)
+    titles = [[axes.get_title() for axes in figure.axes if axes.images] for figure in drawn]
+    of_errors = "wrong points in red (66.7% of the labelled points are right)"
+    assert titles == [["true", "predicted", of_errors], ["predicted"]]
+    legends = [figure.axes[-1].get_legend() for figure in drawn]
+    assert [[text.get_text() for text in legend.get_texts()] for legend in legends] == [
+        ["road", "car", "tree", "no label"], ["road", "car", "tree"],
+    ]  # fmt: skip
+    squares = [np.round(255 * np.array(to_rgb(line.get_color()))) for line in
+               legends[0].get_lines()]  # fmt: skip
+    assert np.array_equal(squares, [*colors, grey])
+    assert [len(figure.axes) for figure in drawn] == [4, 2]

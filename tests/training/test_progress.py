@@ -1,0 +1,73 @@
+"""How much of a run is left, in lines, by a clock that moves ten seconds in each step."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from geonorm.training import progress
+from geonorm.training.progress import RunProgressLines
+
+pytestmark = pytest.mark.filterwarnings("default")  # Lightning warns about matters of its own
+
+
+class Timed(LightningModule):
+    """Takes ten seconds for a step."""
+
+    title = "a line"
+
+    def __init__(self, clock):
+        super().__init__()
+        self.net, self.clock = nn.Linear(2, 1), clock
+
+    def training_step(self, batch, index):
+        self.clock.now += 10
+        return self.net(batch[0]).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+def fit(clock, folder, steps, seconds, **options):
+    trainer = Trainer(
+        max_steps=steps, callbacks=[RunProgressLines(seconds)], accelerator="cpu", logger=False,
+        enable_checkpointing=False, enable_model_summary=False, default_root_dir=folder,
+    )  # fmt: skip
+    data = DataLoader(TensorDataset(torch.ones(8, 2)), batch_size=1)
+    trainer.fit(Timed(clock), data, **options)
+    return trainer
+
+
+def left(text):
+    return re.findall(r"step (\d+): .*?left ([\d:]+)", text)
+
+
+def test_what_is_left_is_what_the_steps_so_far_took_by_those_to_come(clock, tmp_path, capsys):
+    trainer = fit(clock, tmp_path, 4, seconds=0)
+    text = capsys.readouterr().out
+    assert "a line: 3 weights to train" in text
+    expected = [("1", "0:00:30"), ("2", "0:00:20"), ("3", "0:00:10"), ("4", "0:00:00")]
+    assert left(text)[:4] == expected
+    trainer.save_checkpoint(tmp_path / "four.ckpt")
+
+    # Two of six steps are left to a run that goes on, and it has itself made none.
+    clock.now += 5000
+    fit(clock, tmp_path, 6, seconds=0, ckpt_path=tmp_path / "four.ckpt")
+    assert left(capsys.readouterr().out)[:2] == [("5", "0:00:10"), ("6", "0:00:00")]
+
+
+def test_lines_are_so_many_seconds_apart_and_one_comes_at_the_end(clock, tmp_path, capsys):
+    fit(clock, tmp_path, 7, seconds=30)
+    steps = re.findall(r"step (\d+):", capsys.readouterr().out)
+    assert steps == ["3", "6", "7"]
