@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import urlparse
 
 import torch
@@ -23,6 +23,7 @@ from geonorm.models.checkpoints import CheckpointReport, load_checkpoint
 from geonorm.models.norm import MakeNorm, Norm, norm_act, resolve
 
 Kind = Literal["3d", "2d", "2+1d"]
+Padding = Literal["zeros", "replicate"]
 Triple = tuple[int, int, int]
 
 STAGES = {"stem": "stem"} | {f"layer{number}": "encoder" for number in (1, 2, 3, 4)}
@@ -192,6 +193,7 @@ class ResNet3D(nn.Module):
 
     Args:
         modules: every module by its state-dict name, in order of use; the last is `fc`.
+        padding_mode: what the convolutions see beyond the edge of a clip.
 
     Attributes:
         report: what was kept and dropped of the `weights` it was built with, or None; print it.
@@ -204,13 +206,20 @@ class ResNet3D(nn.Module):
         TypeError: where it is not floating point.
     """
 
-    def __init__(self, modules: "OrderedDict[str, nn.Module]") -> None:
+    def __init__(
+        self, modules: "OrderedDict[str, nn.Module]", padding_mode: Padding = "zeros"
+    ) -> None:
         super().__init__()
+        if padding_mode not in get_args(Padding):
+            raise ValueError(
+                f"padding_mode must be one of {', '.join(get_args(Padding))}; got {padding_mode!r}"
+            )
         for name, module in modules.items():
             self.add_module(name, module)
         self.report: CheckpointReport | None = None
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
+                module.padding_mode = padding_mode if any(module.padding) else "zeros"
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, 0, 0.01)
@@ -249,7 +258,7 @@ def _build(
     stem_design: Literal["3d", "2+1d", "hara"], kinds: tuple[Kind, Kind, Kind, Kind],
     blocks: tuple[int, int, int, int],
     num_classes: int, norm: Norm, *, bottleneck: bool = False, nested: bool = True,
-    width: int = 64,
+    width: int = 64, padding_mode: Padding = "zeros",
 ) -> ResNet3D:
     """Build any of the nets; the arguments are what differs between them."""
     modules = stem(stem_design, partial(norm_factory(norm, "stem"), place="stem"))
@@ -268,11 +277,12 @@ def _build(
     modules["avgpool"] = nn.AdaptiveAvgPool3d(1)
     modules["flatten"] = nn.Flatten()
     modules["fc"] = nn.Linear(channels, num_classes)
-    return ResNet3D(modules)
+    return ResNet3D(modules, padding_mode)
 
 
 def r3d_18(
-    num_classes: int = 400, norm: Norm = "instance", weights: str | None = None
+    num_classes: int = 400, norm: Norm = "instance", weights: str | None = None, *,
+    padding_mode: Padding = "zeros",
 ) -> ResNet3D:
     """Build torchvision's r3d_18: every convolution 3×3×3 (Tran et al., CVPR 2018).
 
@@ -288,12 +298,15 @@ def r3d_18(
             top-1; its transforms are `torchvision.models.video.R3D_18_Weights`'). With another
             norm the convolutions and the affine parameters are kept and running statistics
             dropped; the model's `report` lists them.
+        padding_mode: what convolutions see beyond the edge of a clip: "zeros", as published, or
+            "replicate", the nearest position. Zeros stand out from a bright clip and not from a
+            dark one, so that its brightness passes any instance norm (docs/studies).
 
     Shape:
         (B, 3, T, H, W) -> (B, num_classes)
 
     Raises:
-        ValueError: for an unknown norm, stage or name of weights.
+        ValueError: for an unknown norm, stage, name of weights or mode of padding.
         TypeError: for any other kind of norm.
         OSError: where the weights are neither on disk nor to be had; says where to put the file.
 
@@ -302,35 +315,41 @@ def r3d_18(
         >>> logits.shape
         torch.Size([1, 5])
     """
-    model = _build("3d", ("3d", "3d", "3d", "3d"), (2, 2, 2, 2), num_classes, norm)
+    model = _build("3d", ("3d", "3d", "3d", "3d"), (2, 2, 2, 2), num_classes, norm,
+                   padding_mode=padding_mode)
     return _with_weights(model, "r3d_18", weights)
 
 
 def mc3_18(
-    num_classes: int = 400, norm: Norm = "instance", weights: str | None = None
+    num_classes: int = 400, norm: Norm = "instance", weights: str | None = None, *,
+    padding_mode: Padding = "zeros",
 ) -> ResNet3D:
     """Build torchvision's mc3_18: 3×3×3 in layer 1, 1×3×3 above, T kept (Tran et al., CVPR 2018).
 
     Arguments, shapes and errors are those of `r3d_18`; top-1 on Kinetics-400 is 64.0%.
     """
-    model = _build("3d", ("3d", "2d", "2d", "2d"), (2, 2, 2, 2), num_classes, norm)
+    model = _build("3d", ("3d", "2d", "2d", "2d"), (2, 2, 2, 2), num_classes, norm,
+                   padding_mode=padding_mode)
     return _with_weights(model, "mc3_18", weights)
 
 
 def r2plus1d_18(
-    num_classes: int = 400, norm: Norm = "instance", weights: str | None = None
+    num_classes: int = 400, norm: Norm = "instance", weights: str | None = None, *,
+    padding_mode: Padding = "zeros",
 ) -> ResNet3D:
     """Build torchvision's r2plus1d_18: 1×3×3 then 3×1×1, norms between (Tran et al., CVPR 2018).
 
     Arguments, shapes and errors are those of `r3d_18`; top-1 on Kinetics-400 is 67.5%.
     """
     kinds: tuple[Kind, Kind, Kind, Kind] = ("2+1d", "2+1d", "2+1d", "2+1d")
-    model = _build("2+1d", kinds, (2, 2, 2, 2), num_classes, norm)
+    model = _build("2+1d", kinds, (2, 2, 2, 2), num_classes, norm,
+                   padding_mode=padding_mode)
     return _with_weights(model, "r2plus1d_18", weights)
 
 
 def resnet3d(
-    depth: int, num_classes: int = 400, norm: Norm = "instance", width: int = 64
+    depth: int, num_classes: int = 400, norm: Norm = "instance", width: int = 64, *,
+    padding_mode: Padding = "zeros",
 ) -> ResNet3D:
     """Build a 3D-ResNet of Hara, Kataoka and Satoh (CVPR 2018), parameters and keys theirs.
 
@@ -342,12 +361,13 @@ def resnet3d(
         norm: as in `r3d_18`.
         width: planes of layer1, which each further stage doubles; 64 are published. The stem
             always has 64 channels, as in Hara's wide nets.
+        padding_mode: as in `r3d_18`.
 
     Shape:
         (B, 3, T, H, W) -> (B, num_classes)
 
     Raises:
-        ValueError: for another depth, a width below 1, or an unknown norm or stage.
+        ValueError: for another depth, a width below 1, or an unknown norm, stage or padding.
         TypeError: for any other kind of norm.
 
     Example:
@@ -361,7 +381,7 @@ def resnet3d(
         raise ValueError(f"width must be at least 1; got {width}")
     return _build(
         "hara", ("3d", "3d", "3d", "3d"), _HARA_BLOCKS[depth], num_classes, norm,
-        bottleneck=depth >= 50, nested=False, width=width,
+        bottleneck=depth >= 50, nested=False, width=width, padding_mode=padding_mode,
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from geonorm import SpatioTemporalInstanceNorm
+from geonorm.models.video_resnet import Padding
 from geonorm.recompute import recompute_activations
 from geonorm.training.action.data import ClipBatch
 from geonorm.training.action.networks import build
@@ -39,6 +40,8 @@ class ActionModule(LightningModule):
             on processors for small clips; the results are the same but for rounding.
         compile: mode of torch.compile for the network, which sees clips of one shape while it
             trains; "reduce-overhead" runs it in CUDA graphs; "no" leaves it as it is.
+        padding_mode: what convolutions see beyond the edge of a clip: "replicate" repeats the edge,
+            since zeros let a clip's brightness pass its instance norms.
         recompute: keep about half of the activations while training, the outputs of instance norms
             being computed again in backward (`geonorm.recompute`); without effect where compiled.
         classes: names of the classes; by default those of the data.
@@ -60,6 +63,7 @@ class ActionModule(LightningModule):
         label_smoothing: float = 0.0,
         channels_last: bool = False,
         compile: Literal["no", "default", "reduce-overhead", "max-autotune"] = "no",
+        padding_mode: Padding = "zeros",
         recompute: bool = False,
         classes: list[str] | None = None,
     ) -> None:
@@ -76,6 +80,7 @@ class ActionModule(LightningModule):
                 3, input_eps, affine=False, axes=input_norm
             )
         self.compile_mode, self.recompute = compile, recompute
+        self.padding_mode = padding_mode
         # Named as load_checkpoint expects it, so that a run's checkpoint is a file of weights.
         self.model: torch.nn.Module | None = None
         self.results: list[VideoResult] = []
@@ -87,7 +92,7 @@ class ActionModule(LightningModule):
         self.classes = classes
         self.hparams.update(classes=classes)
         norm = with_instance_norm(self.norm, self.instance_norm)
-        network = build(self.name, norm, len(classes), weights)
+        network = build(self.name, norm, len(classes), weights, self.padding_mode)
         self.model = network.to(memory_format=self.memory_format)
         if self.recompute:
             recompute_activations(self.model)

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from geonorm.models import ResNet3D, load_checkpoint, mc3_18, r2plus1d_18, r3d_18, resnet3d
 from geonorm.models.norm import Norm
+from geonorm.models.video_resnet import Padding
 from geonorm.names import choices
 
 NETWORKS: dict[str, Callable[..., ResNet3D]] = {
@@ -19,7 +21,8 @@ NETWORKS["resnet3d_slim"] = partial(resnet3d, 10, width=32)
 
 
 def build(
-    name: str, norm: Norm, num_classes: int, weights: str | None = None
+    name: str, norm: Norm, num_classes: int, weights: str | None = None,
+    padding_mode: Padding = "zeros",
 ) -> ResNet3D:
     """Return a network, new or with weights to go on from, and print what became of these.
 
@@ -30,20 +33,22 @@ def build(
         weights: a file, such as one of Hara's or of geonorm train-action; or the name of
             torchvision's weights of this network. The last layer is left as initialized where the
             weights were trained for another number of classes.
+        padding_mode: what the convolutions see beyond the edge of a clip.
 
     Raises:
         ValueError: an unknown name, or a file that does not fit.
     """
     if name not in NETWORKS:
         raise ValueError(f"no network {name!r}; {choices(name, NETWORKS)}")
+    options: dict[str, Any] = {"norm": norm, "padding_mode": padding_mode}
     if weights is None:
-        return NETWORKS[name](num_classes, norm=norm)
+        return NETWORKS[name](num_classes, **options)
     if Path(weights).is_file():
-        network = NETWORKS[name](num_classes, norm=norm)
+        network = NETWORKS[name](num_classes, **options)
         print(load_checkpoint(network, weights, heads=("fc",)))
         return network
     if name.startswith("resnet3d_"):
         raise ValueError(f"weights of {name} must be a file; there is none at {weights!r}")
-    network = NETWORKS[name](num_classes, norm=norm, weights=weights)
+    network = NETWORKS[name](num_classes, **options, weights=weights)
     print(network.report)
     return network
