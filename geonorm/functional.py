@@ -5,8 +5,7 @@ engines (`geonorm.inputs.read`); what comes back is of the same kind. The module
 hold parameters and call these functions.
 """
 
-from collections.abc import Callable, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,6 +15,7 @@ from geonorm import checks
 from geonorm.inputs import Input, promoted, read
 from geonorm.ops import axis_norm as _axis
 from geonorm.ops import segment_norm as _segment
+from geonorm.pooling import check_groups, over_channels, over_instances, over_windows
 
 Activation = Literal["relu", "leaky_relu"]
 
@@ -304,8 +304,11 @@ def divisive_norm(
     num_instances: int | None = None,
     *,
     kernel_size: int | None = 5,
+    num_groups: int | None = None,
+    channel_weights: Tensor | None = None,
     exponent: float = 2.0,
     center: bool = True,
+    semi_saturation: float = 0.0,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     residual: Any = None,
@@ -313,11 +316,12 @@ def divisive_norm(
     activation: Activation | None = None,
     negative_slope: float = 0.01,
 ) -> Any:
-    """Divide each response by the pooled strength of its neighbourhood, channel by channel.
+    """Divide each response by the pooled strength of its neighbourhood.
 
         z = x − pool(x),  y = act(z / (eps + pool(|z|ⁿ))^(1/n) · weight + bias + residual)
 
     Arguments, shapes and errors are those of `geonorm.DivisiveNorm` and of `instance_norm`.
+    `channel_weights` is a tensor here, which may require a gradient.
 
     From Carandini and Heeger (2012).
 
@@ -325,17 +329,23 @@ def divisive_norm(
     torch.Size([2, 3, 16, 16])
     """
     given = x if type(x) is Input else read(x, batch_index, num_instances)
-    features, pool = given.features, _pool(given, kernel_size)
+    features, whole = given.features, over_instances(given)
+    pool = whole if kernel_size is None else over_windows(given, kernel_size)
+    check_groups(features.shape[1], num_groups, channel_weights)
+    if num_groups is not None:
+        pool = over_channels(pool, num_groups, channel_weights)
+        whole = over_channels(whole, num_groups, channel_weights)
     z = features.to(checks.statistics_dtype(features))
     if center:
         # An average of numbers far from zero loses the digits that tell them apart: what an
         # instance has in common goes first, without gradient, as none of it is left in z.
-        z = z - given.spread(moments(given.with_features(z.detach()))[0])
+        z = z - whole(z.detach())
         z = z - pool(z)
-    if exponent == 2:
-        out = z * (pool(z.square()) + eps).rsqrt()
-    else:
-        out = z * (pool(z.abs().pow(exponent)) + eps).pow(-1 / exponent)
+    powers = z.square() if exponent == 2 else z.abs().pow(exponent)
+    strength = pool(powers) + eps
+    if semi_saturation:
+        strength = strength + whole(powers) * semi_saturation**exponent
+    out = z * (strength.rsqrt() if exponent == 2 else strength.pow(-1 / exponent))
     shape = (1, -1, *(1,) * (out.ndim - 2))
     if weight is not None:
         out = out * weight.view(shape)
@@ -391,64 +401,6 @@ def finish(
     if given.instance is None and out.stride() != given.features.stride():
         out = torch.empty_like(given.features).copy_(out)
     return given.rebuild(out)
-
-
-def moments(given: Input) -> tuple[Tensor, Tensor]:
-    """Return mean and biased variance of each channel of each instance, (B, C), differentiable.
-
-    They are float32, or float64 for float64 x. An instance without rows has mean and variance 0.
-    """
-    if given.instance is None:
-        shift, mean, var = _axis.moments(given.features, [*range(2, given.features.ndim)])
-        return (shift + mean).flatten(1), var.flatten(1)
-    mean, var = _segment.segment_stats(
-        given.features, given.instance, given.num_instances, None, given.features.shape[1]
-    )
-    return mean, var
-
-
-_AVERAGE: tuple[Callable[..., Tensor], ...] = (
-    nn.functional.avg_pool1d, nn.functional.avg_pool2d, nn.functional.avg_pool3d
-)
-
-
-def _pool(given: Input, kernel_size: int | None) -> Callable[[Tensor], Tensor]:
-    """Return what averages features over the neighbourhoods of the positions given."""
-    if kernel_size is None:
-        return lambda z: given.spread(moments(given.with_features(z))[0])
-    x = given.source
-    if given.instance is None:
-        if x.ndim > 5:
-            raise ValueError(
-                "a window needs (B, C, L), (B, C, H, W) or (B, C, T, H, W); got "
-                f"{tuple(x.shape)}. Use kernel_size=None"
-            )
-        return _window(_AVERAGE[x.ndim - 3], kernel_size, x)
-    if not (hasattr(x, "coordinate_manager") and hasattr(x, "coordinate_map_key")):
-        raise TypeError(
-            "a window needs a dense tensor or a MinkowskiEngine SparseTensor, whose engine "
-            f"finds neighbours; got {type(x).__name__}. Use kernel_size=None"
-        )
-    average_pooling = import_module("MinkowskiEngine").MinkowskiAvgPooling
-    local = average_pooling(kernel_size, stride=1, dimension=x.D)
-
-    def pool(z: Tensor) -> Tensor:
-        features: Tensor = local(given.rebuild(z), x.coordinate_map_key).F
-        return features
-
-    return pool
-
-
-def _window(average: Callable[..., Tensor], width: int, x: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return what averages over the elements of a window that exist, of any size against x's."""
-    # torch's own padding will not do: avg_pool3d takes no input smaller than its window.
-    margins = [width // 2] * 2 * (x.ndim - 2)
-
-    def pad(z: Tensor) -> Tensor:
-        return average(nn.functional.pad(z, margins), width, 1)
-
-    share = pad(x.new_ones((1, 1, *x.shape[2:]), dtype=checks.statistics_dtype(x)))
-    return lambda z: pad(z) / share
 
 
 def _dims(x: Tensor, axes: int | Sequence[int]) -> list[int]:

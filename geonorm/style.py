@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from geonorm.checks import statistics_dtype
-from geonorm.functional import moments
 from geonorm.inputs import Input, read
 from geonorm.ops.backends import checks_values
+from geonorm.pooling import moments
 
 
 @dataclass(frozen=True)

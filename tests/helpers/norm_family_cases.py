@@ -13,6 +13,7 @@ CHANNELS = 6
 SIZES = (7, 40, 12)  # rows of each instance
 DENSE = {"5-D": (3, CHANNELS, 2, 4, 5), "4-D": (3, CHANNELS, 4, 5), "3-D": (3, CHANNELS, 9)}
 DOMAINS = [1, 0, 1]
+CHANNEL_WEIGHTS = [1.0, 0.0, 0.5, 2.0, 3.0, 3.0]
 
 
 def coordinates():
@@ -134,6 +135,19 @@ def divisive_law(norm, x, index):
     return per_instance(function, x, index) * norm.weight + norm.bias
 
 
+def divisive_group_law(norm, x, index):
+    shares = torch.tensor(CHANNEL_WEIGHTS, dtype=x.dtype).view(3, 2)
+    shares = shares / shares.sum(1, keepdim=True)
+
+    def function(part, _):
+        grouped = part.view(len(part), 3, 2)
+        z = grouped - (grouped * shares).sum(2, keepdim=True).mean(0)
+        strength = (z.square() * shares).sum(2, keepdim=True).mean(0)
+        return (z / (norm.eps + (1 + 0.5**2) * strength).sqrt()).flatten(1)
+
+    return per_instance(function, x, index) * norm.weight + norm.bias
+
+
 def style():
     return geonorm.Rows(rows(5, 1.0, 30), torch.arange(3).repeat(10))
 
@@ -182,6 +196,9 @@ NORMS = {
     "LayerNorm": (partial(geonorm.LayerNorm, CHANNELS), layer_law),
     "DivisiveNorm": (
         partial(geonorm.DivisiveNorm, CHANNELS, kernel_size=None, exponent=3), divisive_law),
+    "DivisiveNorm, groups": (
+        partial(geonorm.DivisiveNorm, CHANNELS, kernel_size=None, num_groups=3,
+                channel_weights=CHANNEL_WEIGHTS, semi_saturation=0.5), divisive_group_law),
 }
 
 

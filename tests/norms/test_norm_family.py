@@ -85,7 +85,7 @@ def test_state_dict_copies_and_repr(name, kind):
 
 @pytest.mark.parametrize("kind", ["index", "5-D"])
 @pytest.mark.parametrize("name", ["InstanceNorm", "InstanceBatchNorm", "BatchNorm",
-                                  "GroupNorm", "LayerNorm", "DivisiveNorm"])
+                                  "GroupNorm", "LayerNorm", "DivisiveNorm", "DivisiveNorm, groups"])
 def test_compiles_into_one_graph(name, kind):
     torch.compiler.reset()
     _, features, index = example(kind)

@@ -67,7 +67,7 @@ def test_the_public_functions_are_these():
             and not name.startswith("_")}  # fmt: skip
     # The others are there for the modules: they do not read their input or check axes.
     assert ours == {*FUNCTIONS, "normalize_instances", "normalize_axes", "read_positions",
-                    "finish", "moments"}  # fmt: skip
+                    "finish"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NORMS)

@@ -27,14 +27,18 @@ def itself(b, c, t, p):
     return (b == B) & (c == 1) & (t == T) & (p == P)
 
 
+def near(b, c, t, p):
+    # Pooled twice, so two windows of three reach two far.
+    return ((t - T).abs() <= 2) & ((p - P).abs() <= 2)
+
+
 ONE_CHANNEL = both(INSTANCE_1, CHANNEL_1)
 SAME_FRAME = both(ONE_CHANNEL, lambda b, c, t, p: t == T)
 SAME_PLACE = both(ONE_CHANNEL, lambda b, c, t, p: p == P)
 SAME_LINE = both(SAME_FRAME, lambda b, c, t, p: p // WIDE == P // WIDE)
 GROUP = both(INSTANCE_1, lambda b, c, t, p: c < 2)
 SAME_DOMAIN = both(CHANNEL_1, lambda b, c, t, p: DOMAIN[b] == DOMAIN[1])
-# Pooled twice, so two windows of three reach two far.
-NEAR = both(ONE_CHANNEL, lambda b, c, t, p: ((t - T).abs() <= 2) & ((p - P).abs() <= 2))
+NEAR, NEAR_GROUP = both(ONE_CHANNEL, near), both(GROUP, near)
 NEAR_ROW = both(ONE_CHANNEL, lambda b, c, t, p: near_rows()[t])
 LAWS = {
     "instance_norm": [ONE_CHANNEL, ONE_CHANNEL],
@@ -48,7 +52,7 @@ LAWS = {
         both(INSTANCE_1, lambda b, c, t, p: (t == T) & (p == P)),
         lambda b, c, t, p: t == drawn.ROW,
     ],
-    "divisive_norm": [NEAR, NEAR_ROW, ONE_CHANNEL],
+    "divisive_norm": [NEAR, NEAR_ROW, NEAR_GROUP, ONE_CHANNEL],
 }
 
 

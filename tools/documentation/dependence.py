@@ -164,6 +164,8 @@ FIGURES: dict[str, Callable[[], list[Panel]]] = {
         dense("DivisiveNorm, window of 3, images",
               geonorm.DivisiveNorm(CHANNELS, kernel_size=3), IMAGES),
         voxels("DivisiveNorm, window of 3, voxels", geonorm.DivisiveNorm(CHANNELS, kernel_size=3)),
+        dense("DivisiveNorm, window of 3, 2 groups, images",
+              geonorm.DivisiveNorm(CHANNELS, kernel_size=3, num_groups=2), IMAGES),
         dense("DivisiveNorm without a window, images",
               geonorm.DivisiveNorm(CHANNELS, kernel_size=None), IMAGES),
     ],
