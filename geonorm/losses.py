@@ -132,9 +132,8 @@ def total_variation_loss(x: Any) -> Tensor:
             "neighbours need a dense tensor or a MinkowskiEngine SparseTensor; got "
             f"{type(x).__name__}"
         )
-    count = sum(step.numel() for step in steps)
-    total = torch.stack([step.abs().sum() for step in steps]).sum()
-    return total / max(count, 1)
+    differences = torch.cat(steps).abs()
+    return differences.sum() / max(differences.numel(), 1)
 
 
 def _sparse_steps(x: Any, features: Tensor) -> Tensor:
@@ -157,4 +156,5 @@ def _gram(given: Input) -> Tensor:
     products = x.unsqueeze(2) * x.unsqueeze(1)
     total = x.new_zeros(given.num_instances, *products.shape[1:])
     counts = torch.bincount(given.instance, minlength=given.num_instances).clamp(min=1)
-    return total.index_add(0, given.instance, products) / counts.to(x.dtype)[:, None, None]
+    total = total.index_add(0, given.instance, products)
+    return total / counts.to(x.dtype)[:, None, None]
