@@ -135,10 +135,11 @@ def draw(outcome: Outcome, path: Path) -> None:
 def as_page(outcome: Outcome) -> str:
     """Return the study's page in Markdown: the verdict first."""
     study = outcome.study
-    verdict = outcome.verdict()
+    verdict, _, refuted = outcome.verdict().partition(": refuted: ")
     text = [
         f"# {study.title}",
-        f"{_sentence(study.claim)} **{_sentence(verdict[0].upper() + verdict[1:])}**",
+        f"**This claim {verdict}:** {study.claim}",
+        *([f"Refuted: {_sentence(refuted)}"] if refuted else []),
         f"![{study.title}](../figures/studies/{study.name}.png)",
         _filled(study.notes, outcome),
         f"**What to do with it.** {_filled(study.advice, outcome)}",

@@ -177,10 +177,10 @@ def test_json_comes_back_and_makes_the_page(tmp_path: Path) -> None:
     assert entry["mutation_turns"] == [2]
     page = as_page(again)
     assert page == as_page(outcome)
-    assert page.splitlines()[2] == (
-        "High is higher than low. **Holds in part: refuted: high lies over ten; low lies under "
-        "one.**"
-    )
+    assert page.splitlines()[2:5] == [
+        "**This claim holds in part:** High is higher than low", "",
+        "Refuted: high lies over ten; low lies under one.",
+    ]  # fmt: skip
     assert "Low is 2.00, high 6.00." in page
     assert "| level | 2.00 ± 2.48 | 12.0 ± 2.48 | 2.00 ± 2.48 |" in page
     assert "turns test 2" in page
