@@ -1,12 +1,14 @@
 """Replace a model's norms in place and report how its output changes."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
 
+from geonorm.convert.blind import blind_norms
 from geonorm.convert.fitting import Recalibration
 from geonorm.convert.sources import Source, source_of
 from geonorm.convert.transfer import entries
@@ -51,11 +53,14 @@ class ConversionReport:
         kept_change: ‖new − old‖ / ‖old‖ of the model's output on the data with the old weights and
             biases; None without data.
         fitted_change: the same with the fitted ones. The model has those of the smaller change.
+        blind: new instance norms that stand directly before a global mean or behind a global pool,
+            each with the name of that pool; nothing passes there but their bias.
     """
 
     rows: tuple[Conversion, ...]
     kept_change: float | None = None
     fitted_change: float | None = None
+    blind: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         width = max(len(row.name) for row in self.rows)
@@ -70,7 +75,16 @@ class ConversionReport:
                 f"the model's output changed by {self.kept_change:.3g} with the old affine "
                 f"parameters, by {self.fitted_change:.3g} with fitted ones"
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.warnings])
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to mend, in words."""
+        return tuple(
+            f"{name!r} stands beside the global pool {pool!r}: an instance norm lets nothing "
+            "through there but its bias. Leave it out with where="
+            for name, pool in self.blind.items()
+        )
 
 
 def convert(
@@ -112,7 +126,11 @@ def convert(
             the model has changed then.
         TypeError: where `to` does not build a module.
 
-    A norm used in several places stays one norm. Norms inside others are left to these.
+    A norm used in several places stays one norm. Norms inside others are left to these. A
+    UserWarning names every instance norm that stands directly before a global mean, such as the
+    last norm of a Swin transformer, or behind a global pool, such as the first of ConvNeXt's
+    classifier: nothing but its bias passes there, whatever the input. Leave it out:
+    ``where=lambda name, norm: name != "norm"``.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU())
     >>> print(convert(model))
@@ -138,14 +156,22 @@ def convert(
         rows.append(Conversion(name, type(module).__name__, type(core).__name__, affine, carried))
     if recalibration is None:
         _put(model, chosen, made)
-        return ConversionReport(tuple(rows))
+        return _warned(ConversionReport(tuple(rows), blind=blind_norms(model, cores)))
     changes = recalibration.fit(chosen, cores, lambda: _put(model, chosen, made))
     better = changes.fitted <= changes.kept
     rows = [
         replace(row, affine="fitted" if better else row.affine, change=change)
         if (change := changes.norms[row.name]) is not None else row for row in rows
     ]
-    return ConversionReport(tuple(rows), changes.kept, changes.fitted)
+    blind = blind_norms(model, cores)
+    return _warned(ConversionReport(tuple(rows), changes.kept, changes.fitted, blind))
+
+
+def _warned(report: ConversionReport) -> ConversionReport:
+    """Return a report after warning of what it found."""
+    for text in report.warnings:
+        warnings.warn(text, UserWarning, stacklevel=3)
+    return report
 
 
 def _norms(model: nn.Module) -> dict[str, nn.Module]:
@@ -261,6 +287,22 @@ def _put(model: nn.Module, old: dict[str, nn.Module], new: dict[str, nn.Module])
     for name, module in [*model.named_modules(remove_duplicate=False)]:
         if id(module) in replacement:
             setattr(_parent(model, name), name.rpartition(".")[2], replacement[id(module)])
+    _leave_fused_layers(model, {id(module) for module in new.values()})
+
+
+def _leave_fused_layers(model: nn.Module, new: set[int]) -> None:
+    """Let torch's transformer encoders call their norms.
+
+    In inference a layer hands its norms' weights to one kernel, which takes layer norms for
+    granted; an encoder packs padded sequences for that kernel.
+    """
+    changed = [layer for layer in model.modules() if isinstance(layer, nn.TransformerEncoderLayer)
+               and {id(layer.norm1), id(layer.norm2)} & new]  # fmt: skip
+    for layer in changed:
+        layer.activation_relu_or_gelu = 0  # which stands for "some other, not fused"
+    for encoder in model.modules():
+        if isinstance(encoder, nn.TransformerEncoder) and {*encoder.layers} & {*changed}:
+            encoder.use_nested_tensor = False
 
 
 def _listed(names: list[str]) -> str:

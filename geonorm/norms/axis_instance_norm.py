@@ -35,8 +35,11 @@ class AxisInstanceNorm(AffineNorm):
             dimensions or channels, or an axis without elements.
         TypeError: on call, for an input that is not floating point.
 
-    An instance of one element, or of equal ones, gives the bias. State dicts of torch's own
-    instance and batch norms load; running statistics are dropped with a warning.
+    An instance of one element, or of equal ones, gives the bias. So does a mean over the same axes
+    directly behind this norm, whatever the input: a network over tokens ("BNC", axes "N") that
+    ends in this norm and the mean over its tokens is at chance. Put a layer norm there, or read a
+    class token. State dicts of torch's own instance and batch norms load; running statistics are
+    dropped with a warning.
 
     From instance normalization (Ulyanov et al., 2016).
 

@@ -36,7 +36,8 @@ class InstanceNorm(AffineNorm):
             weights or a residual that do not fit.
         TypeError: on call, for another kind of input, or one that is not floating point.
 
-    An instance of one position, or of equal ones, gives the bias; a batch without rows stays
+    An instance of one position, or of equal ones, gives the bias, and so does a global mean (a
+    pooling layer) directly behind this norm, whatever the input; a batch without rows stays
     without. State dicts of torch's and MinkowskiEngine's instance norms load, if those have
     parameters (torch's have none by default; MinkowskiEngine's eps is fixed at 1e-8: ask for the
     same to get the same function), and those of batch norms without their running statistics, with

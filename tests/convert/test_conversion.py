@@ -148,7 +148,8 @@ def test_swin3d_t_is_refused_until_it_is_told_the_axes():
     with pytest.raises(ValueError, match=rf"{len(names)} norms \(LayerNorm\) cannot be known: "
                                          r"patch_embed\.norm, .* more\. Pass layout="):
         convert(model)
-    report = convert(model, layout="BTHWC")
+    with pytest.warns(UserWarning, match="'norm' stands beside the global pool 'avgpool'"):
+        report = convert(model, layout="BTHWC")
     assert [row.name for row in report.rows] == names
     assert {row.target for row in report.rows} == {"AxisInstanceNorm"}
     x = torch.randn(1, 3, 4, 64, 64, generator=torch.Generator().manual_seed(0))
