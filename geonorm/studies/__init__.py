@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 # The module of each study, which is imported when it is run.
 STUDIES: dict[str, str] = {
     "affine": "geonorm.studies.affine",
+    "contrast": "geonorm.studies.contrast",
     "divisive": "geonorm.studies.divisive",
 }
 
