@@ -167,8 +167,8 @@ def as_page(outcome: Outcome) -> str:
             text.append(_markdown(_table(outcome, part)))
     text += [
         "Sources: " + "; ".join(study.sources) + ".",
-        f"`geonorm study {study.name}` measures all of this again "
-        f"({outcome.seconds / 60:.0f} minutes on two cores).",
+        f"`geonorm study {study.name}` measures all of this again; these numbers took "
+        f"{outcome.seconds / 60:.0f} minutes, beside other work of the machine.",
     ]
     return "\n\n".join(text) + "\n"
 
