@@ -1,6 +1,6 @@
 """One LiDAR scan, as every point-cloud dataset of this package yields it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import numpy as np
@@ -86,6 +86,23 @@ class Scan:
 
     def __len__(self) -> int:
         return len(self.points)
+
+    def take(self, rows: np.ndarray) -> Self:
+        """Return the scan with those points alone, in that order and as often.
+
+        Args:
+            rows: their numbers, (M,) integers, or which they are, (N,) bool.
+
+        Example:
+            >>> points = np.array([[0, 0, 1], [5, 0, 1]], dtype=np.float32)
+            >>> scan = Scan(points, np.ones(2, dtype=np.float32), None, "street")
+            >>> scan.take(np.array([1, 1])).points[:, 0]
+            array([5., 5.], dtype=float32)
+        """
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(
+            self, points=self.points[rows], intensity=self.intensity[rows], labels=labels
+        )
 
     @classmethod
     def from_raw(

@@ -129,7 +129,7 @@ class RandomDrop(ScanTransform):
         if rng.random() >= self.probability or len(scan) == 0:
             return scan
         kept = max(1, len(scan) - int(len(scan) * self.ratio))
-        return _rows(scan, np.sort(rng.choice(len(scan), kept, replace=False, shuffle=False)))
+        return scan.take(np.sort(rng.choice(len(scan), kept, replace=False, shuffle=False)))
 
 
 class ElasticDistortion(ScanTransform):
@@ -253,17 +253,7 @@ class SphereCrop(ScanTransform):
         offsets = scan.points - scan.points[rng.integers(len(scan))]
         distances = np.square(offsets, dtype=np.float64).sum(axis=1)
         nearest = np.argpartition(distances, self.max_points - 1)[: self.max_points]
-        return _rows(scan, np.sort(nearest))
-
-
-def _rows(scan: Scan, rows: np.ndarray) -> Scan:
-    """Return the scan with those points alone."""
-    return replace(
-        scan,
-        points=scan.points[rows],
-        intensity=scan.intensity[rows],
-        labels=None if scan.labels is None else scan.labels[rows],
-    )
+        return scan.take(np.sort(nearest))
 
 
 def _share(name: str, value: float) -> float:
