@@ -1,5 +1,6 @@
 """The simulated LiDAR: exact hits on hand-made scenes, and every argument doing what it says."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +30,13 @@ def exact_ranges(scan):
     """Distance to the walls of ROOM along the ray of each point."""
     unit = scan.points.astype(np.float64) / ranges(scan)[:, None]
     return 10 / np.abs(unit).max(axis=1)
+
+
+@pytest.mark.parametrize("module", ["open3d.core", "open3d.t.geometry"])
+def test_casting_without_open3d_says_what_to_install(monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)  # which makes importing it fail
+    with pytest.raises(ImportError, match=rf"needs Open3D, .*{module}.*: pip install open3d, or"):
+        look(EXACT)
 
 
 def test_ray_meets_the_nearest_box_and_takes_its_label():

@@ -113,6 +113,7 @@ PCD_FAULTS = {
     "no number of points": (PADDED.replace("WIDTH 5\n", ""), "neither POINTS nor WIDTH"),
     "two numbers of points": (PADDED.replace("DATA", "POINTS 4\nDATA"), "4 POINTS, but WIDTH .* 5"),
     "points of no number": (PADDED.replace("WIDTH 5", "WIDTH x"), "WIDTH must be a whole number"),
+    "points of a long number": (PADDED.replace("WIDTH 5", f"WIDTH {10**60}"), "got '10{39}'"),
     "several x": (PADDED.replace("COUNT 1", "COUNT 2"), "expected one x for each point; got 2 val"),
     "no z": (PADDED.replace(" z ", " t "), "has no z; expected fields named x, y and z"),
     "nothing compressed": (PADDED.replace("binary", "binary_compressed"), "ends before its compr"),
@@ -149,6 +150,7 @@ PLY_FAULTS = {
     "an unknown type": (PLY.replace("double", "quad"), "'property quad z' is no line"),
     "a list counted in floats": (PLY.replace("list uchar", "list float"), "'property list flo"),
     "a number of no digits": (PLY.replace("vertex 2", "vertex -2"), "'element vertex -2' is"),
+    "a long line": (PLY.replace("element face 1", "face" * 90), "damaged: '(face){15}' is no line"),
     "a property of nothing": (PLY.replace("element vertex 2\n", ""), "'property float x' is"),
     "no vertices": (PLY.replace("element vertex", "element point"), "a .ply file with vertices"),
     "a list for x": (

@@ -230,6 +230,9 @@ def test_list_without_labels(tmp_path: Path) -> None:
     ]
     with pytest.raises(ValueError, match="line 1: expected `path label`"):
         VideoList(path)
+    write(path, "x" * 999)
+    with pytest.raises(ValueError, match=r"; got 'x{200}'\. For a list without labels"):
+        VideoList(path)
     write(path, "a.mp4 0\nb c.mp4\n")
     with pytest.raises(ValueError, match=r"line 2: expected `path label`.*got 'b c.mp4'"):
         VideoList(path)

@@ -158,6 +158,30 @@ def test_shifts_worked_by_hand() -> None:
     assert torch.equal(blurred, video)
 
 
+@pytest.mark.parametrize("severity", [1, 2, 3, 4])
+def test_shifts_below_full_strength_worked_by_hand(severity: int) -> None:
+    """At full strength a product with it, a quotient and a power are all the same."""
+    strength = severity / 5
+    video = torch.tensor([51, 102, 204], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 8, 8)
+
+    def firsts(kind: str) -> list[list[int]]:
+        shift = AppearanceShift(kind, severity)
+        return [shift(video, np.random.default_rng(i))[0, :, 0, 0].tolist() for i in range(9)]
+
+    step = 0.45 * strength * 255
+    brighter = {red for red, *_ in firsts("brightness")}
+    assert brighter == {max(round(51 - step), 0), round(51 + step)}
+    contrasts = [round((value - 119) * (1 - 0.85 * strength) + 119) for value in (51, 102, 204)]
+    assert firsts("contrast") == [contrasts] * 9
+    exponent = 1 + 2 * strength
+    gammas = {green for _, green, _ in firsts("gamma")}
+    assert gammas == {round(255 * 0.4**exponent), round(255 * 0.4 ** (1 / exponent))}
+    gains = np.array(firsts("cast")) / [51, 102, 204]
+    assert np.abs(gains.min(1) - (1 - 0.7 * strength)).max() < 0.01
+    assert (1 - 0.35 * strength) < gains.max() <= 1
+    assert len(set(gains.argmin(1))) == 3
+
+
 def test_contrast_is_about_the_mean_of_the_clip() -> None:
     """A dark and a bright frame draw near to each other; about their own means they would not."""
     video = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
@@ -216,9 +240,15 @@ def test_blur_is_relative_to_the_shorter_side(height: int, width: int) -> None:
 def test_background_leaves_the_foreground(still: Tensor) -> None:
     foreground = torch.zeros(6, 1, 40, 56)
     foreground[..., 10:20, 10:20] = 1
-    shifted = AppearanceShift("background", 5)(still, np.random.default_rng(0), foreground)
+    foreground[..., 20:30, :] = 0.75
+    shift = AppearanceShift("background", 5)
+    shifted = shift(still, np.random.default_rng(0), foreground)
     assert torch.equal(shifted[..., 10:20, 10:20], still[..., 10:20, 10:20])
     assert (shifted != still).float().mean() > 0.8
+    whole = shift(still, np.random.default_rng(0)).double()
+    difference = (shifted - (still + (whole - still) / 4)).abs()
+    within = ((whole > 0) & (whole < 255))[..., 20:30, :]  # a texture may be brighter than white
+    assert difference[..., 20:30, :][within].max() < 1  # each is rounded
 
 
 def test_shift_in_a_transform_depends_on_the_key(still: Tensor) -> None:

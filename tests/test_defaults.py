@@ -1,0 +1,81 @@
+"""Defaults of what users call: a change of one changes their results."""
+
+import inspect
+
+import pytest
+
+import geonorm
+from geonorm import datasets, models
+from geonorm.datasets.video_io import write_video
+from geonorm.models import video_resnet
+from geonorm.norms.base import Norm
+from geonorm.training.action.data import ClipData, ClipFormat
+from geonorm.training.action.module import ActionModule
+from geonorm.training.optimization import Optimization
+from geonorm.training.segmentation.data import ScanData
+from geonorm.training.segmentation.module import SegmentationModule
+
+# torch's, and those that norms have beyond.
+OF_NORMS = {
+    "eps": 1e-5, "momentum": 0.1, "affine": True, "track_running_stats": True,
+    "negative_slope": 0.01, "ratio": 0.5, "kernel_size": 5, "exponent": 2.0, "center": True,
+    "axes": "THW",
+}  # fmt: skip
+WHOLE = (0.0, 1.0)
+KINETICS = {"mean": (0.43216, 0.394666, 0.37645), "std": (0.22803, 0.22145, 0.216989)}
+OF_OTHERS = [
+    (datasets.AppearanceShift, {"severity": 3}),
+    (datasets.ClipDataset, {"length": 16, "step": 1, "sampling": "random", "views": 1,
+                            "portion": WHOLE, "seed": 0}),
+    (datasets.ClipTransform, {"flip": 0.0, "jitter": 0.0, **KINETICS}),
+    (datasets.HMDB51, {"split": 1}),
+    (datasets.UCF101, {"split": 1}),
+    (datasets.SemanticKITTI, {"split": "train"}),
+    (datasets.RandomRotation, {"z": 180.0, "x": 0.0, "y": 0.0}),
+    (datasets.RandomScale, {"low": 0.9, "high": 1.1}),
+    (datasets.RandomFlip, {"x": 0.5, "y": 0.5}),
+    (datasets.RandomJitter, {"sigma": 0.005, "clip": 0.02}),
+    (datasets.RandomDrop, {"ratio": 0.2, "probability": 0.2}),
+    (datasets.ElasticDistortion, {"granularity": (0.2, 0.8), "magnitude": (0.4, 1.6),
+                                  "probability": 0.95}),
+    (datasets.RandomIntensity, {"low": 0.8, "high": 1.2, "offset": 0.05}),
+    (datasets.SphereCrop, {"max_points": 100000}),
+    (write_video, {"fps": 25, "codec": "libx264"}),
+    (models.r3d_18, {"num_classes": 400, "norm": "instance"}),
+    (video_resnet.resnet3d, {"num_classes": 400, "norm": "instance", "width": 64}),
+    (ClipFormat, {"length": 16, "step": 1, "sampling": "random", "size": (128, 171), "crop": 112,
+                  "flip": 0.0, "jitter": 0.0, **KINETICS}),
+    (ClipData, {"views": 5, "train_portion": WHOLE, "eval_portion": WHOLE, "still": "no",
+                "batch_size": 24, "num_workers": 4, "seed": 0}),
+    (ScanData, {"voxel_size": 0.1, "batch_size": 4, "num_workers": 2, "seed": 0}),
+    (ActionModule, {"name": "r3d_18", "norm": "instance", "input_eps": 0.03,
+                    "backbone_lr_factor": 1.0, "label_smoothing": 0.0, "channels_last": False,
+                    "compile": "no", "recompute": False}),
+    (SegmentationModule, {"name": "MinkUNet14A", "norm": "instance", "recompute": False}),
+    (Optimization, {"name": "AdamW", "lr": 0.002, "weight_decay": 0.01, "schedule": "cosine",
+                    "warmup": 0.05, "milestones": ()}),
+]  # fmt: skip
+
+
+def defaults(called):
+    """Return the defaults of parameters that are numbers, words or several of them."""
+    kinds = (bool, int, float, str, tuple)
+    return {each.name: each.default for each in inspect.signature(called).parameters.values()
+            if isinstance(each.default, kinds)}  # fmt: skip
+
+
+NORMS = [value for value in vars(geonorm).values()
+         if isinstance(value, type) and issubclass(value, Norm)]  # fmt: skip
+
+
+@pytest.mark.parametrize("norm", NORMS, ids=lambda norm: norm.__name__)
+def test_defaults_of_norms(norm):
+    found = defaults(norm)
+    assert found == {name: OF_NORMS[name] for name in found}
+    assert "negative_slope" in found
+
+
+@pytest.mark.parametrize(("called", "expected"), OF_OTHERS,
+                         ids=[called.__name__ for called, _ in OF_OTHERS])  # fmt: skip
+def test_defaults_of_data_models_and_trainings(called, expected):
+    assert defaults(called) == expected
