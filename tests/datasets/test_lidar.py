@@ -32,10 +32,9 @@ def exact_ranges(scan):
     return 10 / np.abs(unit).max(axis=1)
 
 
-@pytest.mark.parametrize("module", ["open3d.core", "open3d.t.geometry"])
-def test_casting_without_open3d_says_what_to_install(monkeypatch, module):
-    monkeypatch.setitem(sys.modules, module, None)  # which makes importing it fail
-    with pytest.raises(ImportError, match=rf"needs Open3D, .*{module}.*: pip install open3d, or"):
+def test_casting_without_open3d_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "open3d.core", None)  # which makes importing it fail
+    with pytest.raises(ImportError, match=r"needs Open3D, .*open3d\.core.*: pip install open3d"):
         look(EXACT)
 
 

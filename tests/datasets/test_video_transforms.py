@@ -34,6 +34,14 @@ def test_test_time_is_the_centre_normalized(still: Tensor) -> None:
     torch.testing.assert_close(out, expected)
 
 
+def test_a_crop_that_is_scaled_down_is_an_average_of_all_its_pixels() -> None:
+    """Sixteen pixels of noise make one, of a fifth of the deviation; four would leave a half."""
+    noise = torch.randint(0, 256, (1, 3, 128, 128), generator=torch.Generator().manual_seed(0))
+    transform = ClipTransform(32, train=True, scale=(1.0, 1.0), mean=(0, 0, 0), std=(1, 1, 1))
+    out = transform(noise.to(torch.uint8), (0, 0, 0))
+    assert 0.1 < float(out.std() / (noise / 255).std()) < 0.3
+
+
 def test_every_frame_is_transformed_alike(still: Tensor) -> None:
     for index in range(8):
         out = full()(still, (0, 0, index))
