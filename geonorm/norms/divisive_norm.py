@@ -37,7 +37,7 @@ class DivisiveNorm(AffineNorm):
         exponent: n, 1 or more.
         center: subtract the pooled mean; without, z = x.
         semi_saturation: the same as a share of the instance's own strength: its n-th power times
-            the mean of |z|ⁿ over the whole instance is added to eps. What is weak against the rest
+            what a pool over the whole instance gives is added to eps. What is weak against the rest
             of its own recording stays weak, at any gain of the recording.
         activation: what follows: None, "relu" or "leaky_relu".
         negative_slope: the factor of "leaky_relu" below zero.
