@@ -138,7 +138,7 @@ def as_page(outcome: Outcome) -> str:
     verdict, _, refuted = outcome.verdict().partition(": refuted: ")
     text = [
         f"# {study.title}",
-        f"**This claim {verdict}:** {study.claim}",
+        f"**This claim {verdict}:** {_sentence(study.claim)}",
         *([f"Refuted: {_sentence(refuted)}"] if refuted else []),
         f"![{study.title}](../figures/studies/{study.name}.png)",
         _filled(study.notes, outcome),

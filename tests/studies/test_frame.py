@@ -178,7 +178,7 @@ def test_json_comes_back_and_makes_the_page(tmp_path: Path) -> None:
     page = as_page(again)
     assert page == as_page(outcome)
     assert page.splitlines()[2:5] == [
-        "**This claim holds in part:** High is higher than low", "",
+        "**This claim holds in part:** High is higher than low.", "",
         "Refuted: high lies over ten; low lies under one.",
     ]  # fmt: skip
     assert "Low is 2.00, high 6.00." in page
