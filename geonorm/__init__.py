@@ -14,6 +14,7 @@ from geonorm.norms.group_norm import GroupNorm
 from geonorm.norms.instance_batch_norm import InstanceBatchNorm
 from geonorm.norms.instance_norm import InstanceNorm, SparseInstanceNorm
 from geonorm.norms.layer_norm import LayerNorm
+from geonorm.norms.retinex_norm import RetinexNorm
 from geonorm.ops.backends import backends, force_backend, validate
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "InstanceBatchNorm",
     "InstanceNorm",
     "LayerNorm",
+    "RetinexNorm",
     "Rows",
     "SparseInstanceNorm",
     "SpatioTemporalInstanceNorm",

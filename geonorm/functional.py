@@ -15,7 +15,16 @@ from geonorm import checks
 from geonorm.inputs import Input, promoted, read
 from geonorm.ops import axis_norm as _axis
 from geonorm.ops import segment_norm as _segment
-from geonorm.pooling import check_groups, over_channels, over_instances, over_windows
+from geonorm.ops.backends import checks_values
+from geonorm.pooling import (
+    check_groups,
+    moments,
+    over_channels,
+    over_gaussians,
+    over_instances,
+    over_windows,
+    scales_of,
+)
 
 Activation = Literal["relu", "leaky_relu"]
 
@@ -346,12 +355,58 @@ def divisive_norm(
     if semi_saturation:
         strength = strength + whole(powers) * semi_saturation**exponent
     out = z * (strength.rsqrt() if exponent == 2 else strength.pow(-1 / exponent))
-    shape = (1, -1, *(1,) * (out.ndim - 2))
-    if weight is not None:
-        out = out * weight.view(shape)
-    if bias is not None:
-        out = out + bias.view(shape)
-    return finish(given, out.to(features.dtype), residual, activation, negative_slope)
+    out = _axis.affine(out, weight, bias).to(features.dtype)
+    return finish(given, out, residual, activation, negative_slope)
+
+
+def retinex_norm(
+    x: Any,
+    batch_index: Tensor | None = None,
+    num_instances: int | None = None,
+    *,
+    surround: float | Sequence[float] | Literal["mean"] | None,
+    contrast: bool = True,
+    back: bool = False,
+    floor: float = 1e-3,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    residual: Any = None,
+    eps: float = 1e-5,
+    activation: Activation | None = None,
+    negative_slope: float = 0.01,
+) -> Any:
+    """Take the light out of intensities: the logarithm, less that of the surround, normalized.
+
+        z = l − surround(l), l = log(x + floor),  y = act(z / √(var(z) + eps) · weight + bias
+        + residual)
+
+    Arguments, shapes and errors are those of `geonorm.RetinexNorm` and of `instance_norm`.
+
+    From Land and McCann (1971) and Jobson et al. (1997).
+
+    >>> picture = torch.rand(2, 3, 16, 16)
+    >>> out = retinex_norm(picture, surround=4, floor=1e-9)
+    >>> torch.allclose(retinex_norm(picture * 5, surround=4, floor=1e-9), out, atol=1e-4)
+    True
+    """
+    given = x if type(x) is Input else read(x, batch_index, num_instances)
+    features = given.features
+    level = features.to(checks.statistics_dtype(features)) + floor
+    if checks_values(level.device) and level.numel() and not bool(level.min() > 0):
+        raise ValueError(
+            f"features must be intensities, above -floor = {-floor:g}; the smallest is "
+            f"{float(features.min()):g}. A logarithm is taken: use another norm, or a larger floor"
+        )
+    z, scales = level.log(), scales_of(surround)
+    if scales == "mean":
+        z = z - over_instances(given)(z)
+    elif scales is not None:
+        z = z - sum(over_gaussians(given, sigma)(z) for sigma in scales) / len(scales)
+    if contrast:
+        z = z * (given.spread(moments(given.with_features(z))[1]) + eps).rsqrt()
+    out = _axis.affine(z, weight, bias)
+    out = (out.exp() if back else out).to(features.dtype)
+    return finish(given, out, residual, activation, negative_slope)
 
 
 def read_positions(

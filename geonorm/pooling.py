@@ -5,9 +5,13 @@ of the same shape or broadcast against it. What it averages over is the window t
 and empty voxels do not count.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from itertools import product
+from math import prod
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from geonorm import checks
@@ -17,6 +21,8 @@ from geonorm.ops import segment_norm as _segment
 from geonorm.ops.backends import checks_values
 
 Pool = Callable[[Tensor], Tensor]
+
+CELLS = 2**26  # of the grid for rows at most, for each channel
 
 _AVERAGE: tuple[Callable[..., Tensor], ...] = (
     nn.functional.avg_pool1d, nn.functional.avg_pool2d, nn.functional.avg_pool3d
@@ -82,6 +88,117 @@ def _dense_window(average: Callable[..., Tensor], width: int, x: Tensor) -> Pool
 
     share = pad(x.new_ones((1, 1, *x.shape[2:]), dtype=checks.statistics_dtype(x)))
     return lambda z: pad(z) / share
+
+
+def scales_of(surround: Any) -> tuple[float, ...] | Literal["mean"] | None:
+    """Return the scales of a surround's Gaussians, or the "mean" or None that was given.
+
+    Raises:
+        ValueError: neither these nor one number above 0 or more.
+    """
+    if surround is None:
+        return None
+    if isinstance(surround, str) and surround == "mean":
+        return "mean"
+    scales = (surround,) if isinstance(surround, int | float | str) else tuple(surround)
+    if not scales or not all(isinstance(s, int | float) and s > 0 for s in scales):
+        raise ValueError(
+            f'surround must be "mean", None, or one scale or more, above 0; got {surround!r}'
+        )
+    return scales
+
+
+def over_gaussians(given: Input, sigma: float) -> Pool:
+    """Return the pool whose weights fall with the distance as a Gaussian.
+
+    A dense tensor is pooled over its last two dimensions, each frame of a clip by itself; a sparse
+    one over all coordinates.
+
+    Args:
+        given: what is pooled.
+        sigma: of the Gaussian, in positions or in units of the coordinates.
+
+    Raises:
+        TypeError: a sparse tensor that does not tell positions.
+        ValueError: positions so far apart, in sigmas, that they do not fit into memory.
+    """
+    if given.instance is not None:
+        return _over_scattered(given, given.instance, sigma)
+    falls = [_fall(size, sigma, given.features) for size in given.features.shape[2:][-2:]]
+    falls = [fall / fall.sum(1, keepdim=True) for fall in falls]
+    return lambda z: _blurred(z, falls)
+
+
+def _fall(size: int, sigma: float, features: Tensor) -> Tensor:
+    """Return the Gaussian of the distance between any two of `size` places in a row."""
+    place = torch.arange(size, device=features.device, dtype=checks.statistics_dtype(features))
+    return (-(place[:, None] - place).square() / (2 * sigma**2)).exp()
+
+
+def _blurred(z: Tensor, falls: Sequence[Tensor]) -> Tensor:
+    """Return z with each of its last dimensions multiplied by a matrix of weights."""
+    for number, fall in enumerate(reversed(falls), 1):
+        z = (z.transpose(-number, -1) @ fall.T).transpose(-number, -1)
+    return z
+
+
+def _over_scattered(given: Input, instance: Tensor, sigma: float) -> Pool:
+    """Return the Gaussian pool of rows: they are shared out to a grid, blurred, and read back."""
+    place = _positions(given)
+    if not len(place):
+        return lambda z: z
+    whole = not place.is_floating_point()
+    # Cells of a third of sigma: sharing out and reading back linearly adds cell²/3 to the variance.
+    # Between whole numbers in cells of one nothing is shared out.
+    cell = max(1.0, sigma / 3) if whole else sigma / 3
+    variance = sigma**2 - (0 if whole and cell == 1 else cell**2 / 3)
+    place = (place - place.amin(0)).to(checks.statistics_dtype(given.features)) / cell
+    low = place.floor()
+    sizes = [int(size) + 2 for size in low.amax(0).tolist()]
+    if given.num_instances * prod(sizes) > CELLS:
+        raise ValueError(
+            f"a surround of {sigma:g} needs a grid of {' x '.join(map(str, sizes))} cells for each "
+            f"of {given.num_instances} instances, above the {CELLS:,} that are allowed: take a "
+            "larger one, or leave out what lies far away"
+        )
+    cells, shares = [], []
+    for corner in product((0, 1), repeat=len(sizes)):
+        index = instance
+        for axis, size in enumerate(sizes):
+            index = index * size + low[:, axis].long() + corner[axis]
+        cells.append(index)
+        beyond = place - low
+        shares.append(torch.where(beyond.new_tensor(corner) > 0, beyond, 1 - beyond).prod(1))
+    where, share = torch.cat(cells), torch.stack(shares).unsqueeze(2)
+    falls = [_fall(size, variance**0.5 / cell, given.features) for size in sizes]
+
+    def gathered(z: Tensor) -> Tensor:
+        grid = z.new_zeros(given.num_instances * prod(sizes), z.shape[1])
+        grid = grid.index_add(0, where, (share * z).flatten(0, 1))
+        grid = _blurred(grid.view(-1, *sizes, z.shape[1]).movedim(-1, 1), falls)
+        rows = grid.movedim(1, -1).reshape(-1, z.shape[1]).index_select(0, where)
+        return (share * rows.view(*share.shape[:2], -1)).sum(0)
+
+    mass = gathered(place.new_ones(len(place), 1))
+    return lambda z: gathered(z) / mass
+
+
+def _positions(given: Input) -> Tensor:
+    """Return the position of each row, (N, D)."""
+    x = given.source
+    if hasattr(x, "coordinate_manager"):  # MinkowskiEngine's
+        found: Tensor = x.C[:, 1:]
+    elif hasattr(x, "replace_feature"):  # spconv's
+        found = x.indices[:, 1:]
+    elif getattr(x, "pos", None) is not None:  # torch_geometric's
+        found = x.pos
+    else:
+        raise TypeError(
+            "a surround needs a dense tensor or one that tells positions: MinkowskiEngine's, "
+            "spconv's, or torch_geometric's Data with pos; got "
+            f'{type(x).__name__}. Use surround="mean"'
+        )
+    return found
 
 
 def over_channels(pool: Pool, num_groups: int, weights: Tensor | None) -> Pool:

@@ -148,6 +148,14 @@ def divisive_group_law(norm, x, index):
     return per_instance(function, x, index) * norm.weight + norm.bias
 
 
+def retinex_law(norm, x, index):
+    return instance_law(norm, (x + norm.floor).log(), index)
+
+
+def retinex(floor, **options):
+    return geonorm.RetinexNorm(CHANNELS, surround="mean", floor=floor, **options)
+
+
 def style():
     return geonorm.Rows(rows(5, 1.0, 30), torch.arange(3).repeat(10))
 
@@ -199,6 +207,7 @@ NORMS = {
     "DivisiveNorm, groups": (
         partial(geonorm.DivisiveNorm, CHANNELS, kernel_size=None, num_groups=3,
                 channel_weights=CHANNEL_WEIGHTS, semi_saturation=0.5), divisive_group_law),
+    "RetinexNorm": (partial(retinex, floor=8.0), retinex_law),
 }
 
 

@@ -85,7 +85,8 @@ def test_state_dict_copies_and_repr(name, kind):
 
 @pytest.mark.parametrize("kind", ["index", "5-D"])
 @pytest.mark.parametrize("name", ["InstanceNorm", "InstanceBatchNorm", "BatchNorm",
-                                  "GroupNorm", "LayerNorm", "DivisiveNorm", "DivisiveNorm, groups"])
+                                  "GroupNorm", "LayerNorm", "DivisiveNorm", "DivisiveNorm, groups",
+                                  "RetinexNorm"])
 def test_compiles_into_one_graph(name, kind):
     torch.compiler.reset()
     _, features, index = example(kind)
@@ -102,6 +103,9 @@ def test_only_norms_of_instances_ignore_the_gain_of_one_instance(name):
     x, features, index = example("index")
     gains = torch.tensor([9.0, 1.0, 1.0])[index][:, None]
     norm = build(name)
+    if name == "RetinexNorm":  # of intensities; its floor has no gain
+        x, features = refill(x, features.abs() + 1), features.abs() + 1
+        norm = build(name, floor=1e-6)
     moved = relative_error(values(norm(refill(x, features * gains))), values(norm(x)))
     if name in ("BatchNorm", "SyncBatchNorm", "DomainBatchNorm", "InstanceBatchNorm"):
         assert moved > 1e-2
@@ -117,6 +121,8 @@ and all its gradients are those of a loop in float64 to 1e-5, that float16 and b
 they came with a relative error below twice their eps, and that a state dict carries the norm over.
 `DivisiveNorm` is here the one without a window; with one it is defined on MinkowskiEngine's
 SparseTensor and on dense tensors alone, and checked in tests/norms/test_divisive_norm.py.
+`RetinexNorm` is the one that takes out the mean; its surrounds are in
+tests/norms/test_retinex_norm.py.
 
 """
 

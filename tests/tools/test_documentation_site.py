@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 NORMS = sorted(name for name in geonorm.__all__ if name.endswith("Norm"))
 FUNCTIONS = ("instance_norm", "axis_instance_norm", "group_norm", "layer_norm",
-             "adaptive_instance_norm", "divisive_norm")
+             "adaptive_instance_norm", "divisive_norm", "retinex_norm")
 MODULES = ("geonorm", "geonorm.models", "geonorm.datasets")
 
 
@@ -78,7 +78,7 @@ def test_every_norm_has_a_page_with_a_formula_and_a_figure(site, name):
     assert len(pages) == 1
     text, stem = pages[0].read_text(encoding="utf-8"), pages[0].stem
     assert re.search(r"\n## When\n.*\n## When not\n.*\n## Cost\n.*\n## Example\n", text, re.DOTALL)
-    assert re.search(r"\n\w*\b[Ff]rom [^#]*\b20\d\d\b", text), "cites no paper"
+    assert re.search(r"\n\w*\b[Ff]rom [^#]*\b(?:19|20)\d\d\b", text), "cites no paper"
     built = (site / "norms" / f"{stem}.html").read_text(encoding="utf-8")
     assert f'src="../_images/{stem}.svg"' in built
     assert (site / "_images" / f"{stem}.svg").read_text().partition("<svg")[1]

@@ -53,6 +53,7 @@ LAWS = {
         lambda b, c, t, p: t == drawn.ROW,
     ],
     "divisive_norm": [NEAR, NEAR_ROW, NEAR_GROUP, ONE_CHANNEL],
+    "retinex_norm": [ONE_CHANNEL, SAME_FRAME, ONE_CHANNEL],
 }
 
 

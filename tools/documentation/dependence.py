@@ -169,4 +169,13 @@ FIGURES: dict[str, Callable[[], list[Panel]]] = {
         dense("DivisiveNorm without a window, images",
               geonorm.DivisiveNorm(CHANNELS, kernel_size=None), IMAGES),
     ],
+    # A high floor, as the inputs that are drawn here are negative by half.
+    "retinex_norm": lambda: [
+        dense('RetinexNorm, surround="mean", clips',
+              geonorm.RetinexNorm(CHANNELS, surround="mean", floor=99)),
+        dense("RetinexNorm, a surround, contrast as it is, clips",
+              geonorm.RetinexNorm(CHANNELS, surround=2.0, contrast=False, floor=99)),
+        voxels("RetinexNorm, a surround, contrast as it is, voxels",
+               geonorm.RetinexNorm(CHANNELS, surround=2.0, contrast=False, floor=99)),
+    ],
 }  # fmt: skip
