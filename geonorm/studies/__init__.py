@@ -13,6 +13,7 @@ STUDIES: dict[str, str] = {
     "video": "geonorm.studies.video",
     "points": "geonorm.studies.points",
     "divisive": "geonorm.studies.divisive",
+    "retinex": "geonorm.studies.retinex",
 }
 
 
