@@ -269,6 +269,21 @@ def test_shapes_are_where_they_say():
     np.testing.assert_allclose(box.vertices.max(axis=0), (10, 2, 6), atol=1e-5)
 
 
+def volume(mesh):
+    """Return the volume that triangles enclose, negative where they face inward."""
+    a, b, c = np.moveaxis(mesh.vertices[mesh.triangles].astype(np.float64), 1, 0)
+    return float((a * np.cross(b, c)).sum() / 6)
+
+
+def test_shapes_enclose_their_volume_and_face_outward():
+    two = boxes([(1, 2, 3), (-4, 0, 0)], [(2, 4, 6), (-1, 1, 1)], label=1, albedo=0.2)
+    assert volume(two) == pytest.approx(1 * 2 * 3 + 3 * 1 * 1, rel=1e-5)
+    ball = ellipsoid((1, 2, 3), label=1, albedo=0.2, sides=64)
+    assert volume(ball) == pytest.approx(4 / 3 * np.pi * 6, rel=0.01)
+    cone = lathe([(0, 0), (2, 0), (0, 3)], label=1, albedo=0.2, sides=64)
+    assert volume(cone) == pytest.approx(np.pi * 4 * 3 / 3, rel=0.01)
+
+
 def test_outward_faces_of_a_merged_mesh_keep_their_class():
     mesh = merge([boxes((0, 0, 0), (1, 1, 1), label=i, albedo=0.1 * i) for i in range(1, 4)])
     assert len(mesh.vertices) == 24
