@@ -96,15 +96,21 @@ def likeness(one: Tensor, other: Tensor) -> float:
 
 def _each_light(
     setting: Setting, pictures: Tensor,
-    measure: Callable[[Tensor, Tensor, str], Mapping[str, float]],
+    prepare: Callable[[Tensor], Callable[[Tensor, str], Mapping[str, float]]],
 ) -> dict[str, float]:
-    """Return means over pictures, each first in its batch, of all that is measured of a light."""
+    """Return means over pictures, each first in its batch, of all that is measured of a light.
+
+    Args:
+        setting: its seed draws the lights.
+        pictures: (B, C, H, W).
+        prepare: returns for a batch what is to be measured of a light and its name.
+    """
+    drawn = [torch.Generator().manual_seed(1000 * setting.seed + n) for n in range(len(LIGHTS))]
     values: dict[str, list[float]] = {}
-    for number, name in enumerate(LIGHTS):
-        generator = torch.Generator().manual_seed(1000 * setting.seed + number)
-        for first in range(len(pictures)):
-            field = light(name, generator)
-            for row, value in measure(pictures.roll(-first, 0), field, name).items():
+    for first in range(len(pictures)):
+        measure = prepare(pictures.roll(-first, 0))
+        for name, generator in zip(LIGHTS, drawn, strict=True):
+            for row, value in measure(light(name, generator), name).items():
                 values.setdefault(row, []).append(value)
     return {row: float(np.mean(found)) for row, found in values.items()}
 
@@ -120,18 +126,22 @@ def left(column: str, setting: Setting) -> Mapping[str, float]:
     """
     inner = _norm(column, 3, mutated=setting.mutated)
 
-    def share(pictures: Tensor, field: Tensor, name: str) -> dict[str, float]:
-        before, after = inner(pictures)[0], inner(_lit(pictures, SMALL * field))[0]
-        units = _deviation(column, pictures[0], mutated=setting.mutated)
-        change = (after - before) * units.view(-1, 1, 1)
-        found = float((change.square().mean((1, 2)).sqrt() / SMALL).mean())
-        values = {name: found}
-        if column == _INL and name != "constant":
-            form = _unlike(pictures[0], field)
-            values |= {f"closed form, {name}": form, f"{name}, / closed form": found / form}
-        return values
+    def prepare(batch: Tensor) -> Callable[[Tensor, str], dict[str, float]]:
+        before = inner(batch)[0]
+        units = _deviation(column, batch[0], mutated=setting.mutated).view(-1, 1, 1)
 
-    return _each_light(setting, _drawn(setting), share)
+        def share(field: Tensor, name: str) -> dict[str, float]:
+            change = (inner(_lit(batch, SMALL * field))[0] - before) * units
+            found = float((change.square().mean((1, 2)).sqrt() / SMALL).mean())
+            values = {name: found}
+            if column == _INL and name != "constant":
+                form = _unlike(batch[0], field)
+                values |= {f"closed form, {name}": form, f"{name}, / closed form": found / form}
+            return values
+
+        return share
+
+    return _each_light(setting, _drawn(setting), prepare)
 
 
 def _deviation(column: str, picture: Tensor, *, mutated: bool) -> Tensor:
@@ -194,13 +204,18 @@ def wave(column: str, setting: Setting) -> Mapping[str, float]:
 def _moved(column: str, setting: Setting, pictures: Tensor) -> dict[str, float]:
     norm = _norm(column, 3, mutated=setting.mutated)
 
-    def moved(batch: Tensor, field: Tensor, name: str) -> dict[str, float]:
-        before, after = norm(batch)[0], norm(_lit(batch, STRONG * field))[0]
-        logs = batch[0].log()
-        return {"kept, no light": likeness(before, logs), f"kept, {name}": likeness(after, logs),
-                f"moved, {name}": relative_change(before, after)}  # fmt: skip
+    def prepare(batch: Tensor) -> Callable[[Tensor, str], dict[str, float]]:
+        before, logs = norm(batch)[0], batch[0].log()
 
-    return _each_light(setting, pictures, moved)
+        def moved(field: Tensor, name: str) -> dict[str, float]:
+            after = norm(_lit(batch, STRONG * field))[0]
+            return {"kept, no light": likeness(before, logs),
+                    f"kept, {name}": likeness(after, logs),
+                    f"moved, {name}": relative_change(before, after)}  # fmt: skip
+
+        return moved
+
+    return _each_light(setting, pictures, prepare)
 
 
 def pictures(column: str, setting: Setting) -> Mapping[str, float]:
@@ -394,12 +409,12 @@ STUDY = Study(
              "periods in pixels", ("Retinex 4", "Retinex 15", "Retinex 40"), wave, seeded=False),
         Part("pictures", f"Frames of the built-in films as reflectances: change under a light "
              f"(deviation {STRONG} in the logarithm), and likeness (correlation) of the output to "
-             "the reflectance's logarithm", _MOVED, pictures),
+             "the reflectance's logarithm", _MOVED, pictures, long=True),
         Part("films", "The same on frames of films of your own, whose own light counts as "
              "reflectance", _MOVED, films, needs="videos", long=True, variants=()),
         Part("lidar", f"Voxels of {STREETS} built-in streets under two sensors whose intensity "
              "falls over 60 m and over 10 m; correlations with the logarithms",
-             (_LOG, _IN, _INL, _NEAR, _NEARS), lidar),
+             (_LOG, _IN, _INL, _NEAR, _NEARS), lidar, long=True),
         Part("scan", "A scan of your own", (_LOG, _INL, _NEAR, _NEARS), scan, seeded=False,
              needs="scan", long=True, variants=()),
     ),
