@@ -1,4 +1,4 @@
-"""Point-cloud and video datasets, each imported on first use: no one needs another's libraries."""
+"""Data sets of points, videos and sound, each imported on first use and then alone."""
 
 from typing import TYPE_CHECKING
 
@@ -6,6 +6,10 @@ from geonorm.lazy import lazily
 
 if TYPE_CHECKING:  # what is imported on first use, said to type checkers
     from geonorm.datasets.appearance_shift import AppearanceShift as AppearanceShift
+    from geonorm.datasets.audio_folders import AudioFolders as AudioFolders
+    from geonorm.datasets.audio_folders import Sound as Sound
+    from geonorm.datasets.audio_folders import log_mel as log_mel
+    from geonorm.datasets.audio_folders import read_audio as read_audio
     from geonorm.datasets.augmented import Augmented as Augmented
     from geonorm.datasets.check_videos import Finding as Finding
     from geonorm.datasets.check_videos import check_data as check_data
@@ -59,4 +63,5 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "video_transforms": ("ClipTransform",),
     "appearance_shift": ("AppearanceShift",),
     "check_videos": ("Finding", "check_data"),
+    "audio_folders": ("AudioFolders", "Sound", "log_mel", "read_audio"),
 })

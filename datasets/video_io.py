@@ -94,10 +94,10 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
         UndecodableVideoError: the file is missing, no video, truncated or sound alone.
     """
     try:
-        container = av.open(_location(path), metadata_errors="ignore")
+        container = av.open(location(path), metadata_errors="ignore")
     except (av.FFmpegError, OSError) as error:
         raise UndecodableVideoError(
-            f"expected a video; {path} cannot be opened ({_reason(error)}): it is missing, "
+            f"expected a video; {path} cannot be opened ({reason(error)}): it is missing, "
             "truncated or no video. Fetch it anew or take it off the list"
         ) from error
     with container:
@@ -199,7 +199,7 @@ def write_video(
         raise ValueError(f"film must be uint8 (T, H, W, 3); got {film.dtype} {film.shape}")
     if film.shape[1] % 2 or film.shape[2] % 2:
         raise ValueError(f"both sides of a film must be even; got {film.shape[1:3]}")
-    with av.open(_location(path), "w") as container:
+    with av.open(location(path), "w") as container:
         stream = container.add_stream(codec, rate=fps)
         if not isinstance(stream, VideoStream):
             raise ValueError(f"codec must encode pictures; {codec!r} encodes {stream.type}")
@@ -333,7 +333,7 @@ def _orientation(frame: VideoFrame) -> _Orientation:
     return _Orientation(True, c < 0, b < 0)
 
 
-def _location(path: str | Path) -> str:
+def location(path: str | Path) -> str:
     """Return a name that FFmpeg takes for a file; ``12:30.mp4`` alone has it look for a protocol.
 
     An absolute path begins with no letter, and so never with a protocol.
@@ -341,6 +341,6 @@ def _location(path: str | Path) -> str:
     return str(Path(path).absolute())
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Return FFmpeg's words without the path it repeats."""
     return getattr(error, "strerror", None) or str(error)

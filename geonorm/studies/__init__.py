@@ -13,6 +13,7 @@ STUDIES: dict[str, str] = {
     "tokens": "geonorm.studies.tokens",
     "video": "geonorm.studies.video",
     "points": "geonorm.studies.points",
+    "audio": "geonorm.studies.audio",
     "divisive": "geonorm.studies.divisive",
     "retinex": "geonorm.studies.retinex",
 }

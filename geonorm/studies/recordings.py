@@ -1,7 +1,9 @@
 """Recordings of the user's own that the studies look at where there are any."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from shutil import which
 from typing import NamedTuple
 
 _FILMS = (".avi", ".mp4", ".mkv", ".mov", ".webm")
@@ -39,6 +41,30 @@ class Recordings(NamedTuple):
             )
         return cls(scans[0] if scans else None, videos)
 
-    def has(self, needs: str | None) -> bool:
-        """Tell whether what a part needs is there."""
-        return {"scan": self.scan is not None, "videos": bool(self.videos), None: True}[needs]
+    def lacks(self, needs: str | None) -> str | None:
+        """Return what to do for a part to be measured, or None where all is there.
+
+        Args:
+            needs: what the part needs, as `Part` takes it.
+        """
+        there: dict[str, tuple[str, Callable[[], bool]]] = {
+            "scan": ("a scan: give --data", lambda: self.scan is not None),
+            "videos": ("videos: give --data", lambda: bool(self.videos)),
+            "sound": ("a film with sound: give --data", lambda: self.sound is not None),
+            "speech": ("espeak-ng: apt-get install espeak-ng", lambda: bool(which("espeak-ng"))),
+        }
+        if needs is None:
+            return None
+        name, found = there[needs]
+        return None if found() else f"needs {name}"
+
+    @property
+    def sound(self) -> Path | None:
+        """Return the first film that has a sound track."""
+        import av
+
+        for path in self.videos:
+            with av.open(str(path)) as container:
+                if container.streams.audio:
+                    return path
+        return None

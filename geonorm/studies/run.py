@@ -57,9 +57,8 @@ def run_study(
     outcome = Outcome(study, tuple(seeds), quick)
     parts = []
     for part in study.parts:
-        if not recordings.has(part.needs):
-            outcome.left_out[part.name] = f"needs a {part.needs}: give --data" \
-                if part.needs == "scan" else "needs videos: give --data"
+        if lacking := recordings.lacks(part.needs):
+            outcome.left_out[part.name] = lacking
         elif quick and part.long:
             outcome.left_out[part.name] = "too short to judge"
         else:

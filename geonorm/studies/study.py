@@ -46,7 +46,7 @@ class Part:
         seeded: whether it depends on the seed; what does not is measured once.
         long: whether it is left out of a quick run: trainings, and large measurements.
         most_seeds: with how many seeds it is measured at most; all of them if not given.
-        needs: recordings without which it is left out.
+        needs: recordings, or espeak-ng for "speech", without which it is left out.
         variants: the variants under which it is measured beside the claimed one.
     """
 
@@ -57,7 +57,7 @@ class Part:
     seeded: bool = True
     long: bool = False
     most_seeds: int | None = None
-    needs: Literal["scan", "videos"] | None = None
+    needs: Literal["scan", "videos", "sound", "speech"] | None = None
     variants: tuple[Variant, ...] = ("mutated", "broken")
 
 

@@ -30,5 +30,5 @@ def test_a_name_is_what_its_module_defines(name):
 
 
 def test_an_unknown_name():
-    with pytest.raises(AttributeError, match=r"'Kitti'; it has \['AppearanceShift', 'Augmented'"):
+    with pytest.raises(AttributeError, match=r"'Kitti'; it has \['AppearanceShift', 'AudioFold"):
         geonorm.datasets.Kitti  # noqa: B018

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import MinkowskiEngine as ME
+import numpy as np
 import pytest
 import torch
 
 from geonorm import AxisInstanceNorm, InstanceNorm
+from geonorm.datasets.video_io import write_video
 from geonorm.studies import run
 from geonorm.studies.broken import broken_instance_norm
 from geonorm.studies.outcome import Interval, Outcome
@@ -18,6 +20,7 @@ from geonorm.studies.recordings import Recordings
 from geonorm.studies.report import as_json, as_page, as_summary, as_text, draw, from_json, number
 from geonorm.studies.run import run_study
 from geonorm.studies.study import Part, Quantity, Setting, Study, Test
+from helpers.sounds import write_film_with_sound
 
 NOTHING = Recordings(None, ())
 CALLS: list[tuple[str, int, str]] = []
@@ -244,7 +247,22 @@ def test_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == Recordings(tmp_path / "deep" / "a.bin", (tmp_path / "deep" / "film.AVI",))
     monkeypatch.setenv("GEONORM_DATA", str(tmp_path))
     assert Recordings.of(None) == found
-    assert found.has("scan")
-    assert found.has(None)
-    assert not NOTHING.has("scan")
-    assert not NOTHING.has("videos")
+    assert found.lacks("scan") is None
+    assert found.lacks(None) is None
+    assert NOTHING.lacks("scan") == "needs a scan: give --data"
+    assert NOTHING.lacks("videos") == "needs videos: give --data"
+    assert NOTHING.lacks("sound") == "needs a film with sound: give --data"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert NOTHING.lacks("speech") == "needs espeak-ng: apt-get install espeak-ng"
+    (tmp_path / "espeak-ng").touch(0o755)
+    assert NOTHING.lacks("speech") is None
+
+
+def test_the_film_with_sound_is_found(tmp_path: Path) -> None:
+    film = np.zeros((2, 16, 16, 3), np.uint8)
+    write_video(tmp_path / "a.mp4", film)
+    assert Recordings.of(tmp_path).sound is None
+    write_film_with_sound(tmp_path / "b.mkv", np.zeros(160))
+    found = Recordings.of(tmp_path)
+    assert found.sound == tmp_path / "b.mkv"
+    assert found.lacks("sound") is None
