@@ -207,13 +207,21 @@ def log_mel(
         (…, samples) to (…, bands, 1 + samples // (hop · rate)).
 
     Raises:
-        ValueError: fewer samples than half a window, or more bands than the window resolves.
+        ValueError: fewer samples than half a window, more bands than the window resolves, a window,
+            hop, number of bands or floor that is not positive.
 
     Example:
         >>> log_mel(torch.zeros(2, 1, 16_000)).shape
         torch.Size([2, 1, 40, 101])
     """
     size, step = round(window * rate), round(hop * rate)
+    if size < 1 or step < 1 or bands < 1:
+        raise ValueError(
+            "expected a window and a hop of one sample or more, and one band or more; got "
+            f"{window} and {hop} seconds at {rate} per second, and {bands} bands"
+        )
+    if not floor > 0:
+        raise ValueError(f"floor must be positive, as silence has no logarithm; got {floor}")
     if waveform.shape[-1] <= size // 2:
         raise ValueError(
             f"waveform must be longer than half a window, {size // 2} samples; got "

@@ -1,6 +1,7 @@
 """Recordings of sound: decoding, resampling, class folders, and log-mel spectrograms."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,6 +146,17 @@ def test_log_mel_finds_a_tone_and_a_gain_is_an_offset() -> None:
 def test_log_mel_of_a_waveform_that_is_too_short() -> None:
     with pytest.raises(ValueError, match=r"longer than half a window, 256 samples; got \(1, 256\)"):
         log_mel(torch.zeros(1, 256))
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"window": 0.0}, "one sample or more, and one band or more; got 0.0 and 0.01 seconds"),
+    ({"hop": 1e-5}, "got 0.032 and 1e-05 seconds at 16000 per second, and 40 bands"),
+    ({"bands": 0}, "and 0 bands"),
+    ({"floor": 0.0}, "floor must be positive, as silence has no logarithm; got 0.0"),
+])  # fmt: skip
+def test_log_mel_of_options_that_make_no_spectrogram(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        log_mel(torch.zeros(1, 16_000), **options)
 
 
 def test_axes_of_a_spectrogram_take_out_a_microphone_or_the_loudness() -> None:
