@@ -168,6 +168,24 @@ def test_an_engine_of_another_version_is_refused_with_what_was_looked_for():
         InstanceNorm(6)((rows(), torch.zeros(59).long()))
 
 
+@pytest.mark.parametrize(("others", "column"), [
+    (("stride", "spatial_range"), 0), (("stride", "cmaps", "kmaps"), 3),
+], ids=["torchsparse 2.1", "torchsparse 1.4"])  # fmt: skip
+def test_torchsparse_numbers_its_scans_first_or_last(others, column):
+    """It cannot be installed without CUDA: an object of its attributes stands in for its tensor."""
+    x = type("SparseTensor", (), dict.fromkeys(others))()
+    x.feats = torch.randn(12, 6)
+    x.coords = torch.arange(48, dtype=torch.int32).view(12, 4) % torch.tensor([5, 7, 4, 3]) % 3
+    x.coords[-1] = torch.tensor([1, 0, 2, 2])
+    norm = InstanceNorm(6)
+    out = norm(x)
+    assert type(out) is type(x)
+    assert out.coords is x.coords
+    assert torch.equal(out.feats, norm(x.feats, x.coords[:, column].long()))
+    others_columns = [norm(x.feats, x.coords[:, other].long()) for other in {0, 1, 2, 3} - {column}]
+    assert not any(torch.equal(out.feats, other) for other in others_columns)
+
+
 def test_no_engine_is_imported():
     program = ("import sys, torch, geonorm; geonorm.InstanceNorm(2)(torch.ones(3, 2), "
                "torch.zeros(3).long()); print([m for m in ('MinkowskiEngine', 'spconv', "

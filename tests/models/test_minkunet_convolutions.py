@@ -1,5 +1,6 @@
 """MinkUNet's convolutions: ours or MinkowskiEngine's, one argument apart."""
 
+import re
 from contextlib import nullcontext
 
 import pytest
@@ -62,6 +63,14 @@ def test_under_autocast_the_convolutions_run_in_half_precision():
     with torch.autocast("cpu", torch.bfloat16):
         model(batch(scan()))
     assert seen == {torch.bfloat16}
+
+
+def test_strides_are_those_of_the_names():
+    """The way up follows the skips' keys, whatever its strides say; who reads them does not."""
+    found = {name: module.kernel_generator.kernel_stride for name, module in
+             build().named_modules() if re.fullmatch(r"conv(tr)?\dp\d+s\d", name)}  # fmt: skip
+    assert len(found) == 9
+    assert all(stride == [int(name[-1])] * 3 for name, stride in found.items())
 
 
 def test_unknown_convolution_is_refused():
