@@ -19,6 +19,7 @@ from geonorm.training.segmentation.module import SegmentationModule
 OF_NORMS = {
     "eps": 1e-5, "momentum": 0.1, "affine": True, "track_running_stats": True,
     "negative_slope": 0.01, "ratio": 0.5, "kernel_size": 5, "exponent": 2.0, "center": True,
+    "semi_saturation": 0.0, "contrast": True, "back": False, "floor": 1e-3,
     "axes": "THW",
 }  # fmt: skip
 WHOLE = (0.0, 1.0)
@@ -41,8 +42,9 @@ OF_OTHERS = [
     (datasets.RandomIntensity, {"low": 0.8, "high": 1.2, "offset": 0.05}),
     (datasets.SphereCrop, {"max_points": 100000}),
     (write_video, {"fps": 25, "codec": "libx264"}),
-    (models.r3d_18, {"num_classes": 400, "norm": "instance"}),
-    (video_resnet.resnet3d, {"num_classes": 400, "norm": "instance", "width": 64}),
+    (models.r3d_18, {"num_classes": 400, "norm": "instance", "padding_mode": "zeros"}),
+    (video_resnet.resnet3d, {"num_classes": 400, "norm": "instance", "width": 64,
+                             "padding_mode": "zeros"}),
     (ClipFormat, {"length": 16, "step": 1, "sampling": "random", "size": (128, 171), "crop": 112,
                   "flip": 0.0, "jitter": 0.0, **KINETICS}),
     (ClipData, {"views": 5, "train_portion": WHOLE, "eval_portion": WHOLE, "still": "no",
@@ -50,7 +52,7 @@ OF_OTHERS = [
     (ScanData, {"voxel_size": 0.1, "batch_size": 4, "num_workers": 2, "seed": 0}),
     (ActionModule, {"name": "r3d_18", "norm": "instance", "input_eps": 0.03,
                     "backbone_lr_factor": 1.0, "label_smoothing": 0.0, "channels_last": False,
-                    "compile": "no", "recompute": False}),
+                    "compile": "no", "recompute": False, "padding_mode": "zeros"}),
     (SegmentationModule, {"name": "MinkUNet14A", "norm": "instance", "recompute": False}),
     (Optimization, {"name": "AdamW", "lr": 0.002, "weight_decay": 0.01, "schedule": "cosine",
                     "warmup": 0.05, "milestones": ()}),
