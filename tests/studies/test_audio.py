@@ -136,6 +136,7 @@ def test_quick_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @SPEAKS
+@pytest.mark.filterwarnings("default")  # Lightning warns about matters of its own
 @pytest.mark.slow
 def test_recognizers_dissociate() -> None:
     over_time = audio.recognized(audio.TIME, setting())

@@ -133,6 +133,7 @@ def test_what_is_left_out_of_a_quick_run_is_said(
     assert "robust to a density that depends on the range" in refuted
 
 
+@pytest.mark.filterwarnings("default")  # Lightning warns about matters of its own
 @pytest.mark.slow
 def test_trained_networks_lose_to_thinning() -> None:
     outcome = {column: points.trained(column, setting()) for column in (points.IN, points.FAR)}
