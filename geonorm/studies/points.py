@@ -64,8 +64,9 @@ def _features(scans: list[Scan]) -> tuple[Tensor, Tensor]:
     """Return x, y, z, scaled, and intensity of all points, (N, 4), and the scan of each."""
     from geonorm.datasets.voxelize import FEATURE_SCALE
 
-    rows = [torch.from_numpy(np.column_stack([s.points / np.float32(FEATURE_SCALE), s.intensity]))
-            for s in scans]  # fmt: skip
+    scale = np.asarray(FEATURE_SCALE, np.float32)
+    rows = [torch.from_numpy(np.column_stack([scan.points / scale, scan.intensity]))
+            for scan in scans]  # fmt: skip
     index = torch.arange(len(scans)).repeat_interleave(torch.tensor([len(s) for s in scans]))
     return torch.cat(rows), index
 
@@ -255,7 +256,7 @@ def trained(column: str, setting: Setting) -> Mapping[str, float]:
     from geonorm.datasets.voxelize import ScanBatch, collate_scans
     from geonorm.models import MinkUNet14A
 
-    class Small(MinkUNet14A):  # type: ignore[misc]  # an engine without types
+    class Small(MinkUNet14A):
         PLANES = (16, 32, 32, 32, 32, 32, 32, 32)
 
     rng = _rng(setting)

@@ -56,7 +56,8 @@ def words(
     """Return waveforms (N, samples), the class of each, a digit, and its voice."""
     from geonorm.datasets.audio_folders import AudioFolders
 
-    items = [*AudioFolders(spoken_folder(voices, speeds), rate=RATE, seconds=SECONDS)]
+    sounds = AudioFolders(spoken_folder(voices, speeds), rate=RATE, seconds=SECONDS)
+    items = [sounds[i] for i in range(len(sounds))]
     waveforms = torch.cat([item.waveform for item in items])
     digits = torch.tensor([item.label for item in items])
     return waveforms, digits, [Path(item.path).name.partition("-")[0] for item in items]
