@@ -140,9 +140,16 @@ def test_quick_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @SPEAKS
 @pytest.mark.filterwarnings("default")  # Lightning warns about matters of its own
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_recognizers_dissociate() -> None:
-    over_time = audio.recognized(audio.TIME, setting(seed=1))
-    over_frequency = audio.recognized(audio.FREQUENCY, setting(seed=1))
-    assert min(over_time["clean"], over_frequency["clean"]) > 0.85
-    assert over_time["microphone"] > over_frequency["microphone"] + 0.1
-    assert over_frequency["drifting gain"] > over_time["drifting gain"] + 0.1
+    """Each axis is better under its own disturbance, in each of three seeds."""
+    gaps = {"microphone": 0.0, "drifting gain": 0.0}
+    for seed in range(3):
+        over_time = audio.recognized(audio.TIME, setting(seed=seed))
+        over_frequency = audio.recognized(audio.FREQUENCY, setting(seed=seed))
+        assert min(over_time["clean"], over_frequency["clean"]) > 0.85
+        own = {"microphone": over_time["microphone"] - over_frequency["microphone"],
+               "drifting gain": over_frequency["drifting gain"] - over_time["drifting gain"]}
+        assert min(own.values()) > 0
+        gaps = {name: gap + own[name] / 3 for name, gap in gaps.items()}
+    assert min(gaps.values()) > 0.05
