@@ -97,6 +97,7 @@ def test_night_has_the_light_and_the_noise_that_it_says() -> None:
     assert float(dark.var()) == pytest.approx(photons + rounding, rel=0.02)
 
 
+@pytest.mark.filterwarnings("default")  # Lightning warns about matters of its own
 @pytest.mark.slow
 def test_trained_by_day_with_each_norm(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch

@@ -117,6 +117,7 @@ def test_swin_that_ends_in_instance_norm_is_blind() -> None:
     assert rest["an offset"] < 0.01
 
 
+@pytest.mark.filterwarnings("default")  # Lightning warns about matters of its own
 @pytest.mark.slow
 def test_training_ends_at_chance_behind_the_mean_of_an_instance_norm() -> None:
     torch.manual_seed(0)
