@@ -12,8 +12,7 @@ from torch.utils.data import Dataset
 
 from geonorm.datasets.video_io import location, reason
 from geonorm.datasets.video_lists import SUFFIXES as FILMS
-from geonorm.datasets.video_lists import folder
-from geonorm.files import is_hidden
+from geonorm.datasets.video_lists import files_in, folder, folders_in
 
 SUFFIXES = (
     ".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma",
@@ -54,8 +53,7 @@ def read_audio(path: str | Path, rate: int = 16_000) -> Tensor:
             number of channels on the way.
         ValueError: a rate that is not positive.
     """
-    if rate < 1:
-        raise ValueError(f"rate must be a positive number of samples per second; got {rate}")
+    _check_rate(rate)
     try:
         with av.open(location(path), metadata_errors="ignore") as container:
             if not container.streams.audio:
@@ -73,6 +71,11 @@ def read_audio(path: str | Path, rate: int = 16_000) -> Tensor:
     if not parts:
         raise UndecodableAudioError(f"expected sound; {path} holds a track of zero samples")
     return torch.from_numpy(np.concatenate(parts, axis=1).mean(axis=0, dtype=np.float32))
+
+
+def _check_rate(rate: int) -> None:
+    if rate < 1:
+        raise ValueError(f"rate must be a positive number of samples per second; got {rate}")
 
 
 def _resampled(frames: Iterator[av.AudioFrame], rate: int, path: str | Path) -> list[np.ndarray]:
@@ -117,22 +120,18 @@ class AudioFolders(Dataset[Sound]):
     """
 
     def __init__(self, root: str | Path, *, rate: int = 16_000, seconds: float = 1.0) -> None:
-        if rate < 1:
-            raise ValueError(f"rate must be a positive number of samples per second; got {rate}")
+        _check_rate(rate)
         self.samples = round(seconds * rate)
         if self.samples < 1:
             raise ValueError(f"seconds must be at least one sample, 1/{rate}; got {seconds}")
         self.rate = rate
-        places = sorted(
-            path for path in folder(root).iterdir() if path.is_dir() and not is_hidden(path)
-        )
+        places = folders_in(folder(root))
         if not places:
             raise ValueError(f"expected class folders, {root}/class/sound.wav; found none")
         self.classes: Sequence[str] = tuple(place.name for place in places)
         self.files: list[tuple[Path, int]] = []
         for label, place in enumerate(places):
-            found = sorted(path for path in place.iterdir()
-                           if path.suffix.lower() in SUFFIXES and not is_hidden(path))  # fmt: skip
+            found = sorted(files_in(place, SUFFIXES))
             if not found:
                 raise ValueError(
                     f"class folder {place} holds no recordings (looked for files in "

@@ -77,9 +77,7 @@ class ClassFolders(VideoSet):
 
     def __init__(self, root: str | Path, classes: Sequence[str] | None = None) -> None:
         root = Path(root)
-        folders = sorted(
-            path.name for path in folder(root).iterdir() if path.is_dir() and not is_hidden(path)
-        )
+        folders = [path.name for path in folders_in(folder(root))]
         names = list(folders if classes is None else classes)
         unknown = sorted(set(folders) - set(names))
         if unknown:
@@ -196,9 +194,19 @@ def folder(path: str | Path) -> Path:
 
 def videos_in(path: Path) -> Iterable[Path]:
     """Yield the video files of one folder, told by their suffixes, hidden ones left out."""
+    return files_in(path, SUFFIXES)
+
+
+def files_in(path: Path, suffixes: Sequence[str]) -> Iterable[Path]:
+    """Yield the files of one folder that have one of these suffixes, hidden ones left out."""
     return (
-        file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not is_hidden(file)
+        file for file in path.iterdir() if file.suffix.lower() in suffixes and not is_hidden(file)
     )
+
+
+def folders_in(path: Path) -> list[Path]:
+    """Return the folders in a folder in alphabetical order, hidden ones left out."""
+    return sorted(each for each in path.iterdir() if each.is_dir() and not is_hidden(each))
 
 
 def labels_of(names: Iterable[str]) -> dict[str, int]:

@@ -154,6 +154,7 @@ def _over_scattered(given: Input, instance: Tensor, sigma: float) -> Pool:
     variance = sigma**2 - (0 if whole and cell == 1 else cell**2 / 3)
     place = (place - place.amin(0)).to(checks.statistics_dtype(given.features)) / cell
     low = place.floor()
+    beyond = place - low
     sizes = [int(size) + 2 for size in low.amax(0).tolist()]
     if given.num_instances * prod(sizes) > CELLS:
         raise ValueError(
@@ -167,7 +168,6 @@ def _over_scattered(given: Input, instance: Tensor, sigma: float) -> Pool:
         for axis, size in enumerate(sizes):
             index = index * size + low[:, axis].long() + corner[axis]
         cells.append(index)
-        beyond = place - low
         shares.append(torch.where(beyond.new_tensor(corner) > 0, beyond, 1 - beyond).prod(1))
     where, share = torch.cat(cells), torch.stack(shares).unsqueeze(2)
     falls = [_fall(size, variance**0.5 / cell, given.features) for size in sizes]

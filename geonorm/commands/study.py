@@ -81,6 +81,6 @@ def main(arguments: Sequence[str]) -> int | str:
         help="leave out what takes long: trainings and large measurements",
     )  # fmt: skip
     try:
-        return study(**vars(parser.instantiate_classes(parser.parse_args([*arguments]))))
+        return study(**parser.parse_args([*arguments]).as_dict())
     except ValueError as error:
         return f"geonorm study: {error}"

@@ -13,10 +13,11 @@ from geonorm.models import r3d_18
 from geonorm.norms.batch_norm import BatchNorm
 from geonorm.norms.instance_norm import InstanceNorm
 from geonorm.norms.no_norm import NoNorm
-from geonorm.studies.clips import GLIDES, drawn_clips, film_clips, relative_change
+from geonorm.studies.clips import GLIDES, drawn_clips, film_clips
 from geonorm.studies.outcome import Outcome
 from geonorm.studies.study import Part, Quantity, Setting, Study, Test
 from geonorm.studies.training import fit
+from geonorm.training.invariance.table import change as relative_change
 
 GAINS = (1e-3, 1e-2, 0.1, 0.25, 4.0, 1e3)
 OFFSETS = (1.0, 100.0, 1e4)
@@ -123,13 +124,10 @@ def scan(column: str, setting: Setting) -> Mapping[str, float]:
     """Measure the logits of MinkUNet14A under a gain of a scan's intensity alone, and of all."""
     import MinkowskiEngine as ME
 
-    from geonorm.datasets.scan_io import read_scan
     from geonorm.datasets.voxelize import collate_scans
     from geonorm.models import MinkUNet14A
 
-    path = setting.recordings.scan
-    assert path is not None  # the part needs it
-    batch = collate_scans([read_scan(path)], 0.2)
+    batch = collate_scans([setting.recordings.read_scan()], 0.2)
     x = batch.features
     model = MinkUNet14A(x.shape[1], 19, norm="batch" if setting.mutated else "instance").train()
     own = _norm("instance", x.shape[1], mutated=setting.mutated)

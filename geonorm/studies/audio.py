@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from geonorm.norms.axis_instance_norm import AxisInstanceNorm
 from geonorm.norms.no_norm import NoNorm
-from geonorm.studies.clips import relative_change
 from geonorm.studies.outcome import Outcome
 from geonorm.studies.speech import (
     CHANGES,
@@ -22,6 +21,7 @@ from geonorm.studies.speech import (
 )
 from geonorm.studies.study import Part, Quantity, Setting, Study, Test
 from geonorm.studies.training import fit
+from geonorm.training.invariance.table import change as relative_change
 
 NONE, TIME, FREQUENCY, BOTH = "no norm", "over time", "over frequency", "over both"
 COLUMNS = (NONE, TIME, FREQUENCY, BOTH)

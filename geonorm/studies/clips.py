@@ -48,10 +48,3 @@ def film_clips(paths: tuple[Path, ...], frames: int, size: int, count: int = 1) 
                         sampling="dense", views=count, size=(size, size))  # fmt: skip
     clips = [films[number].video for number in range(len(films))]
     return torch.stack(clips).transpose(1, 2).float() / 255
-
-
-def relative_change(before: Tensor, after: Tensor) -> float:
-    """Return ‖after - before‖ / ‖before‖."""
-    before, after = before.detach().double(), after.detach().double()
-    return float((after - before).norm() / before.norm())
-

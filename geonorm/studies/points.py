@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from geonorm.datasets.scan import Scan
 from geonorm.norms.batch_norm import BatchNorm
 from geonorm.norms.instance_norm import InstanceNorm
-from geonorm.studies.clips import relative_change
 from geonorm.studies.density import (
     THINNINGS,
     NeighbourInstanceNorm,
@@ -25,6 +24,7 @@ from geonorm.studies.density import (
 from geonorm.studies.outcome import Outcome
 from geonorm.studies.study import Part, Quantity, Setting, Study, Test
 from geonorm.studies.training import fit
+from geonorm.training.invariance.table import change as relative_change
 
 # A change of the output below this share of its size is called robust.
 ROBUST = 0.1
@@ -293,12 +293,7 @@ def trained(column: str, setting: Setting) -> Mapping[str, float]:
 
 def real(column: str, setting: Setting) -> Mapping[str, float]:
     """Measure the user's scan, its points and its voxels."""
-    from geonorm.datasets.scan_io import read_scan
-
-    path = setting.recordings.scan
-    if path is None:
-        raise ValueError("this part needs a scan: give --data")
-    scan, rng, stem = read_scan(path), _rng(setting), _stem(setting.seed)
+    scan, rng, stem = setting.recordings.read_scan(), _rng(setting), _stem(setting.seed)
     kind, _, place = column.partition(", ")
     if place == "voxels":
         before = Voxels([scan], VOXEL)

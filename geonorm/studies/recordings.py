@@ -4,7 +4,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from shutil import which
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from geonorm.datasets import Scan
 
 _FILMS = (".avi", ".mp4", ".mkv", ".mov", ".webm")
 
@@ -40,6 +43,18 @@ class Recordings(NamedTuple):
                 "neither"
             )
         return cls(scans[0] if scans else None, videos)
+
+    def read_scan(self) -> "Scan":
+        """Return the scan.
+
+        Raises:
+            ValueError: there is none.
+        """
+        from geonorm.datasets.scan_io import read_scan
+
+        if self.scan is None:
+            raise ValueError(f"this part {self.lacks('scan')}")
+        return read_scan(self.scan)
 
     def lacks(self, needs: str | None) -> str | None:
         """Return what to do for a part to be measured, or None where all is there.

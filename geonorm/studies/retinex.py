@@ -15,9 +15,10 @@ from geonorm.norms.batch_norm import BatchNorm
 from geonorm.norms.instance_norm import InstanceNorm
 from geonorm.norms.no_norm import NoNorm
 from geonorm.norms.retinex_norm import RetinexNorm
-from geonorm.studies.clips import drawn_clips, film_clips, relative_change
+from geonorm.studies.clips import drawn_clips, film_clips
 from geonorm.studies.outcome import Outcome
 from geonorm.studies.study import Part, Quantity, Setting, Study, Test
+from geonorm.training.invariance.table import change as relative_change
 
 SIDE = 128  # of a frame, in pixels
 CYCLES = {"half a cycle": 0.5, "1 cycle": 1.0, "2 cycles": 2.0, "4 cycles": 4.0, "8 cycles": 8.0,
@@ -307,12 +308,9 @@ def scan(column: str, setting: Setting) -> Mapping[str, float]:
     """Measure the share of a scan's variance that its range tells, by the means of 20 bins."""
     import MinkowskiEngine as ME
 
-    from geonorm.datasets.scan_io import read_scan
     from geonorm.datasets.voxelize import collate_scans
 
-    path = setting.recordings.scan
-    assert path is not None  # the part needs it
-    batch = collate_scans([read_scan(path)], VOXEL)
+    batch = collate_scans([setting.recordings.read_scan()], VOXEL)
     intensity = batch.features[:, -1:].double() + 0.01  # about the noise
     z = _norm(column, 1)(ME.SparseTensor(intensity, batch.coordinates)).F.flatten()
     distance = (batch.coordinates[:, 1:].double() * VOXEL).norm(dim=1)

@@ -68,7 +68,7 @@ def run_study(
     done = _read(store)
     before = sum(run.key in done for run in runs)
     # disable=None: shown on a terminal alone.
-    for run in (bar := tqdm(runs, study.name, unit="run", initial=0, disable=None)):
+    for run in (bar := tqdm(runs, study.name, unit="run", disable=None)):
         if run.key not in done:
             bar.set_postfix_str(f"{before} of an earlier sitting; {run.part.name} {run.column}")
             begin = time.perf_counter()

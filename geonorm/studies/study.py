@@ -1,7 +1,7 @@
 """What a study consists of: a claim, tests that are stated before it runs, and measurements."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from geonorm.studies.recordings import Recordings
@@ -124,7 +124,6 @@ class Study:
         advice: what follows for a practitioner, in one to three sentences, in the same way.
         draw: draws one figure of an outcome into a matplotlib figure.
         not_about: where the broken norm turns no test: why the claim is not about instance norm.
-        packages: what the study imports beside the extra ``studies``, for its message.
     """
 
     name: str
@@ -138,7 +137,6 @@ class Study:
     advice: str
     draw: Callable[["Outcome", Any], None]
     not_about: str = ""
-    packages: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
         known = {part.name: part.columns for part in self.parts}

@@ -14,10 +14,11 @@ from geonorm.norms.axis_instance_norm import AxisInstanceNorm
 from geonorm.norms.batch_norm import BatchNorm
 from geonorm.norms.layer_norm import LayerNorm
 from geonorm.norms.no_norm import NoNorm
-from geonorm.studies.clips import drawn_clips, relative_change
+from geonorm.studies.clips import drawn_clips
 from geonorm.studies.outcome import Outcome
 from geonorm.studies.study import Part, Quantity, Setting, Study, Test
 from geonorm.studies.training import fit
+from geonorm.training.invariance.table import change as relative_change
 
 WIDTH = 48
 PATCH = (2, 8, 8)

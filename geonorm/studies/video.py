@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from geonorm.norms.axis_instance_norm import SpatioTemporalInstanceNorm
 from geonorm.norms.batch_norm import BatchNorm
 from geonorm.norms.no_norm import NoNorm
-from geonorm.studies.clips import drawn_clips, film_clips, relative_change
+from geonorm.studies.clips import drawn_clips, film_clips
 from geonorm.studies.outcome import Outcome
 from geonorm.studies.probes import FLOOR, accuracy
 from geonorm.studies.study import Part, Quantity, Setting, Study, Test
+from geonorm.training.invariance.table import change as relative_change
 
 CLIPS, FRAMES, SIDE = 480, 8, 32
 NORMS = ("none", "batch", "THW", "HW", "T")

@@ -17,14 +17,18 @@ NOTHING = Recordings(None, ())
 SETTING = Setting(3, "claimed", NOTHING)
 
 
+def run_apart(study: Study, seeds: int, cache: Path, *, quick: bool = False) -> Outcome:
+    """Run a study without recordings in a cache of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEONORM_CACHE", str(cache))
+        return run_study(study, range(seeds), NOTHING, quick=quick)
+
+
 def run_parts(study: Study, names: Sequence[str], seeds: int, cache: Path) -> Outcome:
     """Return the outcome of some parts of a study and of the tests that need no other."""
     parts = tuple(part for part in study.parts if part.name in names)
     tests = tuple(test for test in study.tests if test.quantity.part in names)
-    shorter = replace(study, parts=parts, tests=tests)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GEONORM_CACHE", str(cache))
-        return run_study(shorter, range(seeds), NOTHING)
+    return run_apart(replace(study, parts=parts, tests=tests), seeds, cache)
 
 
 def of_docs(study: Study) -> Outcome:

@@ -1,6 +1,6 @@
 """The study of gain and offset: its closed forms, its camera, and that its verdict can turn."""
 
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,23 +8,14 @@ from torch.nn import functional as F
 
 from geonorm.studies.affine import GAINS, NOISES, STUDY, camera, closed_forms, gain, night, noise
 from geonorm.studies.outcome import Outcome
-from geonorm.studies.recordings import Recordings
-from geonorm.studies.run import run_study
 from geonorm.studies.study import Setting
-
-SETTING = Setting(3, "claimed", Recordings(None, ()))
-SHORT = ("gain", "forms", "camera")
+from helpers.studies import SETTING, run_parts
 
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """Return the outcome of the parts that take moments, and of the tests that need no other."""
-    parts = tuple(part for part in STUDY.parts if part.name in SHORT)
-    tests = tuple(test for test in STUDY.tests if test.quantity.part in SHORT)
-    study = replace(STUDY, parts=parts, tests=tests)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GEONORM_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return run_study(study, range(2), Recordings(None, ()))
+    return run_parts(STUDY, ("gain", "forms", "camera"), 2, tmp_path_factory.mktemp("cache"))
 
 
 def clips(setting: Setting = SETTING) -> torch.Tensor:
@@ -99,13 +90,8 @@ def test_night_has_the_light_and_the_noise_that_it_says() -> None:
 
 @pytest.mark.filterwarnings("default")  # Lightning warns about matters of its own
 @pytest.mark.slow
-def test_trained_by_day_with_each_norm(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GEONORM_CACHE", str(tmp_path_factory.mktemp("cache")))
-    only = tuple(part for part in STUDY.parts if part.name == "trained")
-    tests = tuple(test for test in STUDY.tests if test.quantity.part == "trained")
-    outcome = run_study(replace(STUDY, parts=only, tests=tests), range(3), Recordings(None, ()))
+def test_trained_by_day_with_each_norm(tmp_path: Path) -> None:
+    outcome = run_parts(STUDY, ("trained",), 3, tmp_path)
     by_day = [each.passed for each in outcome.judge() if each.test.says.startswith("by day")]
     assert by_day == [True, True]
     assert outcome.mean("trained", "night", "instance") > 0.5 > outcome.mean("trained", "night",

@@ -9,11 +9,10 @@ import torch
 from geonorm.studies import audio, speech
 from geonorm.studies.broken import broken_instance_norm
 from geonorm.studies.recordings import Recordings
-from geonorm.studies.run import run_study
 from geonorm.studies.study import Setting, Variant
 from helpers.sounds import write_film_with_sound
+from helpers.studies import NOTHING, run_apart
 
-NOTHING = Recordings(None, ())
 SPEAKS = pytest.mark.skipif(
     NOTHING.lacks("speech") is not None, reason="needs espeak-ng: apt-get install espeak-ng"
 )
@@ -46,9 +45,8 @@ def test_mutation_exchanges_the_axes_and_a_broken_norm_takes_out_nothing() -> No
 def test_without_espeak_the_exact_part_is_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GEONORM_CACHE", str(tmp_path))
     monkeypatch.setenv("PATH", "")
-    outcome = run_study(audio.STUDY, [0], NOTHING)
+    outcome = run_apart(audio.STUDY, 1, tmp_path)
     reason = "needs espeak-ng: apt-get install espeak-ng"
     assert outcome.left_out == {
         "words": reason, "recognizer": reason, "film": "needs a film with sound: give --data"
@@ -128,9 +126,8 @@ def test_what_espeak_refuses_is_said() -> None:
 
 
 @SPEAKS
-def test_quick_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GEONORM_CACHE", str(tmp_path))
-    outcome = run_study(audio.STUDY, [0], NOTHING, quick=True)
+def test_quick_verdict(tmp_path: Path) -> None:
+    outcome = run_apart(audio.STUDY, 1, tmp_path, quick=True)
     assert {*outcome.left_out} == {"film", "recognizer"}
     assert all(each.passed for each in outcome.judge()[:4])
     assert {1, 2} <= {*outcome.turned("mutated")}

@@ -1,7 +1,7 @@
 """The study of divisive normalization: its filters, fits and closed forms, and its verdict."""
 
-from dataclasses import replace
 from math import pi
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,20 +10,17 @@ from torch.nn import functional as F
 from geonorm import InstanceNorm
 from geonorm.studies import divisive as study
 from geonorm.studies.outcome import Outcome
-from geonorm.studies.recordings import Recordings
-from geonorm.studies.run import run_study
-from geonorm.studies.study import Setting
+from helpers.studies import SETTING as THIRD
+from helpers.studies import run_apart, run_parts
 
-SETTING = Setting(0, "claimed", Recordings(None, ()))
+SETTING = THIRD._replace(seed=0)
 WORST = "largest of |measured / closed form - 1|"
 
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """Return the outcome of a quick run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GEONORM_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return run_study(study.STUDY, [0], Recordings(None, ()), quick=True)
+    return run_apart(study.STUDY, 1, tmp_path_factory.mktemp("cache"), quick=True)
 
 
 def test_filters_know_their_grating_and_no_other() -> None:
@@ -109,14 +106,8 @@ def test_quick_verdict_and_what_turns_it(short: Outcome) -> None:
 
 
 @pytest.mark.slow
-def test_redundancy_of_the_built_in_films(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GEONORM_CACHE", str(tmp_path_factory.mktemp("cache")))
-    only = tuple(part for part in study.STUDY.parts if part.name == "actions")
-    tests = tuple(test for test in study.STUDY.tests if test.quantity.part == "actions")
-    outcome = run_study(replace(study.STUDY, parts=only, tests=tests), range(3),
-                        Recordings(None, ()))  # fmt: skip
+def test_redundancy_of_the_built_in_films(tmp_path: Path) -> None:
+    outcome = run_parts(study.STUDY, ("actions",), 3, tmp_path)
     passed = {each.test.says: each.passed for each in outcome.judge()}
     assert passed == {
         "the kurtosis within a frame of the built-in films falls by a tenth or more": False,

@@ -21,8 +21,8 @@ from geonorm.studies.report import as_json, as_page, as_summary, as_text, draw, 
 from geonorm.studies.run import run_study
 from geonorm.studies.study import Part, Quantity, Setting, Study, Test
 from helpers.sounds import write_film_with_sound
+from helpers.studies import NOTHING
 
-NOTHING = Recordings(None, ())
 CALLS: list[tuple[str, int, str]] = []
 
 
@@ -250,6 +250,8 @@ def test_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.lacks("scan") is None
     assert found.lacks(None) is None
     assert NOTHING.lacks("scan") == "needs a scan: give --data"
+    with pytest.raises(ValueError, match="this part needs a scan: give --data"):
+        NOTHING.read_scan()
     assert NOTHING.lacks("videos") == "needs videos: give --data"
     assert NOTHING.lacks("sound") == "needs a film with sound: give --data"
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -10,11 +10,8 @@ import torch
 from geonorm import InstanceNorm
 from geonorm.datasets import Scan, SyntheticStreets
 from geonorm.studies import density, points
-from geonorm.studies.recordings import Recordings
-from geonorm.studies.run import run_study
 from geonorm.studies.study import Setting, Variant
-
-NOTHING = Recordings(None, ())
+from helpers.studies import NOTHING, run_apart
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +111,8 @@ def test_change_is_what_the_moments_predict(monkeypatch: pytest.MonkeyPatch) -> 
     assert 0.01 < values["predicted"] < 0.1
 
 
-def test_what_is_left_out_of_a_quick_run_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GEONORM_CACHE", str(tmp_path))
-    monkeypatch.setattr(points, "DRAWS", 10_000)
-    outcome = run_study(points.STUDY, [0], NOTHING, quick=True)
+def test_what_is_left_out_of_a_quick_run_is_said(tmp_path: Path) -> None:
+    outcome = run_apart(points.STUDY, 1, tmp_path, quick=True)
     assert outcome.left_out == {
         "trained": "too short to judge", "real scan": "needs a scan: give --data"
     }  # fmt: skip

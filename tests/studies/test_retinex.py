@@ -9,11 +9,10 @@ import torch
 from geonorm import InstanceNorm, RetinexNorm
 from geonorm.studies import retinex as study
 from geonorm.studies.outcome import Outcome
-from geonorm.studies.recordings import Recordings
-from geonorm.studies.run import run_study
-from geonorm.studies.study import Setting
+from helpers.studies import SETTING as THIRD
+from helpers.studies import run_apart
 
-SETTING = Setting(0, "claimed", Recordings(None, ()))
+SETTING = THIRD._replace(seed=0)
 MUTATED = SETTING._replace(variant="mutated")
 WORST = "largest of |measured / closed form - 1|"
 
@@ -23,9 +22,8 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """Return the outcome of one seed, which takes moments."""
     pytest.importorskip("open3d")
     parts = tuple(replace(part, long=False) for part in study.STUDY.parts)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GEONORM_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return run_study(replace(study.STUDY, parts=parts), [0], Recordings(None, ()))
+    cache = tmp_path_factory.mktemp("cache")
+    return run_apart(replace(study.STUDY, parts=parts), 1, cache)
 
 
 def test_lights_have_their_size_and_their_frequency() -> None:
