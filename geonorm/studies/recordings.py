@@ -6,10 +6,10 @@ from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, NamedTuple
 
+from geonorm.files import is_hidden
+
 if TYPE_CHECKING:
     from geonorm.datasets import Scan
-
-_FILMS = (".avi", ".mp4", ".mkv", ".mov", ".webm")
 
 
 class Recordings(NamedTuple):
@@ -28,19 +28,25 @@ class Recordings(NamedTuple):
         Raises:
             ValueError: there is no such folder, or it holds neither.
         """
+        from geonorm.datasets.video_lists import SUFFIXES as FILMS
+
         if folder is None:
             if "GEONORM_DATA" not in os.environ:
                 return cls(None, ())
             folder = Path(os.environ["GEONORM_DATA"])
         if not folder.is_dir():
             raise ValueError(f"expected a folder of recordings; {folder} is none")
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        files = [
+            path
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+            and not any(is_hidden(folder / part) for part in path.relative_to(folder).parts)
+        ]
         scans = [path for path in files if path.suffix == ".bin"]
-        videos = tuple(path for path in files if path.suffix.lower() in _FILMS)
+        videos = tuple(path for path in files if path.suffix.lower() in FILMS)
         if not scans and not videos:
             raise ValueError(
-                f"expected scans (.bin) or films ({', '.join(_FILMS)}) below {folder}; found "
-                "neither"
+                f"expected scans (.bin) or films ({', '.join(FILMS)}) below {folder}; found neither"
             )
         return cls(scans[0] if scans else None, videos)
 

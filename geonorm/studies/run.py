@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import inspect
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -19,6 +20,9 @@ from geonorm.studies.broken import broken_instance_norm
 from geonorm.studies.outcome import Outcome
 from geonorm.studies.recordings import Recordings
 from geonorm.studies.study import VARIANTS, Part, Quantity, Setting, Study, Variant
+
+# What a study is written in; a change there changes no measurement.
+_FRAME = {f"{__package__}.{name}" for name in ("study", "outcome", "report", "recordings")}
 
 
 class Run(NamedTuple):
@@ -41,7 +45,8 @@ def run_study(
     """Measure what is not measured yet and return everything.
 
     Each finished run is added to a file in the user's cache at once, so that a run that was
-    stopped goes on where it was. Another version of the study's file starts over.
+    stopped goes on where it was. Another version of the study's file, or of a helper that it
+    imports from, starts over.
 
     Args:
         study: what to run.
@@ -109,15 +114,23 @@ def _measure(run: Run, recordings: Recordings) -> dict[str, float]:
 
 def _store(study: Study, recordings: Recordings) -> Path:
     """Return the file of finished runs, named by all that they depend on."""
-    module = inspect.getmodule(study.parts[0].measure)
     text = json.dumps([
-        inspect.getsource(module) if module else "",
-        __version__, importlib.metadata.version("torch"),
+        *_sources(study), __version__, importlib.metadata.version("torch"),
         [str(path) for path in (recordings.scan, *recordings.videos) if path],
     ])  # fmt: skip
     folder = user_cache() / "studies"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{study.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.jsonl"
+
+
+def _sources(study: Study) -> list[str]:
+    """Return the text of the study's file and of the helpers beside it that it imports from."""
+    module = inspect.getmodule(study.parts[0].measure)
+    if module is None:
+        return []
+    homes = {getattr(value, "__module__", None) for value in vars(module).values()}
+    helpers = {str(home) for home in homes if str(home).startswith(__package__ + ".")} - _FRAME
+    return [inspect.getsource(sys.modules[name]) for name in sorted({module.__name__, *helpers})]
 
 
 def _read(store: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 
 from geonorm import AxisInstanceNorm, InstanceNorm
 from geonorm.datasets.video_io import write_video
-from geonorm.studies import run
+from geonorm.studies import density, points, run
 from geonorm.studies.broken import broken_instance_norm
 from geonorm.studies.outcome import Interval, Outcome
 from geonorm.studies.recordings import Recordings
@@ -70,9 +70,7 @@ def test_verdict_follows_from_whole_intervals() -> None:
     outcome = run_study(STUDY, range(3), NOTHING)
     # high is 11, 12, 13: 12 ± 2.48; its difference from low is 10 in every seed.
     assert [each.passed for each in outcome.judge()] == [False, True, False]
-    assert outcome.verdict() == (
-        "holds in part: refuted: high lies over ten; low lies under one"
-    )
+    assert outcome.verdict() == ("holds in part: refuted: high lies over ten; low lies under one")
     assert [each.passed for each in outcome.judge("mutated")] == [False, False, True]
     assert outcome.turned("mutated") == [2]
     assert outcome.turned("broken") == []
@@ -80,8 +78,11 @@ def test_verdict_follows_from_whole_intervals() -> None:
 
 @pytest.mark.parametrize(
     ("above", "below", "verdict"),
-    [(1.0, 20.0, "holds"), (13.0, 20.0, "does not hold: refuted: it lies there"),
-     (1.0, 12.5, "does not hold: refuted: it lies there")],
+    [
+        (1.0, 20.0, "holds"),
+        (13.0, 20.0, "does not hold: refuted: it lies there"),
+        (1.0, 12.5, "does not hold: refuted: it lies there"),
+    ],
 )
 def test_verdict_of_one_test(above: float, below: float, verdict: str) -> None:
     only = Test("it lies there", Quantity("levels", "level", "high"), above=above, below=below)
@@ -159,6 +160,18 @@ def test_stopped_study_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(CALLS) == len({*CALLS}) == 4 * 3 + 2 * 2 * 4
 
 
+def test_finished_runs_are_kept_by_all_that_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change of the study's file or of a helper that it uses makes another file of runs."""
+    own, helper = Path(points.__file__).read_text(), Path(density.__file__).read_text()
+    assert {own, helper} <= {*run._sources(points.STUDY)}
+    assert Path(run.__file__).parent.joinpath("report.py").read_text() not in run._sources(
+        points.STUDY
+    )
+    before = run._store(points.STUDY, NOTHING)
+    monkeypatch.setattr(run, "_sources", lambda study: [own, helper + "# changed"])
+    assert run._store(points.STUDY, NOTHING) != before
+
+
 def test_unknown_column_and_a_test_without_bounds() -> None:
     with pytest.raises(ValueError, match="no such column: levels: level, hihg"):
         replace(STUDY, tests=(Test("x", Quantity("levels", "level", "hihg"), above=0),))
@@ -198,8 +211,17 @@ def test_json_comes_back_and_makes_the_page(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0"), (0.5, "0.500"), (1.2345, "1.23"), (12.345, "12.3"), (1234.5, "1230"),
-     (0.00123, "0.0012"), (0.000123, "1.2e-04"), (-3.0, "-3.00"), (float("nan"), "nan")],
+    [
+        (0.0, "0"),
+        (0.5, "0.500"),
+        (1.2345, "1.23"),
+        (12.345, "12.3"),
+        (1234.5, "1230"),
+        (0.00123, "0.0012"),
+        (0.000123, "1.2e-04"),
+        (-3.0, "-3.00"),
+        (float("nan"), "nan"),
+    ],
 )
 def test_numbers_as_text(value: float, text: str) -> None:
     assert number(value) == text
@@ -241,7 +263,8 @@ def test_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="found neither"):
         Recordings.of(tmp_path)
     (tmp_path / "deep").mkdir()
-    for name in ("b.bin", "a.bin", "film.AVI", "notes.txt"):
+    (tmp_path / "deep" / ".trash").mkdir()
+    for name in ("b.bin", "a.bin", "film.AVI", "notes.txt", "._0.bin", ".trash/0.mp4"):
         (tmp_path / "deep" / name).touch()
     found = Recordings.of(tmp_path)
     assert found == Recordings(tmp_path / "deep" / "a.bin", (tmp_path / "deep" / "film.AVI",))
