@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # what is imported on first use, said to type checkers
     from geonorm.models.video_resnet import r2plus1d_18 as r2plus1d_18
     from geonorm.models.video_resnet import r3d_18 as r3d_18
     from geonorm.models.video_resnet import resnet3d as resnet3d
+    from geonorm.models.video_unet import VideoUNet as VideoUNet
 
 __all__, __getattr__, __dir__ = lazily(__name__, {
     "minkunet": (
@@ -36,5 +37,6 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
         "MinkUNet50", "MinkUNet101",
     ),
     "video_resnet": ("ResNet3D", "mc3_18", "r2plus1d_18", "r3d_18", "resnet3d"),
+    "video_unet": ("VideoUNet",),
     "checkpoints": ("CheckpointReport", "load_checkpoint"),
 })

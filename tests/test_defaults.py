@@ -45,6 +45,8 @@ OF_OTHERS = [
     (models.r3d_18, {"num_classes": 400, "norm": "instance", "padding_mode": "zeros"}),
     (video_resnet.resnet3d, {"num_classes": 400, "norm": "instance", "width": 64,
                              "padding_mode": "zeros"}),
+    (models.VideoUNet, {"in_channels": 3, "norm": "instance", "widths": (32, 64, 128),
+                        "time_embedding": 128, "padding_mode": "zeros"}),
     (ClipFormat, {"length": 16, "step": 1, "sampling": "random", "size": (128, 171), "crop": 112,
                   "flip": 0.0, "jitter": 0.0, **KINETICS}),
     (ClipData, {"views": 5, "train_portion": WHOLE, "eval_portion": WHOLE, "still": "no",
