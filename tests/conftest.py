@@ -7,6 +7,8 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded, as in
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # geonorm.training.threads
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # no more threads than cores together
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 import pytest
 import torch

@@ -168,7 +168,7 @@ def as_page(outcome: Outcome) -> str:
     text += [
         "Sources: " + "; ".join(study.sources) + ".",
         f"`geonorm study {study.name}` measures all of this again; these numbers took "
-        f"{outcome.seconds / 60:.0f} minutes, beside other work of the machine.",
+        f"{outcome.seconds / 60:.0f} minutes on two cores.",
     ]
     return "\n\n".join(text) + "\n"
 

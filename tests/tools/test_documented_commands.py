@@ -148,11 +148,11 @@ def takes_long(command):
 @pytest.mark.parametrize(
     "command",
     # On small data verify_invariance.py is run by its own tests; here on the built-in scans. CI
-    # itself runs all studies, as quick as they are here.
+    # itself runs all studies, as quick as they are here. `geonorm doctor` is run by test_doctor.py.
     [
         pytest.param(command, marks=pytest.mark.slow if takes_long(command) else ())
         for command in documented()
-        if not command[0].startswith(("train_", "predict"))
+        if not command[0].startswith(("train_", "predict", "doctor"))
     ],
     ids=" ".join,
 )

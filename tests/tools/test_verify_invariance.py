@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from geonorm.commands.verify import check_device
+from geonorm.commands.verify import check_device, main
 from geonorm.datasets.scan import Scan
 from geonorm.training.invariance.points import thinned
 from geonorm.training.invariance.table import Row, uncontrolled
@@ -39,8 +39,7 @@ def verify(*arguments: str | Path) -> subprocess.CompletedProcess:
 
 def test_ours_passes_with_every_control_moving(scan_file: Path, tmp_path: Path) -> None:
     rows_file, figure = tmp_path / "rows.json", tmp_path / "figure.png"
-    done = verify("--data", scan_file, "--json", rows_file, "--figure", figure)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert main([f"--data={scan_file}", f"--json={rows_file}", f"--figure={figure}"]) == 0
     rows = json.loads(rows_file.read_text())
     points, video = {"op", "layer", "MinkUNet", "file to logits"}, {"video layer", "r3d_18"}
     assert {row["level"] for row in rows} == points | video
@@ -48,13 +47,15 @@ def test_ours_passes_with_every_control_moving(scan_file: Path, tmp_path: Path) 
     assert figure.stat().st_size > 10_000
 
 
-def test_batch_norm_in_our_place_fails(scan_file: Path) -> None:
-    done = verify("--data", scan_file, "--norm", "batch")
-    assert done.returncode == 1
+def test_batch_norm_in_our_place_fails(
+    scan_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([f"--data={scan_file}", "--norm=batch"]) == 1
+    said = capsys.readouterr().err
     for level in ("op", "layer", "MinkUNet", "file to logits"):
-        assert f"BREACH {level}, one scan x7: ours must stay" in done.stderr
+        assert f"BREACH {level}, one scan x7: ours must stay" in said
     for row in ("video layer, gain, offset, one clip", "r3d_18, gain 4, one clip"):
-        assert f"BREACH {row}: THW must stay" in done.stderr
+        assert f"BREACH {row}: THW must stay" in said
 
 
 def test_plain_scans_and_clips_need_neither_open3d_nor_pyav(
@@ -70,9 +71,8 @@ def test_plain_scans_and_clips_need_neither_open3d_nor_pyav(
 
 
 def test_plain_scans_and_files_exclude_each_other(scan_file: Path) -> None:
-    done = verify("--plain", "true", "--data", scan_file)
-    assert done.returncode == 1
-    assert done.stderr.startswith("geonorm verify: --plain draws scans and clips; it takes no")
+    said = main(["--plain=true", f"--data={scan_file}"])
+    assert str(said).startswith("geonorm verify: --plain draws scans and clips; it takes no")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -80,10 +80,9 @@ def test_a_missing_gpu_is_named() -> None:
     check_device("cpu")
     with pytest.raises(ValueError, match=r"--device cuda needs a GPU; torch .* sees none"):
         check_device("cuda")
-    done = verify("--device", "cuda")
-    assert done.returncode == 1
-    assert done.stderr.startswith("geonorm verify: --device cuda needs a GPU")
-    assert "Use --device cpu" in done.stderr
+    said = str(main(["--device=cuda"]))
+    assert said.startswith("geonorm verify: --device cuda needs a GPU")
+    assert "Use --device cpu" in said
 
 
 @pytest.mark.skipif(ME.is_cuda_available(), reason="this MinkowskiEngine is built for CUDA")
