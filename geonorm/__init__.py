@@ -3,6 +3,7 @@
 from geonorm import functional
 from geonorm._version import __version__
 from geonorm.convert.conversion import convert
+from geonorm.convert.norm_state import norm_state
 from geonorm.convert.speed_up import speed_up
 from geonorm.inputs import Rows
 from geonorm.norms.adaptive_instance_norm import AdaptiveInstanceNorm
@@ -38,6 +39,7 @@ __all__ = [
     "convert",
     "force_backend",
     "functional",
+    "norm_state",
     "set_domain",
     "speed_up",
     "validate",
