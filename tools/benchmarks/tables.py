@@ -34,7 +34,7 @@ def write(path: Path, to: Path) -> Path:
     for row in rows:
         groups[row["suite"], row["device"], row["dtype"], row["work"]].append(row)
     sections = {"sparse": _norms, "video": _norms, "conv": _convolutions, "passes": _each,
-                "train": _each}
+                "train": _each, "memory": _peaks, "pipeline": _peaks}
     text = HEAD
     for (suite, device, dtype, work), chosen in groups.items():
         if suite in sections:
@@ -128,6 +128,15 @@ def _each(rows: Rows) -> str:
         ["shape", "order", "what", "ms", f"/ {rows[0]['baseline']}", "bytes per time, of copy's"],
         lines,
     )
+
+
+def _peaks(rows: Rows) -> str:
+    lines = [
+        [f"{r['shape']}{'' if r['resolved'] == 'yes' else ' *'}", r["contender"], r["p50_ms"],
+         r["to_baseline"], f"{float(r['peak_bytes']) / 2**20:,.0f}"]
+        for r in rows
+    ]  # fmt: skip
+    return _table(["shape", "what", "ms", f"/ {rows[0]['baseline']}", "peak MiB"], lines)
 
 
 def _errors(rows: Rows) -> str:
