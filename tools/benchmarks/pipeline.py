@@ -74,11 +74,11 @@ def _scan_tables(file: Path) -> Iterator[Workload]:
         OURS + ", with features and labels": lambda: collate_scans([scan], VOXEL_SIZE),
     })  # fmt: skip
     torch.manual_seed(0)
-    plain = MinkUNet14A(4, CLASSES, norm="batch").eval()
-    with_ours = MinkUNet14A(4, CLASSES).eval()
+    plain = MinkUNet14A(4, CLASSES, norm="batch", convolution="minkowski").eval()
+    with_batch, with_ours = (MinkUNet14A(4, CLASSES, norm=n).eval() for n in ("batch", "instance"))
     yield _table(name, file, "disk to labels", "plain MinkowskiEngine", {
         "plain MinkowskiEngine": lambda: _plain_labels(file, plain),
-        OURS + ", batch norm": lambda: _labels(file, plain),
+        OURS + ", batch norm": lambda: _labels(file, with_batch),
         OURS + ", instance norm": lambda: _labels(file, with_ours),
     })  # fmt: skip
 
