@@ -21,8 +21,11 @@ if TYPE_CHECKING:  # what is imported on first use, said to type checkers
     from geonorm.datasets.kinetics import Kinetics as Kinetics
     from geonorm.datasets.scan import Scan as Scan
     from geonorm.datasets.scan_io import read_scan as read_scan
+    from geonorm.datasets.scannet import ScanNet as ScanNet
+    from geonorm.datasets.scannet import ScanNet200 as ScanNet200
     from geonorm.datasets.semantickitti import SemanticKITTI as SemanticKITTI
     from geonorm.datasets.something_something import SomethingSomethingV2 as SomethingSomethingV2
+    from geonorm.datasets.submission import Submission as Submission
     from geonorm.datasets.synthetic.actions import SyntheticActions as SyntheticActions
     from geonorm.datasets.synthetic.streets import SyntheticStreets as SyntheticStreets
     from geonorm.datasets.transforms import ElasticDistortion as ElasticDistortion
@@ -44,7 +47,9 @@ if TYPE_CHECKING:  # what is imported on first use, said to type checkers
 __all__, __getattr__, __dir__ = lazily(__name__, {
     "scan": ("Scan",),
     "scan_io": ("read_scan",),
+    "scannet": ("ScanNet", "ScanNet200"),
     "semantickitti": ("SemanticKITTI",),
+    "submission": ("Submission",),
     "synthetic.streets": ("SyntheticStreets",),
     "transforms": (
         "ElasticDistortion", "RandomDrop", "RandomFlip", "RandomIntensity", "RandomJitter",

@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from geonorm.datasets.scan import Scan, ScanDataset
+from geonorm.datasets.submission import Submission
 from geonorm.datasets.transforms import ScanTransform
 
 
@@ -48,6 +49,11 @@ class Augmented(Dataset[Scan]):
         self.ignore_index = dataset.ignore_index
         # Shared memory, so that set_epoch also reaches workers that live on between epochs.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    @property
+    def submission(self) -> Submission | None:
+        """What a server takes for these scans, if there is one for them."""
+        return getattr(self.dataset, "submission", None)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the scans and the changes of an epoch."""

@@ -1,6 +1,7 @@
 """Vertices of `.ply` files, the Stanford polygon format, in text or in binary."""
 
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ _TYPES = {
     "int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8",
 }  # fmt: skip
 _ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
+_LONGEST_HEADER = 1 << 16  # bytes
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -51,6 +53,44 @@ def read_ply(path: Path) -> np.ndarray:
 
     Source: Turk, "The PLY Polygon File Format", 1994.
     """
+    return _read(path, lambda fields: scan_columns(fields, path))
+
+
+def read_vertices(path: Path, names: Sequence[str]) -> np.ndarray:
+    """Read chosen properties of each vertex, such as its colours or its label.
+
+    Args:
+        path: a `.ply` file.
+        names: of the properties, such as `red`.
+
+    Shape:
+        - result: (N, len(names)), float64
+
+    Raises:
+        ValueError: the file is truncated or damaged, or its vertices lack a property.
+    """
+
+    def places(fields: Sequence[Field]) -> list[int]:
+        present = [field.name for field in fields]
+        missing = [name for name in names if name not in present]
+        if missing:
+            raise ValueError(
+                f"{path} has no {', '.join(missing)}; its points have {', '.join(present)}"
+            )
+        return [present.index(name) for name in names]
+
+    return _read(path, places)
+
+
+def count_vertices(path: Path) -> int:
+    """Return the number of vertices that the header of a `.ply` file promises."""
+    with path.open("rb") as file:
+        _, elements, _ = _header(file.read(_LONGEST_HEADER), path)
+    return next((element.rows for element in elements if element.name == "vertex"), 0)
+
+
+def _read(path: Path, choose: Callable[[Sequence[Field]], list[int]]) -> np.ndarray:
+    """Return the properties of the vertices in the places that are chosen among the fields."""
     data = path.read_bytes()
     text, elements, start = _header(data, path)
     place = next((i for i, element in enumerate(elements) if element.name == "vertex"), None)
@@ -58,7 +98,7 @@ def read_ply(path: Path) -> np.ndarray:
         raise ValueError(f"{path} is damaged: it has no header of a .ply file with vertices")
     fields = elements[place].fields
     check_promise(elements[place].rows, path, len(data))
-    chosen = scan_columns(fields, path)
+    chosen = choose(fields)
     if text:
         return _text_vertices(data[start:], elements, place, path)[:, chosen]
     columns: list[np.ndarray] = []
@@ -174,11 +214,32 @@ def _begins(
 ) -> tuple[np.ndarray, int]:
     """Return at which byte each field of each row begins, (rows, fields), and where the last ends.
 
-    Rows with lists differ in length, so that each must be walked through.
+    Rows with lists differ in length, so that each must be walked through; but for those of a mesh
+    of triangles alone, of which there are many.
     """
+    if element.rows == 0:
+        return np.zeros((0, len(element.fields)), dtype=np.int64), start
+    first, end = _walk(data, element, start, path, rows=1)
+    stride = end - start
+    lengths = [
+        column(data, field.length, element.rows, int(place), stride)
+        for place, field in zip(first[0], element.fields, strict=True)
+        if field.length is not None and start + stride * element.rows <= len(data)
+    ]
+    if lengths and all((length == length[0]).all() for length in lengths):
+        return (
+            first + stride * np.arange(element.rows)[:, None], start + stride * element.rows
+        )
+    return _walk(data, element, start, path, element.rows)
+
+
+def _walk(
+    data: bytes, element: _Element, start: int, path: Path, rows: int
+) -> tuple[np.ndarray, int]:
+    """Return what _begins does for the first rows, from one to the next."""
     steps = [(field.size, field.length) for field in element.fields]
     begins, at = [], start
-    for row in range(element.rows):
+    for row in range(rows):
         for size, length in steps:
             begins.append(at)
             if length is None:
@@ -193,7 +254,7 @@ def _begins(
             at += length.itemsize + size * number
         if at > len(data):
             raise too_few(element.rows, row, path, _rows_of(element))
-    return np.array(begins, dtype=np.int64).reshape(element.rows, len(steps)), at
+    return np.array(begins, dtype=np.int64).reshape(rows, len(steps)), at
 
 
 def write_ply(path: Path, points: np.ndarray, colors: np.ndarray) -> None:

@@ -196,17 +196,26 @@ def _read_bin_rows(path: Path) -> np.ndarray:
     return exact_rows(_NAMES, list(read_bin(path, _columns(path))[:, :4].T), path)
 
 
-def _read_npy(path: Path) -> np.ndarray:
+def read_array(path: Path) -> np.ndarray:
+    """Read an array of a `.npy` file, and nothing else that such a file may hold.
+
+    Raises:
+        ValueError: the file is truncated or damaged, or holds pickled objects.
+    """
     try:
         # Mapped, an array that promises more than the file holds is refused before any memory is
         # asked for; and nothing but an array is ever read, least of all a pickle.
-        array = np.array(np.lib.format.open_memmap(path, mode="r"))
+        return np.array(np.lib.format.open_memmap(path, mode="r"))
     # A damaged header can raise anything that Python's own parser raises.
     except Exception as error:
         raise ValueError(
             f"{path} cannot be read as a .npy array; it is truncated or damaged "
             f"({type(error).__name__}: {error})"
         ) from error
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    array = read_array(path)
     if array.ndim != 2 or array.shape[1] not in (3, 4) or array.dtype.kind not in "fiu":
         raise ValueError(
             f"{path}: expected numbers, (N, 4): x, y, z, intensity, or (N, 3) without intensity; "

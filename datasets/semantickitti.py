@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import Dataset
 
-from geonorm.datasets.scan import IGNORE_INDEX, Scan
+from geonorm.datasets.label_ids import LabelIds
+from geonorm.datasets.scan import Scan
+from geonorm.datasets.scan_files import ScanFiles, first_folder, own
 from geonorm.datasets.scan_io import read_bin
-from geonorm.files import is_hidden
+from geonorm.datasets.submission import Submission
 
 SPLITS = {
     "train": ("00", "01", "02", "03", "04", "05", "06", "07", "09", "10"),
@@ -39,19 +40,7 @@ CLASSES = (
     ("traffic-sign", (255, 0, 0), (81,)),
 )
 IGNORED_RAW_IDS = (0, 1, 52, 99)
-_UNKNOWN = -1
-
-
-def _train_ids() -> np.ndarray:
-    """Return the train id of every 16-bit raw id, or _UNKNOWN."""
-    table = np.full(1 << 16, _UNKNOWN, dtype=np.int64)
-    table[list(IGNORED_RAW_IDS)] = IGNORE_INDEX
-    for train_id, (_, _, raw_ids) in enumerate(CLASSES):
-        table[list(raw_ids)] = train_id
-    return table
-
-
-_TRAIN_IDS = _train_ids()
+_IDS = LabelIds("SemanticKITTI", CLASSES, IGNORED_RAW_IDS)
 
 
 def read_labels(path: str | Path, num_points: int) -> np.ndarray:
@@ -67,24 +56,10 @@ def read_labels(path: str | Path, num_points: int) -> np.ndarray:
     Raises:
         ValueError: another number of labels than points, or a class id the dataset does not have.
     """
-    data = Path(path).read_bytes()
-    if len(data) != 4 * num_points:
-        raise ValueError(
-            f"{path} must hold {num_points} labels of 4 bytes, one per point; "
-            f"got {len(data)} bytes = {len(data) / 4:g} labels"
-        )
-    raw = np.frombuffer(data, dtype="<u4") & 0xFFFF
-    labels: np.ndarray = _TRAIN_IDS[raw]
-    unknown = np.unique(raw[labels == _UNKNOWN])
-    if unknown.size:
-        raise ValueError(
-            f"{path} holds class id {', '.join(map(str, unknown[:5]))}, which SemanticKITTI does "
-            f"not have; is it a label file of another dataset?"
-        )
-    return labels
+    return _IDS.read(path, num_points)
 
 
-class SemanticKITTI(Dataset[Scan]):
+class SemanticKITTI(ScanFiles):
     """The labelled scans of SemanticKITTI, 19 classes, in the order of sequence and frame.
 
     Args:
@@ -105,10 +80,7 @@ class SemanticKITTI(Dataset[Scan]):
     Sequences", 2019.
     """
 
-    classes = tuple(name for name, _, _ in CLASSES)
-    colors = np.array([color for _, color, _ in CLASSES], dtype=np.uint8)
-    raw_ids = tuple(raw_ids[0] for _, _, raw_ids in CLASSES)
-    ignore_index = IGNORE_INDEX
+    classes, colors, raw_ids = _IDS.names, _IDS.colors, _IDS.raw_ids
 
     def __init__(self, root: str | Path, split: str | Sequence[str] = "train") -> None:
         if isinstance(split, str):
@@ -129,16 +101,13 @@ class SemanticKITTI(Dataset[Scan]):
 
     @staticmethod
     def _sequences_folder(root: Path) -> Path:
-        tried = (root / "sequences", root / "dataset" / "sequences")
-        for folder in tried:
-            if folder.is_dir():
-                return folder
-        raise ValueError(f"no SemanticKITTI under {root}; tried {tried[0]} and {tried[1]}")
+        return first_folder(
+            "SemanticKITTI", root, (root / "sequences", root / "dataset" / "sequences")
+        )
 
     @staticmethod
     def _scan_files(sequence: Path) -> list[Path]:
-        found = (sequence / "velodyne").glob("*.bin")
-        files = sorted(file for file in found if not is_hidden(file))
+        files = own(sequence / "velodyne", "*.bin")
         if not files:
             raise ValueError(
                 f"no scans in {sequence / 'velodyne'} (expected NNNNNN.bin files); give the "
@@ -146,11 +115,21 @@ class SemanticKITTI(Dataset[Scan]):
             )
         return files
 
-    def set_epoch(self, epoch: int) -> None:
-        """Do nothing: the scans are the same in every epoch."""
+    @property
+    def submission(self) -> Submission | None:
+        """What the benchmark takes, `sequences/NN/predictions/*.label`; None with labelled scans.
 
-    def __len__(self) -> int:
-        return len(self.files)
+        It wants every scan of sequences 11 to 21.
+        """
+        if any(file.parent.parent.name not in SPLITS["test"] for file in self.files):
+            return None
+        scans = {f"{file.parent.parent.name}/{file.stem}": file for file in self.files}
+        return Submission(
+            "SemanticKITTI",
+            {name: "sequences/{}/predictions/{}.label".format(*name.split("/")) for name in scans},
+            lambda name: scans[name].stat().st_size // 16,
+            np.array(self.raw_ids),
+        )
 
     def __getitem__(self, index: int) -> Scan:
         file = self.files[index]

@@ -51,7 +51,7 @@ class RandomRotation(ScanTransform):
 
     def __call__(self, scan: Scan, rng: np.random.Generator) -> Scan:
         turn = rotation(*rng.uniform(-self.limits, self.limits))
-        return replace(scan, points=(scan.points @ turn.T).astype(np.float32))
+        return _mapped(scan, turn)
 
 
 class RandomScale(ScanTransform):
@@ -86,7 +86,7 @@ class RandomFlip(ScanTransform):
 
     def __call__(self, scan: Scan, rng: np.random.Generator) -> Scan:
         signs = np.where(rng.random(2) < self.probabilities, -1, 1)
-        return replace(scan, points=scan.points * np.array([*signs, 1], dtype=np.float32))
+        return _mapped(scan, np.diag([*signs, 1]))
 
 
 class RandomJitter(ScanTransform):
@@ -228,7 +228,7 @@ class RandomIntensity(ScanTransform):
 
     def __call__(self, scan: Scan, rng: np.random.Generator) -> Scan:
         gain, offset = rng.uniform(self.low, self.high), rng.uniform(-self.offset, self.offset)
-        changed = np.clip(scan.intensity * gain + offset, 0, 1)
+        changed = np.clip(scan.feature("intensity")[:, 0] * gain + offset, 0, 1)
         return replace(scan, intensity=changed.astype(np.float32))
 
 
@@ -254,6 +254,14 @@ class SphereCrop(ScanTransform):
         distances = np.square(offsets, dtype=np.float64).sum(axis=1)
         nearest = np.argpartition(distances, self.max_points - 1)[: self.max_points]
         return scan.take(np.sort(nearest))
+
+
+def _mapped(scan: Scan, matrix: np.ndarray) -> Scan:
+    """Return the scan turned or mirrored by an orthogonal matrix, its normals with it."""
+    extra = dict(scan.extra)
+    if "normal" in extra:
+        extra["normal"] = (extra["normal"] @ matrix.T).astype(np.float32)
+    return replace(scan, points=(scan.points @ matrix.T).astype(np.float32), extra=extra)
 
 
 def _share(name: str, value: float) -> float:

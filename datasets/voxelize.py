@@ -1,6 +1,6 @@
 """Scans to the voxels of a sparse tensor, and predictions back to every point."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import MinkowskiEngine as ME
@@ -8,10 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geonorm.datasets.scan import IGNORE_INDEX, Scan
+from geonorm.datasets.scan import EXTRA, IGNORE_INDEX, Scan
+from geonorm.names import choices
 
 # Metres that count as one in the features: about the spread of a street scan along each axis.
 FEATURE_SCALE = (20.0, 20.0, 2.0)
+# What a network sees of each point, by the names of Scan.feature, each divided by its scale.
+Features = Mapping[str, float | Sequence[float]]
+STREET_FEATURES: Features = {"position": list(FEATURE_SCALE), "intensity": 1.0}
+_WIDTHS = {"position": 3, "height": 1, "intensity": 1, **EXTRA}
 _LARGEST_COORDINATE = 2**30
 
 
@@ -20,11 +25,12 @@ class ScanBatch(NamedTuple):
 
     Attributes:
         coordinates: (M, 4) int32, the number of the scan in the batch and the voxel's x, y, z.
-        features: (M, 4) float32, mean of the features of the voxel's points.
+        features: (M, C) float32, mean of the features of the voxel's points.
         labels: (M,) int64, the commonest label among the voxel's points; 255 where none has one.
         inverse: (P,) int64, the voxel of each point.
         points: (P, 3) float32, metres.
-        point_features: (P, 4) float32, x, y, z within the clip range, scaled, and the intensity.
+        point_features: (P, C) float32, such as x, y, z within the clip range, scaled, and the
+            intensity.
         point_labels: (P,) int64, 255 where there is no label.
         point_batch: (P,) int64, number of the scan in the batch.
         names: the scans' names.
@@ -46,7 +52,10 @@ class ScanBatch(NamedTuple):
 
 
 def collate_scans(
-    scans: Sequence[Scan], voxel_size: float, clip_range: Sequence[float] | None = None
+    scans: Sequence[Scan],
+    voxel_size: float,
+    clip_range: Sequence[float] | None = None,
+    features: Features = STREET_FEATURES,
 ) -> ScanBatch:
     """Put scans into one batch and quantize them with MinkowskiEngine.
 
@@ -58,32 +67,35 @@ def collate_scans(
         voxel_size: edge of a voxel in metres.
         clip_range: x, y, z lowest and x, y, z highest in metres. Points outside move to the
             nearest place inside, so each still belongs to a voxel and is still predicted.
+        features: what the network sees of each point, by the names of `Scan.feature`, in this
+            order, and what counts as 1: one number or one for each of its columns.
 
     Raises:
         ValueError: no scan, an empty scan, a voxel size that is not positive, a clip range that is
-            not six increasing numbers, or a point too far away to be counted in voxels.
+            not six increasing numbers, a point too far away to be counted in voxels, or a feature
+            that is unknown or that scans lack (naming them).
     """
     _check(scans, voxel_size, clip_range)
     points = torch.cat([torch.from_numpy(scan.points) for scan in scans])
     lengths = torch.tensor([len(scan) for scan in scans])
     point_batch = torch.arange(len(scans)).repeat_interleave(lengths)
     point_labels = torch.from_numpy(np.concatenate([_labels(scan) for scan in scans]))
-    intensity = torch.cat([torch.from_numpy(scan.intensity) for scan in scans])
     placed = points
     if clip_range is not None:
         low, high = torch.tensor(clip_range, dtype=points.dtype).view(2, 3)
         placed = points.clamp(low, high)
-    point_features = torch.cat([placed / torch.tensor(FEATURE_SCALE), intensity[:, None]], dim=1)
+    point_features = _features(scans, placed, features)
     cells = _cells(placed, point_batch, voxel_size, [scan.name for scan in scans])
     coordinates, _, inverse = ME.utils.sparse_quantize(
         cells, return_index=True, return_inverse=True
     )
     inverse = inverse.long()
     counts = torch.bincount(inverse, minlength=len(coordinates))
-    features = torch.zeros(len(coordinates), 4).index_add_(0, inverse, point_features)
+    sums = point_features.new_zeros(len(coordinates), point_features.shape[1])
+    sums.index_add_(0, inverse, point_features)
     return ScanBatch(
         coordinates=coordinates,
-        features=features / counts[:, None],
+        features=sums / counts[:, None],
         labels=_commonest(point_labels, inverse, len(coordinates)),
         inverse=inverse,
         points=points,
@@ -94,6 +106,47 @@ def collate_scans(
         kept=[scan.kept for scan in scans],
         offsets=[scan.offset for scan in scans],
     )
+
+
+def num_channels(features: Features) -> int:
+    """Return the number of columns of features.
+
+    Args:
+        features: their names and scales.
+
+    Raises:
+        ValueError: none, an unknown name, or a scale that is not positive or of another length.
+    """
+    if not features:
+        raise ValueError(f"features must name at least one of {', '.join(_WIDTHS)}; got none")
+    for name, scale in features.items():
+        if name not in _WIDTHS:
+            raise ValueError(f"no feature {name!r}; {choices(name, _WIDTHS)}")
+        scales = np.atleast_1d(scale)
+        if scales.shape not in ((1,), (_WIDTHS[name],)) or not (scales > 0).all():
+            raise ValueError(
+                f"the scale of {name} must be a positive number, or {_WIDTHS[name]} of them; "
+                f"got {scale}"
+            )
+    return sum(_WIDTHS[name] for name in features)
+
+
+def _features(scans: Sequence[Scan], placed: Tensor, features: Features) -> Tensor:
+    """Return the features of all points, (P, C); scans that lack one are named."""
+    num_channels(features)
+    columns = []
+    for name, scale in features.items():
+        lacking = [scan.name for scan in scans if name not in scan.features]
+        if lacking:
+            raise ValueError(
+                f"the network is to see {name!r}, which scan {', '.join(lacking)} lacks; choose "
+                "other features (--data.features), or data that have it"
+            )
+        values = torch.cat([torch.from_numpy(scan.feature(name)) for scan in scans])
+        if name == "position":
+            values = placed
+        columns.append(values / torch.tensor(scale))
+    return torch.cat(columns, dim=1)
 
 
 def _cells(

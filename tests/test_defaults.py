@@ -32,6 +32,8 @@ OF_OTHERS = [
     (datasets.HMDB51, {"split": 1}),
     (datasets.UCF101, {"split": 1}),
     (datasets.SemanticKITTI, {"split": "train"}),
+    (datasets.ScanNet, {"split": "train"}),
+    (datasets.ScanNet200, {"split": "train"}),
     (datasets.RandomRotation, {"z": 180.0, "x": 0.0, "y": 0.0}),
     (datasets.RandomScale, {"low": 0.9, "high": 1.1}),
     (datasets.RandomFlip, {"x": 0.5, "y": 0.5}),
@@ -55,7 +57,8 @@ OF_OTHERS = [
     (ActionModule, {"name": "r3d_18", "norm": "instance", "input_eps": 0.03,
                     "backbone_lr_factor": 1.0, "label_smoothing": 0.0, "channels_last": False,
                     "compile": "no", "recompute": False, "padding_mode": "zeros"}),
-    (SegmentationModule, {"name": "MinkUNet14A", "norm": "instance", "recompute": False}),
+    (SegmentationModule, {"name": "MinkUNet14A", "norm": "instance", "recompute": False,
+                          "in_channels": 4}),
     (Optimization, {"name": "AdamW", "lr": 0.002, "weight_decay": 0.01, "schedule": "cosine",
                     "warmup": 0.05, "milestones": ()}),
 ]  # fmt: skip

@@ -65,7 +65,7 @@ def _features(scans: list[Scan]) -> tuple[Tensor, Tensor]:
     from geonorm.datasets.voxelize import FEATURE_SCALE
 
     scale = np.asarray(FEATURE_SCALE, np.float32)
-    rows = [torch.from_numpy(np.column_stack([scan.points / scale, scan.intensity]))
+    rows = [torch.from_numpy(np.column_stack([scan.points / scale, scan.feature("intensity")]))
             for scan in scans]  # fmt: skip
     index = torch.arange(len(scans)).repeat_interleave(torch.tensor([len(s) for s in scans]))
     return torch.cat(rows), index

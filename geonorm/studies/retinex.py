@@ -273,8 +273,8 @@ def streets(seed: int) -> Seen:
         for name, sensor in sensors.items():
             scans[name].append(seen(sensor, mesh))
         scans["light"].append(seen(sensors["strong"], white))
-        share = scans["strong"][-1].intensity / scans["light"][-1].intensity
-        scans["reflectance"].append(replace(scans["strong"][-1], intensity=share))
+        share = scans["strong"][-1].feature("intensity") / scans["light"][-1].feature("intensity")
+        scans["reflectance"].append(replace(scans["strong"][-1], intensity=share[:, 0]))
     batches = {name: collate_scans(found, VOXEL) for name, found in scans.items()}
     values = {name: batch.features[:, -1:].double() for name, batch in batches.items()}
     return Seen(batches["weak"].coordinates, **values)

@@ -10,6 +10,8 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+_LARGEST_SIDE = 30.0  # inches, of the confusions of a hundred classes and more
+
 
 def printable(name: str) -> str:
     """Return the name of a file as text that can be drawn, where its bytes are no UTF-8."""
@@ -26,17 +28,20 @@ def confusion_figure(matrix: np.ndarray, names: Sequence[str], title: str, path:
         path: file to write.
     """
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    side = max(5.0, 0.48 * len(names) + 2.2)
+    side = min(max(5.0, 0.48 * len(names) + 2.2), _LARGEST_SIDE)
+    size = min(10.0, 0.3 * 72 * side / len(names))
     figure, axes = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.argwhere(shares >= 0.005):
         share = shares[row, column]
         axes.text(
-            column, row, f"{100 * share:.0f}%", ha="center", va="center", fontsize=7,
+            column, row, f"{100 * share:.0f}%", ha="center", va="center", fontsize=0.7 * size,
             color="white" if share > 0.6 else "black",
         )  # fmt: skip
-    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), names)
+    axes.set_xticks(
+        range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=size
+    )
+    axes.set_yticks(range(len(names)), names, fontsize=size)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(title)

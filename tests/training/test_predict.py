@@ -202,6 +202,7 @@ def test_the_predictor_says_what_it_needs(run, tmp_path):
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["ScanData"] == {
         "voxel_size": 0.8, "clip_range": [-40, -40, -4, 40, 40, 20],
+        "features": {"position": [20, 20, 2], "intensity": 1},
     }  # fmt: skip
     del checkpoint["ScanData"]
     torch.save(checkpoint, tmp_path / "other.ckpt")

@@ -54,7 +54,7 @@ def _table(
 def _built_in_scan(folder: Path) -> Path:
     scan = SyntheticStreets(num_scans=1, seed=7)[0]
     file = folder / "street.bin"
-    np.column_stack([scan.points, scan.intensity]).astype("<f4").tofile(file)
+    np.column_stack([scan.points, scan.feature("intensity")]).astype("<f4").tofile(file)
     return file
 
 

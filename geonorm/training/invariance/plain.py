@@ -78,6 +78,6 @@ def write_semantickitti(folder: Path, scans: int, points: int) -> None:
         (sequence / name).mkdir(parents=True, exist_ok=True)
     for number in range(scans):
         scan = street(number, points)
-        rows = np.column_stack([scan.points, scan.intensity]).astype("<f4")
+        rows = np.column_stack([scan.points, scan.feature("intensity")]).astype("<f4")
         rows.tofile(sequence / "velodyne" / f"{number:06d}.bin")
         raw[scan.labels].tofile(sequence / "labels" / f"{number:06d}.label")

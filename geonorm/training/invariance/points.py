@@ -61,10 +61,10 @@ class Points:
 def gather(scans: Sequence[Scan]) -> Points:
     """Return the points of scans: features are scaled x, y, z and intensity."""
     xyz = torch.cat([torch.from_numpy(scan.points) for scan in scans])
-    intensity = torch.cat([torch.from_numpy(scan.intensity) for scan in scans])
+    intensity = torch.cat([torch.from_numpy(scan.feature("intensity")) for scan in scans])
     lengths = torch.tensor([len(scan) for scan in scans])
     scan = torch.arange(len(scans)).repeat_interleave(lengths)
-    features = torch.cat([xyz / torch.tensor(FEATURE_SCALE), intensity[:, None]], 1)
+    features = torch.cat([xyz / torch.tensor(FEATURE_SCALE), intensity], 1)
     return Points(features, xyz / VOXEL_SIZE, scan)
 
 
@@ -75,8 +75,7 @@ def thinned(scans: Sequence[Scan]) -> list[Scan]:
     """
     whole = sum(map(len, scans))
     step = math.ceil(whole / NETWORK_POINTS)
-    parts = [replace(s, points=s.points[::step], intensity=s.intensity[::step], labels=None)
-             for s in scans]  # fmt: skip
+    parts = [replace(s.take(np.arange(0, len(s), step)), labels=None) for s in scans]
     if step > 1:
         print(f"op and layer: all {whole:,} points; MinkUNet and file to logits: one in "
               f"{step}, {sum(map(len, parts)):,} in all")  # fmt: skip

@@ -10,15 +10,16 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from geonorm.datasets.augmented import Augmented
+from geonorm.datasets.scannet import ScanNet, ScanNet200
 from geonorm.datasets.semantickitti import SemanticKITTI
 from geonorm.datasets.synthetic.streets import SyntheticStreets
 from geonorm.datasets.transforms import ScanTransform
-from geonorm.datasets.voxelize import collate_scans
+from geonorm.datasets.voxelize import STREET_FEATURES, collate_scans, num_channels
 from geonorm.training.sampler import EpochLoader, EpochSampler, trainer_of
 from geonorm.training.stages import open_datasets
 
 # Known to the command line by their bare names.
-DATASETS = (SemanticKITTI, SyntheticStreets)
+DATASETS = (ScanNet, ScanNet200, SemanticKITTI, SyntheticStreets)
 
 
 class ScanData(LightningDataModule):
@@ -32,6 +33,9 @@ class ScanData(LightningDataModule):
         root: folder of the data, in place of the one that each dataset names.
         voxel_size: edge of a voxel in metres.
         clip_range: lowest x, y, z and highest x, y, z in metres; points outside move to the edge.
+        features: what the network sees of each point, `position`, `intensity`, `color`, `normal`,
+            `echo` or `height`, and what counts as 1 of each: one number, or one for each column.
+            By default x, y, z over 20, 20 and 2 m, and the intensity.
         batch_size: scans per step and device.
         num_workers: processes that read and voxelize scans.
         seed: seed of the order and the augmentation of training scans; set by --seed_everything.
@@ -46,6 +50,7 @@ class ScanData(LightningDataModule):
         root: Path | None = None,
         voxel_size: float = 0.1,
         clip_range: list[float] | None = None,
+        features: dict[str, float | list[float]] | None = None,
         batch_size: int = 4,
         num_workers: int = 2,
         seed: int = 0,
@@ -55,7 +60,11 @@ class ScanData(LightningDataModule):
             "train": train, "val": val, "test": test or val
         }
         self.root, self.augment = root, augment or []
-        self.collate = partial(collate_scans, voxel_size=voxel_size, clip_range=clip_range)
+        chosen = STREET_FEATURES if features is None else features
+        self.in_channels = num_channels(chosen)
+        self.collate = partial(
+            collate_scans, voxel_size=voxel_size, clip_range=clip_range, features=dict(chosen)
+        )
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.datasets: dict[str, Augmented] = {}
 

@@ -18,6 +18,7 @@ from geonorm.recompute import recompute_activations
 from geonorm.training.norm_option import norm_in_words, with_instance_norm
 from geonorm.training.optimization import Optimization
 from geonorm.training.segmentation.networks import (
+    CHANNELS,
     PointMLP,
     build,
     check_device,
@@ -27,6 +28,7 @@ from geonorm.training.segmentation.networks import (
 )
 from geonorm.training.segmentation.report import SegmentationReport
 from geonorm.training.segmentation.scores import class_iou, scan_mean_loss
+from geonorm.training.segmentation.submissions import SubmissionWriter
 
 
 class SegmentationModule(LightningModule):
@@ -41,6 +43,7 @@ class SegmentationModule(LightningModule):
             being computed again in backward (`geonorm.recompute`).
         classes: names of the classes; by default those of the data.
         colors: RGB of each class, 0 to 255; by default those of the data.
+        in_channels: features of each voxel; by default those of the data.
     """
 
     monitor = "val/miou"
@@ -56,6 +59,7 @@ class SegmentationModule(LightningModule):
         recompute: bool = False,
         classes: list[str] | None = None,
         colors: list[list[int]] | None = None,
+        in_channels: int = CHANNELS,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -63,19 +67,21 @@ class SegmentationModule(LightningModule):
         self.class_weights = None if class_weights is None else torch.tensor(class_weights)
         self.network: MinkUNet | PointMLP | None = None
         if classes is not None:
-            self._build(classes, colors)
+            self._build(classes, colors, in_channels)
 
-    def _build(self, classes: list[str], colors: list[list[int]] | None) -> None:
+    def _build(
+        self, classes: list[str], colors: list[list[int]] | None, in_channels: int
+    ) -> None:
         """Make the network; its classes travel in the checkpoint, so that it is usable alone."""
         if self.class_weights is not None and len(self.class_weights) != len(classes):
             raise ValueError(
                 f"class_weights must be {len(classes)} numbers, one for each of {classes}; "
                 f"got {len(self.class_weights)}"
             )
-        self.classes, self.colors = classes, colors
-        self.hparams.update(classes=classes, colors=colors)
+        self.classes, self.colors, self.in_channels = classes, colors, in_channels
+        self.hparams.update(classes=classes, colors=colors, in_channels=in_channels)
         norm = with_instance_norm(self.norm, self.instance_norm)
-        self.network = build(self.name, norm, len(classes))
+        self.network = build(self.name, norm, len(classes), in_channels)
         if self.recompute:
             recompute_activations(self.network)
         self.confusion = MulticlassConfusionMatrix(
@@ -95,17 +101,22 @@ class SegmentationModule(LightningModule):
     @staticmethod
     def reports(folder: Path) -> list[Callback]:
         """Return the callbacks that show and keep what this module gives."""
-        return [SegmentationReport(folder)]
+        return [SegmentationReport(folder), SubmissionWriter(folder)]
 
     def setup(self, stage: str) -> None:
         """Build the network for the classes of the data, or check that it was built for them."""
         trainer: Any = self.trainer  # Lightning declares no `datamodule`
-        classes = trainer.datamodule.classes
+        classes, in_channels = trainer.datamodule.classes, trainer.datamodule.in_channels
         if self.network is None:
-            self._build(classes, trainer.datamodule.colors)
+            self._build(classes, trainer.datamodule.colors, in_channels)
         elif classes != self.classes:
             raise ValueError(
                 f"the checkpoint knows the classes {self.classes}; the data have {classes}"
+            )
+        elif in_channels != self.in_channels:
+            raise ValueError(
+                f"the checkpoint takes {self.in_channels} features of each voxel; the data have "
+                f"{in_channels}: give the --data.features that it was trained with"
             )
         if not isinstance(self.network, PointMLP):
             check_device(self.trainer.strategy.root_device)

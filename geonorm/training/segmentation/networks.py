@@ -9,7 +9,7 @@ from geonorm.models.minkunet import ME, MinkUNet
 from geonorm.models.norm import Norm
 from geonorm.names import choices
 
-CHANNELS = 4
+CHANNELS = 4  # of scans of the street: x, y, z and intensity
 
 
 class MinkUNetSlim(geonorm.models.MinkUNet14A):
@@ -34,13 +34,16 @@ def names() -> list[str]:
     return ["PointMLP", "MinkUNetSlim", *published]
 
 
-def build(name: str, norm: Norm, num_classes: int) -> MinkUNet | PointMLP:
+def build(
+    name: str, norm: Norm, num_classes: int, in_channels: int = CHANNELS
+) -> MinkUNet | PointMLP:
     """Return a new network.
 
     Args:
         name: one of `names()`.
         norm: norm of a MinkUNet; PointMLP has its own.
         num_classes: outputs of each row.
+        in_channels: features of each row.
 
     Raises:
         ValueError: an unknown name.
@@ -48,11 +51,11 @@ def build(name: str, norm: Norm, num_classes: int) -> MinkUNet | PointMLP:
     if name not in names():
         raise ValueError(f"no network {name!r}; {choices(name, names())}")
     if name == "PointMLP":
-        return PointMLP(CHANNELS, num_classes)
+        return PointMLP(in_channels, num_classes)
     network: type[MinkUNet] = (
         MinkUNetSlim if name == "MinkUNetSlim" else getattr(geonorm.models, name)
     )
-    return network(CHANNELS, num_classes, norm=norm)
+    return network(in_channels, num_classes, norm=norm)
 
 
 def usable_accelerator(name: str) -> str:

@@ -67,6 +67,22 @@ class SegmentationReport(Callback):
         scans, self.scans = self.scans, []
         if trainer.state.fn == TrainerFn.FITTING or not trainer.is_global_zero:
             return
+        if module.matrix.any():
+            self._scores(trainer, module, stage)
+        else:
+            print("No point has a label: there are no scores")
+        if not scans:
+            return
+        colors = np.array(module.colors, dtype=np.uint8)
+        paths = [self.folder / f"{stage}_scan{number}.png" for number in range(len(scans))]
+        try:
+            draw_scans(scans, module.classes, colors, paths)
+        except RuntimeError as error:
+            skipped = ", ".join(path.name for path in paths)
+            print(f"Skipped the pictures {skipped}, cannot render here: {error}")
+
+    def _scores(self, trainer: Trainer, module: SegmentationModule, stage: str) -> None:
+        """Print the table, write the scores, and draw the confusions and the curve."""
         matrix = module.matrix.cpu()
         print(f"\n{table(matrix, module.classes)}\n")
         iou = class_iou(matrix)
@@ -83,13 +99,6 @@ class SegmentationReport(Callback):
         metrics = self.folder / "metrics.csv"
         if metrics.is_file():
             curve_figure(metrics, "train/loss", "val/miou", self.folder / "curve.png")
-        colors = np.array(module.colors, dtype=np.uint8)
-        paths = [self.folder / f"{stage}_scan{number}.png" for number in range(len(scans))]
-        try:
-            draw_scans(scans, module.classes, colors, paths)
-        except RuntimeError as error:
-            skipped = ", ".join(path.name for path in paths)
-            print(f"Skipped the pictures {skipped}, cannot render here: {error}")
 
     def on_validation_batch_end(
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, *rest: Any

@@ -1,0 +1,106 @@
+"""The classes of a benchmark and the ids that stand for them in its files."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from geonorm.datasets.scan import IGNORE_INDEX
+
+Color = tuple[int, int, int]
+_UNKNOWN = -1
+_NAMED = 5  # ids in an error
+
+
+class LabelIds:
+    """A table of classes that leads from the ids in label files to train ids 0, 1, ….
+
+    Args:
+        dataset: its name, for errors.
+        classes: name, colour (RGB, 0 to 255) and ids of each class in the order of the train ids.
+        ignored: ids that become 255.
+
+    Attributes:
+        names: of the classes.
+        colors: (K, 3) uint8.
+        raw_ids: the first id of each class, with which predictions are written.
+
+    Example:
+        >>> ids = LabelIds("streets", [("road", (255, 0, 255), (40, 60))], ignored=(0,))
+        >>> ids.train_ids(np.array([60, 0, 40]), "a.label")
+        array([  0, 255,   0])
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        classes: Sequence[tuple[str, Color, Sequence[int]]],
+        ignored: Iterable[int],
+    ) -> None:
+        self.dataset, self._classes = dataset, tuple(classes)
+        self.names = tuple(name for name, _, _ in classes)
+        self.colors = np.array([color for _, color, _ in classes], dtype=np.uint8)
+        self.raw_ids = tuple(ids[0] for _, _, ids in classes)
+        table = dict.fromkeys(ignored, IGNORE_INDEX)
+        table |= {id_: train for train, (_, _, ids) in enumerate(classes) for id_ in ids}
+        self._lowest = min(table)
+        self._table = np.full(max(table) - self._lowest + 1, _UNKNOWN, dtype=np.int64)
+        self._table[np.array(list(table)) - self._lowest] = list(table.values())
+
+    def numbered(self, first: int = 0, ignored: Iterable[int] = (-1,)) -> "LabelIds":
+        """Return the same classes under the ids first, first + 1, …, as processed data have them.
+
+        Args:
+            first: id of the first class.
+            ignored: ids that become 255.
+        """
+        classes = [
+            (name, color, (number,))
+            for number, (name, color, _) in enumerate(self._classes, start=first)
+        ]
+        return LabelIds(self.dataset, classes, ignored)
+
+    def train_ids(self, raw: np.ndarray, path: str | Path) -> np.ndarray:
+        """Return the train id of each id, 255 where it is ignored.
+
+        Args:
+            raw: ids, integers of any dtype.
+            path: the file that they come from, for the error.
+
+        Raises:
+            ValueError: ids that the dataset does not have, each with its number of points.
+        """
+        places = raw.astype(np.int64) - self._lowest
+        inside = (places >= 0) & (places < len(self._table))
+        labels = np.where(inside, self._table[np.where(inside, places, 0)], _UNKNOWN)
+        ids, counts = np.unique(raw[labels == _UNKNOWN], return_counts=True)
+        if ids.size:
+            counted = [f"{i} ({n} points)" for i, n in zip(ids[:_NAMED], counts, strict=False)]
+            more = f" and {ids.size - _NAMED} more ids" if ids.size > _NAMED else ""
+            raise ValueError(
+                f"{path} holds class id {', '.join(counted)}{more}, which {self.dataset} does "
+                f"not have; is it a label file of another dataset?"
+            )
+        return labels
+
+    def read(self, path: str | Path, num_points: int, dtype: str = "<u4") -> np.ndarray:
+        """Read a file of one id for each point as train ids.
+
+        Args:
+            path: a binary file.
+            num_points: number of points of its scan.
+            dtype: of an id; of four bytes the low two count, since the others are the instance.
+
+        Shape:
+            - result: (num_points,), int64
+
+        Raises:
+            ValueError: another number of labels than points, or an unknown id.
+        """
+        data, size = Path(path).read_bytes(), np.dtype(dtype).itemsize
+        if len(data) != size * num_points:
+            raise ValueError(
+                f"{path} must hold {num_points} labels of {size} bytes, one per point; "
+                f"got {len(data)} bytes = {len(data) / size:g} labels"
+            )
+        return self.train_ids(np.frombuffer(data, dtype) & 0xFFFF, path)

@@ -1,0 +1,86 @@
+"""What the datasets of a benchmark share: their folders, their files, and what is missing there."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch.utils.data import Dataset
+
+from geonorm.datasets.scan import IGNORE_INDEX, Scan
+from geonorm.datasets.submission import Submission
+from geonorm.files import is_hidden
+from geonorm.names import choices
+
+_NAMED = 3  # missing files in an error
+
+
+class ScanFiles(Dataset[Scan]):
+    """Scans in files, the same in every epoch.
+
+    Attributes:
+        files: file or folder of each scan.
+        submission: what the benchmark's server takes for these scans; None where it judges others.
+    """
+
+    ignore_index = IGNORE_INDEX
+    files: list[Path]
+
+    @property
+    def submission(self) -> Submission | None:
+        return None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Do nothing: the scans are the same in every epoch."""
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+def known_split(split: str, splits: Sequence[str], of_list: str) -> str:
+    """Return a split that is known.
+
+    Args:
+        split: its name.
+        splits: the known ones.
+        of_list: what a list would hold in place of a name, such as `scenes`.
+
+    Raises:
+        ValueError: it is another.
+    """
+    if split not in splits:
+        raise ValueError(
+            f"split must be one of {', '.join(splits)} or a list of {of_list}; got {split!r}: "
+            f"{choices(split, splits)}"
+        )
+    return split
+
+
+def first_folder(dataset: str, root: Path, tried: Sequence[Path]) -> Path:
+    """Return the first folder that is there.
+
+    Raises:
+        ValueError: none is (naming those tried).
+    """
+    for folder in tried:
+        if folder.is_dir():
+            return folder
+    raise ValueError(f"no {dataset} under {root}; tried {' and '.join(map(str, tried))}")
+
+
+def own(folder: Path, pattern: str = "*") -> list[Path]:
+    """Return what the user has in a folder, in the order of names; nothing where there is none."""
+    return sorted(path for path in folder.glob(pattern) if not is_hidden(path))
+
+
+def check_complete(dataset: str, files: Sequence[Path]) -> None:
+    """Refuse half a download.
+
+    Raises:
+        ValueError: some of the files are missing, naming the first.
+    """
+    missing = [file for file in files if not file.exists()]
+    if missing:
+        shown = ", ".join(map(str, missing[:_NAMED])) + (", …" if missing[_NAMED:] else "")
+        raise ValueError(
+            f"{dataset} is incomplete: {len(missing)} of {len(files)} files are missing: {shown}. "
+            "Download or unpack them again"
+        )

@@ -1,0 +1,101 @@
+"""What a scan knows beside places: features that a network is given, and that follow points."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from geonorm.datasets.label_ids import LabelIds
+from geonorm.datasets.scan import Scan
+from geonorm.datasets.transforms import RandomFlip, RandomIntensity, RandomRotation
+from geonorm.datasets.voxelize import collate_scans, num_channels
+from geonorm.training.segmentation.data import ScanData
+
+
+def room(**changed):
+    """Return three points with everything known."""
+    rng = np.random.default_rng(0)
+    normals = rng.normal(size=(3, 3))
+    extra = {"color": rng.uniform(0, 1, (3, 3)), "normal": normals, "echo": [[1], [2], [1]]}
+    points = np.array([[0.0, 0, 2], [5, 0, 1], [9, 0, 4]])
+    values = {"points": points, "intensity": np.array([0.1, 0.2, 0.3]), "labels": None,
+              "name": "room", "extra": extra} | changed  # fmt: skip
+    return Scan.from_raw(**values)
+
+
+def test_features_by_hand():
+    scan = room()
+    batch = collate_scans([scan], 0.5, features={
+        "height": 2.0, "color": [1.0, 2.0, 4.0], "echo": 2.0, "position": [20.0, 20.0, 2.0],
+    })  # fmt: skip
+    expected = np.column_stack([
+        [0.5, 0.0, 1.5], scan.extra["color"] / [1, 2, 4], [0.5, 1, 0.5],
+        scan.points / [20, 20, 2],
+    ])  # fmt: skip
+    np.testing.assert_allclose(batch.point_features, expected, rtol=1e-6)
+    np.testing.assert_allclose(batch.features[batch.inverse], expected, rtol=1e-6)
+    assert ScanData(features={"color": 1.0, "echo": 1.0}).in_channels == 4
+    assert ScanData().in_channels == 4
+
+
+def test_positions_within_the_clip_range_and_heights_as_they_are():
+    batch = collate_scans([room()], 0.5, [-1, -1, 0, 6, 1, 3], {"position": 1.0, "height": 1.0})
+    assert batch.point_features[2].tolist() == [6, 0, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ({}, "must name at least one of position, height"),
+        ({"colour": 1.0}, "no feature 'colour'; .* Did you mean 'color'"),
+        ({"color": [1.0, 2.0]}, "scale of color must be a positive number, or 3 of them"),
+        ({"height": 0.0}, r"scale of height must be a positive number, .*; got 0\.0"),
+    ],
+)
+def test_wrong_features(features, message):
+    with pytest.raises(ValueError, match=message):
+        num_channels(features)
+
+
+def test_extras_follow_their_points():
+    scan = room(points=np.array([[0.0, 0, 2], [np.nan, 0, 1], [9, 0, 4]]))
+    assert scan.dropped == 1
+    assert scan.extra["echo"].tolist() == [[1], [1]]
+    assert scan.kept.tolist() == [True, False, True]
+    turned = scan.take(np.array([1, 0, 1]))
+    np.testing.assert_array_equal(turned.extra["color"], scan.extra["color"][[1, 0, 1]])
+    rng = np.random.default_rng(0).uniform(0, 1, (3, 3))
+    rng[2, 1] = np.inf
+    assert room(extra={"color": rng}).kept.tolist() == [True, True, False]
+
+
+def test_normals_turn_with_the_points():
+    scan = replace(room(), points=room().extra["normal"])  # so that both must stay equal
+    for transform in (RandomRotation(x=20, y=30), RandomFlip(x=1, y=0)):
+        changed = transform(scan, np.random.default_rng(1))
+        np.testing.assert_allclose(changed.extra["normal"], changed.points, atol=1e-6)
+        assert np.abs(changed.points - scan.points).max() > 0.1
+        np.testing.assert_array_equal(changed.extra["color"], scan.extra["color"])
+
+
+def test_wrong_extras():
+    with pytest.raises(ValueError, match="extra may be color, normal, echo; got speed"):
+        room(extra={"speed": np.ones((3, 1))})
+    with pytest.raises(ValueError, match=r"color must be \(3, 3\), one per point; got \(3, 4"):
+        room(extra={"color": np.ones((3, 4))})
+    with pytest.raises(ValueError, match=r"room: color must be in \[0, 1\]; got 0 to 255"):
+        room(extra={"color": np.full((3, 3), 255)})
+    with pytest.raises(ValueError, match="scan room has no feature 'intensity'; it has pos"):
+        RandomIntensity()(room(intensity=None), np.random.default_rng(0))
+
+
+def test_ids_of_classes():
+    ids = LabelIds("streets", [("road", (1, 2, 3), (40, 60)), ("car", (4, 5, 6), (10,))], (0,))
+    assert ids.train_ids(np.array([10, 40, 0, 60]), "a").tolist() == [1, 0, 255, 0]
+    numbered = ids.numbered(first=1, ignored=(0, 3))
+    assert numbered.train_ids(np.array([1, 2, 3, 0]), "a").tolist() == [0, 1, 255, 255]
+    assert (numbered.raw_ids, numbered.names) == ((1, 2), ("road", "car"))
+    raw = np.array([7, 7, -3, 90, 91, 92, 93])
+    with pytest.raises(ValueError, match=r"^a holds class id -3 \(1 points\), 7 \(2 points\), 9.* "
+                       "and 1 more ids, which streets does not have"):  # fmt: skip
+        ids.train_ids(raw, "a")

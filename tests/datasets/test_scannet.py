@@ -1,0 +1,251 @@
+"""ScanNet and ScanNet200: both layouts, every way they are found broken, a run and a submission."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from geonorm.datasets import ScanNet, ScanNet200, collate_scans
+from geonorm.datasets.submission import Submission
+from helpers.segmentation_runs import run_config
+
+NYU40 = np.array([1, 39, 0, 13, 16, 2])  # wall, otherfurniture, none, a class left out, curtain …
+TRAIN_IDS = [0, 19, 255, 255, 13, 1]
+TRIANGLES = 4
+
+
+def vertices(scene, count=6):
+    """Return x, y, z in metres and red, green, blue of a scene."""
+    rng = np.random.default_rng([*scene.encode()])
+    return rng.uniform(-1, 1, (count, 3)).astype("<f4"), rng.integers(0, 256, (count, 3), "u1")
+
+
+def mesh(points, colors, labels=None):
+    """Return a PLY file as ScanNet's: vertices with colours and alpha, and triangles."""
+    head = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}"]
+    head += [f"property float {axis}" for axis in "xyz"]
+    head += [f"property uchar {name}" for name in ("red", "green", "blue", "alpha")]
+    fields = [("xyz", "<f4", 3), ("rgb", "u1", 3), ("alpha", "u1")]
+    if labels is not None:
+        head.append("property ushort label")
+        fields.append(("label", "<u2"))
+    head += [f"element face {TRIANGLES}", "property list uchar int vertex_indices", "end_header\n"]
+    rows = np.zeros(len(points), fields)
+    rows["xyz"], rows["rgb"], rows["alpha"] = points, colors, 255
+    if labels is not None:
+        rows["label"] = labels
+    faces = np.zeros(TRIANGLES, [("n", "u1"), ("v", "<i4", 3)])
+    faces["n"] = 3
+    return "\n".join(head).encode() + rows.tobytes() + faces.tobytes()
+
+
+def write_released(root, scene, labels=NYU40, count=6):
+    """Write a scene as ScanNet releases it; without labels among those to test on."""
+    folder = root / ("scans" if labels is not None else "scans_test") / scene
+    folder.mkdir(parents=True)
+    points, colors = vertices(scene, count)
+    (folder / f"{scene}_vh_clean_2.ply").write_bytes(mesh(points, colors))
+    if labels is not None:
+        file = folder / f"{scene}_vh_clean_2.labels.ply"
+        file.write_bytes(mesh(points, colors, labels))
+    return folder
+
+
+def write_processed(root, split, scene, labels=(0, 19, -1, -1, 13, 1)):
+    """Write a scene as Pointcept does."""
+    folder = root / split / scene
+    folder.mkdir(parents=True)
+    points, colors = vertices(scene)
+    np.save(folder / "coord.npy", points)
+    np.save(folder / "color.npy", colors)
+    np.save(folder / "normal.npy", np.tile(np.array([0, 0, 1], "f4"), (len(points), 1)))
+    if labels is not None:
+        np.save(folder / "segment20.npy", np.array(labels, "i2"))
+        np.save(folder / "segment200.npy", np.array(labels, "i2"))
+    return folder
+
+
+@pytest.fixture
+def released(tmp_path):
+    for scene in ("scene0000_00", "scene0000_01", "scene0001_00"):
+        write_released(tmp_path, scene)
+    write_released(tmp_path, "scene0707_00", labels=None)
+    write_released(tmp_path, "scene0708_00", labels=None, count=9)
+    for split, scenes in {"train": "scene0000_01\nscene0000_00\n", "val": "scene0001_00\n",
+                          "test": "scene0707_00\nscene0708_00"}.items():  # fmt: skip
+        (tmp_path / f"scannetv2_{split}.txt").write_text(scenes)
+    return tmp_path
+
+
+def test_the_release(released):
+    train = ScanNet(released, "train")
+    scan = train[0]
+    assert [train[i].name for i in range(2)] == ["scene0000_01", "scene0000_00"]
+    points, colors = vertices("scene0000_01")
+    np.testing.assert_array_equal(scan.points, points)
+    np.testing.assert_array_equal(scan.feature("color"), (colors / 255).astype("f4"))
+    assert scan.labels.tolist() == TRAIN_IDS
+    assert scan.features == ("position", "height", "color")
+    test = ScanNet(released, "test")
+    assert [len(test[i]) for i in range(2)] == [6, 9]
+    assert test[0].labels is None
+    assert [s.name for s in [ScanNet(released, ["scene0707_00"])[0]]] == ["scene0707_00"]
+
+
+def test_processed_scenes(tmp_path):
+    for split, scene in (("train", "b"), ("train", "a"), ("val", "c")):
+        write_processed(tmp_path, split, scene)
+    write_processed(tmp_path, "test", "d", labels=None)
+    train = ScanNet(tmp_path)
+    assert [train[i].name for i in range(2)] == ["a", "b"]
+    assert train[0].labels.tolist() == TRAIN_IDS  # of int16, in which -1 is none
+    np.testing.assert_array_equal(train[0].points, vertices("a")[0])
+    np.testing.assert_array_equal(train[0].feature("color"), (vertices("a")[1] / 255).astype("f4"))
+    assert train[0].feature("normal").tolist() == [[0, 0, 1]] * 6
+    assert ScanNet(tmp_path, "test")[0].labels is None
+    assert ScanNet(tmp_path, ["c"])[0].name == "c"
+
+
+def test_the_categories_of_scannet200(released):
+    scene = released / "scans" / "scene0001_00"
+    # wall, «potted plant» (nyu40's 40), and what is none of the 200; segment 2 is nobody's.
+    (released / "scannetv2-labels.combined.tsv").write_text(
+        "id\traw_category\tcategory\tcount\tnyu40id\n1\twall\twall\t9\t1\n"
+        "1189\tpotted plant\tplant\t2\t40\n1357\tvase\tvase\t1\t40\n"
+    )
+    groups = {"wall": [5, 9], "potted plant": [3], "vase": [4], "a new word": [7]}
+    groups = [{"label": label, "segments": segments} for label, segments in groups.items()]
+    (scene / "scene0001_00.aggregation.json").write_text(json.dumps({"segGroups": groups}))
+    segments = scene / "scene0001_00_vh_clean_2.0.010000.segs.json"
+    segments.write_text(json.dumps({"segIndices": [5, 3, 2, 4, 7, 9]}))
+    labels = ScanNet200(released, "val")[0].labels
+    assert labels.tolist() == [0, ScanNet200.classes.index("potted plant"), 255, 255, 255, 0]
+    assert ScanNet200.raw_ids[labels[1]] == 1189
+    segments.write_text(json.dumps({"segIndices": [5, 3]}))
+    with pytest.raises(ValueError, match=r"segs.json must hold 6 labels, .* got 2"):
+        ScanNet200(released, "val")[0]
+    (released / "scannetv2-labels.combined.tsv").unlink()
+    segments.write_text(json.dumps({"segIndices": [5, 3, 2, 4, 7, 9]}))
+    with pytest.raises(ValueError, match=r"ScanNet200 needs .*combined.tsv, which comes with"):
+        ScanNet200(released, "val")[0]
+
+
+def test_classes_and_colours():
+    assert (len(ScanNet.classes), len(ScanNet200.classes)) == (20, 200)
+    named = dict(zip(ScanNet.classes, ScanNet.raw_ids, strict=True))
+    assert (named["counter"], named["desk"], named["shower curtain"]) == (12, 14, 28)
+    many = dict(zip(ScanNet200.classes, ScanNet200.raw_ids, strict=True))
+    assert (many["chair"], many["cabinet"], many["object"], many["mattress"]) == (2, 7, 1163, 1191)
+    assert len(np.unique(ScanNet200.colors, axis=0)) == 200
+
+
+def test_a_run_and_a_submission(released, tmp_path):
+    """One epoch with the configuration alone, and what ScanNet's server takes."""
+    run = tmp_path / "run"
+    run_config("scannet", released, run, "--data.features={color: 1.0}")
+    assert 0 <= json.loads((run / "val.json").read_text())["miou"] <= 1
+    run_config("scannet", released, run, "--data.features={color: 1.0}",
+               f"--ckpt_path={run}/checkpoints/last.ckpt", subcommand="test")  # fmt: skip
+    with zipfile.ZipFile(run / "submission.zip") as packed:
+        assert sorted(packed.namelist()) == ["scene0707_00.txt", "scene0708_00.txt"]
+        ids = [int(line) for line in packed.read("scene0708_00.txt").decode().split("\n")[:-1]]
+    assert len(ids) == 9
+    assert set(ids) <= set(ScanNet.raw_ids)
+    assert ScanNet(released, "val").submission is None
+
+
+def test_missing_features_name_the_scenes(released):
+    scenes = [ScanNet(released)[i] for i in range(2)]
+    with pytest.raises(ValueError, match=r"'normal', which scan scene0000_01, scene0000_00 lacks"):
+        collate_scans(scenes, 0.1, features={"color": 1.0, "normal": 1.0})
+    with pytest.raises(ValueError, match=r"'intensity', which scan scene0000_01, .* lacks; choose"):
+        collate_scans(scenes, 0.1)
+
+
+def packed(path, files):
+    with zipfile.ZipFile(path, "w") as file:
+        for name, text in files.items():
+            file.writestr(name, text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a.txt": "1\n39\n"}, r"lacks 1 of 2 files that ScanNet takes, such as b.txt; predict ev"),
+        ({"top/a.txt": "1\n39\n", "top/b.txt": "1\n"}, r"pack the contents of the folder, not"),
+        ({"a.txt": "1\n39\n", "b.txt": "1\n", "c.txt": ""}, r"holds c.txt, which ScanNet does not"),
+        ({"a.txt": "1\n39\n2\n", "b.txt": "1\n"}, r"a.txt in .* must hold 2 ids, .* of a; got 3"),
+        ({"a.txt": "1\n19\n", "b.txt": "1\n"}, r"a.txt in .* holds the id 19; ScanNet takes 1, 2"),
+        ({"a.txt": "1\nwall\n", "b.txt": "1\n"}, r"a.txt: ScanNet takes one id in each line; got"),
+    ],
+)
+def test_what_the_server_would_refuse(tmp_path, files, message):
+    """Train ids in place of NYU40's are the commonest mistake: 19 is none of these."""
+    scenes = Submission("ScanNet", {"a": "a.txt", "b": "b.txt"}, {"a": 2, "b": 1}.get,
+                        np.array(ScanNet.raw_ids), "text")  # fmt: skip
+    scenes.check(packed(tmp_path / "right.zip", {"a.txt": "1\n39\n", "b.txt": "1\n"}))
+    with pytest.raises(ValueError, match=message):
+        scenes.check(packed(tmp_path / "wrong.zip", files))
+
+
+def test_points_left_out_get_the_commonest_class():
+    scenes = Submission("ScanNet", {"a": "a.txt"}, {"a": 5}.get, np.array([10, 20]), "text")
+    kept = np.array([False, True, True, False, True])
+    assert scenes.encode(np.array([1, 0, 1]), kept) == b"20\n20\n10\n20\n20\n"
+
+
+def test_broken_downloads(tmp_path, released):
+    with pytest.raises(ValueError, match=r"no ScanNet under .*; tried .*/train and .*/scans_test"):
+        ScanNet(tmp_path / "nothing")
+    with pytest.raises(ValueError, match=r"train, val, test or a list of scenes; got 'valid'"):
+        ScanNet(released, "valid")
+    with pytest.raises(ValueError, match="split must name at least one scene"):
+        ScanNet(released, [])
+    with pytest.raises(ValueError, match=r"incomplete: 1 of 2 files are missing: .*scene9_vh_"):
+        ScanNet(released, ["scene0000_00", "scene9"])
+    folder = released / "scans" / "scene0001_00"
+    labels = folder / "scene0001_00_vh_clean_2.labels.ply"
+    labels.write_bytes(mesh(*vertices("scene0001_00", 4), NYU40[:4]))
+    with pytest.raises(ValueError, match=r"labels.ply must hold 6 labels, .* got 4"):
+        ScanNet(released, "val")[0]
+    labels.write_bytes(mesh(*vertices("scene0001_00"), [1, 77, 2, 77, 500, 1]))
+    with pytest.raises(ValueError, match=r"class id 77 \(2 points\), 500 \(1 points\), which Scan"):
+        ScanNet(released, "val")[0]
+    labels.unlink()
+    with pytest.raises(ValueError, match=r"scene0001_00 has no labels; expected them in .*labels"):
+        ScanNet(released, "val")[0]
+    (released / "scannetv2_val.txt").unlink()
+    with pytest.raises(ValueError, match=r"which the release lacks; take it from Tasks/Benchmark"):
+        ScanNet(released, "val")
+
+
+def test_lists_in_a_folder_of_their_own(released, tmp_path):
+    (tmp_path / "lists").mkdir()
+    (released / "scannetv2_val.txt").rename(tmp_path / "lists" / "scannetv2_val.txt")
+    assert len(ScanNet(released, "val", lists=tmp_path / "lists")) == 1
+
+
+def test_broken_processed_scenes(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "scene0000_00.pth").touch()
+    with pytest.raises(ValueError, match=r"one .pth file for each scene, such as scene0000_00.pth"):
+        ScanNet(tmp_path)
+    folder = write_processed(tmp_path, "val", "a")
+    (tmp_path / "val" / "._a").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "val" / "b").symlink_to(write_processed(tmp_path / "elsewhere", "val", "b"))
+    assert [file.name for file in ScanNet(tmp_path, "val").files] == ["a", "b"]
+    np.save(folder / "segment20.npy", np.zeros(5, "i2"))
+    with pytest.raises(ValueError, match=r"segment20.npy must be \(6,\), .* got \(5,\)"):
+        ScanNet(tmp_path, "val")[0]
+    (folder / "segment20.npy").unlink()
+    with pytest.raises(ValueError, match=r"a has no labels; expected them in .*segment20.npy"):
+        ScanNet(tmp_path, "val")[0]
+    np.save(folder / "color.npy", np.zeros((6, 4), "u1"))
+    with pytest.raises(ValueError, match=r"color.npy must be \(6, 3\), .* got \(6, 4\)"):
+        ScanNet(tmp_path, "val")[0]
+    (folder / "coord.npy").unlink()
+    with pytest.raises(ValueError, match=r"incomplete: 1 of 2 files are missing: .*a/coord.npy"):
+        ScanNet(tmp_path, "val")

@@ -1,0 +1,36 @@
+"""Short trainings and tests of train-seg with a named configuration, in this process."""
+
+import warnings
+
+from geonorm.training.cli import CONFIGS, TrainingCLI
+from geonorm.training.segmentation.data import ScanData
+from geonorm.training.segmentation.module import SegmentationModule
+from geonorm.training.segmentation.report import SegmentationReport
+from geonorm.training.segmentation.submissions import SubmissionWriter
+
+SMALL = [
+    "--model.name=MinkUNetSlim", "--data.batch_size=2", "--data.num_workers=0",
+    "--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=1", "--trainer.accelerator=cpu",
+    "--trainer.logger=false", "--trainer.enable_progress_bar=false",
+]  # fmt: skip
+
+
+class WithoutPictures(SegmentationModule):
+    """What train-seg trains; Open3D takes longer to start than such a run."""
+
+    @staticmethod
+    def reports(folder):
+        return [SegmentationReport(folder, num_pictures=0), SubmissionWriter(folder)]
+
+
+def run_config(config, root, run_dir, *words, subcommand="fit"):
+    """Run a subcommand with a configuration of this package on the data in `root`."""
+    arguments = [
+        subcommand, "--config", str(CONFIGS / f"{config}.yaml"), f"--data.root={root}",
+        f"--run_dir={run_dir}", *SMALL, *words,
+    ]  # fmt: skip
+    with warnings.catch_warnings():  # of few workers, and other matters of Lightning's
+        warnings.simplefilter("default")
+        TrainingCLI(
+            WithoutPictures, ScanData, CONFIGS / "streets.yaml", arguments, name="train_seg"
+        )
