@@ -4,7 +4,6 @@
   python tools/federated.py                          four clients, each a built-in LiDAR sensor
   python tools/federated.py --keep norms             FedBN; --keep statistics is SiloBN
   python tools/federated.py --clients mine.py        a network and clients of your own
-  python tools/federated.py --drop 1@2               client 1 drops out in round 2
 
 Needs Flower: pip install 'geonorm[federated]'. mine.py defines two functions: network(), which
 returns the network, and clients(), which returns a dict: the name of each client and a function
@@ -70,6 +69,11 @@ def parts(model: nn.Module, keep: Keep) -> tuple[State, State]:
     return own, {k: state[k] for k in state if k not in own}
 
 
+def client_of(reply: Any) -> int:
+    """Return which client a reply comes from, or -1 where it says what went wrong."""
+    return -1 if reply.has_error() else reply.content["metrics"]["client"]
+
+
 def client_app() -> Any:
     """Return what Flower runs at each client."""
     from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
@@ -79,12 +83,11 @@ def client_app() -> Any:
 
     def begin(message: Message, context: Context) -> tuple[nn.Module, Any, int]:
         """Return the network as it comes from the server, with what the client has kept."""
-        config, number = message.content["config"], int(context.node_config["partition-id"])
-        model = fresh(config)
+        model = fresh(config := message.content["config"])
         model.load_state_dict(message.content["arrays"].to_torch_state_dict(), strict=False)
         if "own" in context.state:
             model.load_state_dict(context.state["own"].to_torch_state_dict(), strict=False)
-        return model, config, number
+        return model, config, int(context.node_config["partition-id"])
 
     @app.train()
     def at_train(message: Message, context: Context) -> Message:
@@ -124,9 +127,7 @@ def simulate(config: dict[str, Any], rounds: int) -> tuple[State, dict[int, dict
         """Federated averaging that adds in the order of the clients, whoever answers first."""
 
         def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> Any:
-            ordered = sorted(replies, key=lambda reply: (
-                -1 if reply.has_error() else reply.content["metrics"]["client"]))
-            return super().aggregate_train(server_round, ordered)
+            return super().aggregate_train(server_round, sorted(replies, key=client_of))
 
     server = ServerApp()
 

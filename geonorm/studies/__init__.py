@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 STUDIES: dict[str, str] = {
     "affine": "geonorm.studies.affine",
     "contrast": "geonorm.studies.contrast",
+    "federated": "geonorm.studies.federated",
     "tokens": "geonorm.studies.tokens",
     "video": "geonorm.studies.video",
     "points": "geonorm.studies.points",

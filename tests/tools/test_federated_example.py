@@ -131,6 +131,14 @@ def test_what_stays_with_a_client(mine, keep, kept) -> None:
     assert not {*own} & {*shared}
 
 
+def test_replies_are_told_by_their_client_and_failures_come_first() -> None:
+    replies = [SimpleNamespace(has_error=lambda: False, content={"metrics": {"client": number}})
+               for number in (10, 2, 0)]  # fmt: skip
+    failed = SimpleNamespace(has_error=lambda: True)
+    found = sorted([replies[0], failed, *replies[1:]], key=federated.client_of)
+    assert found == [failed, replies[2], replies[1], replies[0]]
+
+
 def test_a_loss_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(MINE + "\ndef loss(network, batch):\n    return network(batch[0]).sum() * 0\n")
