@@ -5,10 +5,9 @@
   python tools/federated.py --keep norms             FedBN; --keep statistics is SiloBN
   python tools/federated.py --clients mine.py        a network and clients of your own
 
-Needs Flower: pip install 'geonorm[federated]'. mine.py defines two functions: network(), which
-returns the network, and clients(), which returns a dict: the name of each client and a function
-without arguments that reads its data and returns two torch Datasets of (input, label), one to train
-and one to test with. A third one, loss(network, batch), may replace the cross entropy.
+Needs Flower: pip install 'geonorm[federated]'. mine.py defines network(), which returns a network,
+and clients(), which returns the name of each client with a function that reads its data: two torch
+Datasets of (input, label), one to train and one to test with. loss(network, batch) is optional.
 """
 
 import os
