@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 STUDIES: dict[str, str] = {
     "affine": "geonorm.studies.affine",
     "contrast": "geonorm.studies.contrast",
+    "gan": "geonorm.studies.gan",
+    "diffusion": "geonorm.studies.diffusion",
     "federated": "geonorm.studies.federated",
     "tokens": "geonorm.studies.tokens",
     "video": "geonorm.studies.video",

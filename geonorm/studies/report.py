@@ -44,6 +44,8 @@ def as_text(outcome: Outcome) -> str:
     study = outcome.study
     text = [f"{study.title}\nclaim: {study.claim}\n"]
     for part in study.parts:
+        if not part.shown:
+            continue
         if part.name in outcome.left_out:
             text.append(f"{part.name}: left out: {outcome.left_out[part.name]}\n")
             continue
@@ -160,6 +162,8 @@ def as_page(outcome: Outcome) -> str:
         "## What was measured",
     ]  # fmt: skip
     for part in study.parts:
+        if not part.shown:
+            continue
         text.append(f"{part.title} (`{part.name}`).")
         if part.name in outcome.left_out:
             text.append(f"Left out: {outcome.left_out[part.name]}.")

@@ -48,6 +48,7 @@ class Part:
         most_seeds: with how many seeds it is measured at most; all of them if not given.
         needs: recordings, or espeak-ng for "speech", without which it is left out.
         variants: the variants under which it is measured beside the claimed one.
+        shown: whether there is a table of it; pixels of a picture are for the figure alone.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Part:
     most_seeds: int | None = None
     needs: Literal["scan", "videos", "sound", "speech"] | None = None
     variants: tuple[Variant, ...] = ("mutated", "broken")
+    shown: bool = True
 
 
 class Quantity(NamedTuple):

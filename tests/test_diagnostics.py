@@ -1,0 +1,59 @@
+"""The effective sample size: closed forms, rows against dense, scaling, errors."""
+
+import pytest
+import torch
+
+from geonorm import Rows
+from geonorm.diagnostics import effective_sample_size
+
+
+def nested(between: float, within: float, batch: int = 4000, positions: int = 12) -> torch.Tensor:
+    """Return (B, 2, positions): a value of each instance, plus one of each position."""
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn(batch, 2, 1, generator=generator, dtype=torch.float64)
+    noise = torch.randn(batch, 2, positions, generator=generator, dtype=torch.float64)
+    return between * mean + within * noise
+
+
+@pytest.mark.parametrize(("between", "within"), [(0.0, 1.0), (1.0, 1.0), (3.0, 0.5), (0.1, 2.0)])
+def test_the_closed_form_of_nested_samples(between, within):
+    found = effective_sample_size(nested(between, within) + 7)
+    a, b = between**2, within**2
+    expected = 4000 * (a + b) / (a + b / 12)
+    assert found.tolist() == pytest.approx([expected] * 2, rel=0.06)
+
+
+def test_a_case_by_hand_with_unequal_instances():
+    """Means 2 and 6, variances 1 and 0: σ² = 0.5 + 4, Var(m) = 8, so 2 · 4.5 / 8."""
+    rows = torch.tensor([[1.0], [6.0], [3.0], [6.0], [6.0]])
+    index = torch.tensor([0, 1, 0, 1, 1])
+    assert effective_sample_size(rows, index).item() == pytest.approx(1.125)
+    assert effective_sample_size(Rows(rows, index)).item() == pytest.approx(1.125)
+
+
+def test_rows_and_dense_and_any_gain_and_offset():
+    x = nested(1.0, 1.0, batch=50)
+    dense = effective_sample_size(x)
+    index = torch.arange(50).repeat_interleave(12)
+    rows = effective_sample_size(x.transpose(1, 2).flatten(0, 1), index)
+    torch.testing.assert_close(rows, dense)
+    torch.testing.assert_close(effective_sample_size(-9 * x + 4), dense)
+
+
+def test_instances_of_one_mean():
+    assert effective_sample_size(torch.tensor([[[1.0, 3.0]], [[0.0, 4.0]]])).item() == torch.inf
+
+
+@pytest.mark.parametrize(("x", "index", "message"), [
+    (torch.randn(1, 3, 8), None, "expected two instances or more.*got 1"),
+    (torch.randn(2, 3, 0), None, "expected positions in every instance; got an empty one"),
+    (torch.randn(3, 2), torch.tensor([0, 2, 2]), "expected positions in every instance"),
+])  # fmt: skip
+def test_batches_that_are_refused(x, index, message):
+    with pytest.raises(ValueError, match=message):
+        effective_sample_size(x, index)
+
+
+def test_inputs_that_are_refused():
+    with pytest.raises(TypeError, match="floating point"):
+        effective_sample_size(torch.ones(2, 3, 4, dtype=torch.int64))
