@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # what is imported on first use, said to type checkers
     from geonorm.datasets.scannet import ScanNet as ScanNet
     from geonorm.datasets.scannet import ScanNet200 as ScanNet200
     from geonorm.datasets.semantickitti import SemanticKITTI as SemanticKITTI
+    from geonorm.datasets.semanticstf import SemanticSTF as SemanticSTF
     from geonorm.datasets.something_something import SomethingSomethingV2 as SomethingSomethingV2
     from geonorm.datasets.submission import Submission as Submission
     from geonorm.datasets.synthetic.actions import SyntheticActions as SyntheticActions
@@ -49,6 +50,7 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "scan_io": ("read_scan",),
     "scannet": ("ScanNet", "ScanNet200"),
     "semantickitti": ("SemanticKITTI",),
+    "semanticstf": ("SemanticSTF",),
     "submission": ("Submission",),
     "synthetic.streets": ("SyntheticStreets",),
     "transforms": (

@@ -148,7 +148,8 @@ class Scan:
                 return self.points
             case "height":
                 z = self.points[:, 2:]
-                return z - z.min(initial=np.inf)
+                height: np.ndarray = z - z.min(initial=np.inf)
+                return height
             case "intensity" if self.intensity is not None:
                 return self.intensity[:, None]
         return self.extra[name]

@@ -54,7 +54,8 @@ class Submission:
             ids = whole
         if self.dtype == "text":
             return "".join(f"{number}\n" for number in ids.tolist()).encode()
-        return ids.astype(self.dtype).tobytes()
+        data: bytes = ids.astype(self.dtype).tobytes()
+        return data
 
     def decode(self, data: bytes, path: str) -> np.ndarray:
         """Return the ids in a scan's file.

@@ -1,6 +1,8 @@
 """Short trainings and tests of train-seg with a named configuration, in this process."""
 
 import warnings
+from contextlib import chdir
+from pathlib import Path
 
 from geonorm.training.cli import CONFIGS, TrainingCLI
 from geonorm.training.segmentation.data import ScanData
@@ -24,12 +26,18 @@ class WithoutPictures(SegmentationModule):
 
 
 def run_config(config, root, run_dir, *words, subcommand="fit"):
-    """Run a subcommand with a configuration of this package on the data in `root`."""
+    """Run a subcommand with a configuration of this package on the data in `root`.
+
+    Paths are absolute: the run takes place in `run_dir`.
+    """
     arguments = [
         subcommand, "--config", str(CONFIGS / f"{config}.yaml"), f"--data.root={root}",
         f"--run_dir={run_dir}", *SMALL, *words,
     ]  # fmt: skip
-    with warnings.catch_warnings():  # of few workers, and other matters of Lightning's
+    Path(run_dir).mkdir(parents=True, exist_ok=True)
+    # Without a logger Lightning writes config.yaml into the current folder. It also warns of few
+    # workers and other matters of its own.
+    with chdir(run_dir), warnings.catch_warnings():
         warnings.simplefilter("default")
         TrainingCLI(
             WithoutPictures, ScanData, CONFIGS / "streets.yaml", arguments, name="train_seg"

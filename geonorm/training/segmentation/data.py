@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from geonorm.datasets.augmented import Augmented
 from geonorm.datasets.scannet import ScanNet, ScanNet200
 from geonorm.datasets.semantickitti import SemanticKITTI
+from geonorm.datasets.semanticstf import SemanticSTF
 from geonorm.datasets.synthetic.streets import SyntheticStreets
 from geonorm.datasets.transforms import ScanTransform
 from geonorm.datasets.voxelize import STREET_FEATURES, collate_scans, num_channels
@@ -19,7 +20,7 @@ from geonorm.training.sampler import EpochLoader, EpochSampler, trainer_of
 from geonorm.training.stages import open_datasets
 
 # Known to the command line by their bare names.
-DATASETS = (ScanNet, ScanNet200, SemanticKITTI, SyntheticStreets)
+DATASETS = (ScanNet, ScanNet200, SemanticKITTI, SemanticSTF, SyntheticStreets)
 
 
 class ScanData(LightningDataModule):
