@@ -95,6 +95,14 @@ def test_gradient_noise_of_a_linear_net() -> None:
     assert gradient_noise(pair, loss, net, 4000) == pytest.approx(5**0.5 / 5, rel=0.05)
 
 
+def test_gradient_noise_by_hand() -> None:
+    """Gradients (4, 4) and (2, 4): tr Cov = 2, ‖mean‖² = 25, of which 2 / 2 is noise."""
+    pair, net = Pair(SHAPE, ("none", "none"), 1e-3), nn.Linear(2, 1, bias=False)
+    batches = iter(torch.tensor([[4.0, 4.0], [2.0, 4.0]]))
+    found = gradient_noise(pair, lambda: net(next(batches)).sum(), net, 2)
+    assert found == pytest.approx((2 / 24) ** 0.5)
+
+
 def test_noise_of_different_norms_is_measured_at_the_same_weights() -> None:
     weights = parameters(Pair(SHAPE, ("instance", "instance"), 1e-3))
     found = {name: noise_at(weights, name, SETTING, (2,)) for name in NORMS}
