@@ -365,8 +365,9 @@ of the discriminator's gradient is {initial|discriminator, batches of 2|batch} w
 {initial|discriminator, batches of 2|none} without a norm. At weights that batch norm trained it is
 {trained noise|discriminator, trained with batch norm|batch} and
 {trained noise|discriminator, trained with batch norm|instance}, in the claimed direction, and the
-interval of the difference over three seeds reaches across 0. Weights must be the same for such a comparison: between weights trained with one norm
-and with the other the noise of either differs more than between the norms.
+interval of the difference over three seeds reaches across 0. Weights must be the same for such a
+comparison: between weights trained with one norm and with the other the noise of either differs
+more than between the norms.
 
 **Nor are the clips better.** In batches of 2 the distance is {batch 2|all|batch in both} with batch
 norm in both nets and {batch 2|all|instance in both} with instance norm (real clips among
