@@ -103,4 +103,4 @@ class LabelIds:
                 f"{path} must hold {num_points} labels of {size} bytes, one per point; "
                 f"got {len(data)} bytes = {len(data) / size:g} labels"
             )
-        return self.train_ids(np.frombuffer(data, dtype) & 0xFFFF, path)
+        return self.train_ids(np.frombuffer(data, dtype).astype(np.int64) & 0xFFFF, path)

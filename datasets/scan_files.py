@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 from geonorm.datasets.scan import IGNORE_INDEX, Scan
 from geonorm.datasets.submission import Submission
 from geonorm.files import is_hidden
-from geonorm.names import choices
+from geonorm.names import did_you_mean
 
 _NAMED = 3  # missing files in an error
 
@@ -35,21 +35,23 @@ class ScanFiles(Dataset[Scan]):
         return len(self.files)
 
 
-def known_split(split: str, splits: Sequence[str], of_list: str) -> str:
+def known_split(split: str, splits: Sequence[str], of_list: str | None = None) -> str:
     """Return a split that is known.
 
     Args:
         split: its name.
         splits: the known ones.
-        of_list: what a list would hold in place of a name, such as `scenes`.
+        of_list: what a list would hold in place of a name, such as `scenes`; None where no list
+            is taken.
 
     Raises:
         ValueError: it is another.
     """
     if split not in splits:
+        other = f" or a list of {of_list}" if of_list else ""
         raise ValueError(
-            f"split must be one of {', '.join(splits)} or a list of {of_list}; got {split!r}: "
-            f"{choices(split, splits)}"
+            f"split must be one of {', '.join(splits)}{other}; got {split!r}."
+            f"{did_you_mean(split, splits)}"
         )
     return split
 

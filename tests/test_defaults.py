@@ -32,6 +32,7 @@ OF_OTHERS = [
     (datasets.HMDB51, {"split": 1}),
     (datasets.UCF101, {"split": 1}),
     (datasets.SemanticKITTI, {"split": "train"}),
+    (datasets.NuScenes, {"split": "train"}),
     (datasets.SemanticSTF, {"split": "train"}),
     (datasets.ScanNet, {"split": "train"}),
     (datasets.ScanNet200, {"split": "train"}),
