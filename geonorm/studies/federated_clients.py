@@ -68,8 +68,8 @@ def scans(sensor: Sensor, count: int, seed: int) -> TensorDataset:
     for number in range(count):
         scan = streets[number]
         scan = scan.take(rng.permutation(len(scan))[:POINTS])
-        features.append(np.column_stack([scan.points / 10, scan.intensity]).T)
-        labels.append(scan.labels)
+        features.append(np.column_stack([scan.points / 10, scan.feature("intensity")]).T)
+        labels.append(np.asarray(scan.labels))
     return TensorDataset(torch.from_numpy(np.stack(features)), torch.from_numpy(np.stack(labels)))
 
 

@@ -92,7 +92,7 @@ def effective(column: str, setting: Setting) -> Mapping[str, float]:
     pixels = by_formula(clips)
     positions = SHAPE[1] * SHAPE[2] * SHAPE[3]
     scans = streets(16, 150 + setting.seed)
-    columns = [torch.from_numpy(np.column_stack([s.points, s.intensity])) for s in scans]
+    columns = [torch.from_numpy(np.column_stack([s.points, s.feature("intensity")])) for s in scans]
     points = torch.cat(columns).double()
     index = torch.arange(len(scans)).repeat_interleave(torch.tensor([len(s) for s in scans]))
     return {
