@@ -8,6 +8,7 @@ if TYPE_CHECKING:
 
 # The module of each study, which is imported when it is run.
 STUDIES: dict[str, str] = {
+    "style": "geonorm.studies.style",
     "affine": "geonorm.studies.affine",
     "contrast": "geonorm.studies.contrast",
     "gan": "geonorm.studies.gan",

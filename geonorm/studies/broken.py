@@ -9,14 +9,17 @@ from torch import Tensor
 
 from geonorm.functional import normalize_axes
 from geonorm.inputs import read
+from geonorm.norms.adaptive_instance_norm import AdaptiveInstanceNorm
 from geonorm.norms.axis_instance_norm import AxisInstanceNorm
 from geonorm.norms.instance_norm import InstanceNorm
+from geonorm.style import StyleStatistics, fit_style, style_statistics
 
 
 @contextmanager
 def broken_instance_norm() -> Iterator[None]:
-    """Let every `InstanceNorm` and `AxisInstanceNorm` mix the instances of a batch meanwhile."""
+    """Let all instance norms, adaptive and axis norms too, mix a batch's instances meanwhile."""
     ours, along_axes = InstanceNorm.forward, AxisInstanceNorm.forward
+    adaptive = AdaptiveInstanceNorm.forward
 
     def over_batch(self: InstanceNorm, x: Any, batch_index: Tensor | None = None, *,
                    num_instances: int | None = None, residual: Any = None,
@@ -43,13 +46,28 @@ def broken_instance_norm() -> Iterator[None]:
                              self.activation, self.negative_slope, added)
         return out.squeeze(0).movedim(1, 0).permute(self._back)
 
+    def over_batch_in_style(
+        self: AdaptiveInstanceNorm, content: Any, style: Any, batch_index: Tensor | None = None
+    ) -> Any:
+        given = read(content, batch_index, norm=self)
+        wanted = style if isinstance(style, StyleStatistics) else style_statistics(style)
+        std, mean = fit_style(wanted, given.features, given.num_instances)
+        norm = InstanceNorm(self.num_features, self.eps, affine=False)
+        plain = norm(given.features, given.instance)
+        if given.instance is None:
+            shape = (*std.shape, *[1] * (plain.ndim - 2))
+            return given.rebuild(plain * std.view(shape) + mean.view(shape))
+        return given.rebuild(plain * std[given.instance] + mean[given.instance])
+
     InstanceNorm.forward = over_batch  # type: ignore[method-assign]
     AxisInstanceNorm.forward = over_batch_and_axes  # type: ignore[method-assign]
+    AdaptiveInstanceNorm.forward = over_batch_in_style  # type: ignore[assignment]
     try:
         yield
     finally:
         InstanceNorm.forward = ours  # type: ignore[method-assign]
         AxisInstanceNorm.forward = along_axes  # type: ignore[method-assign]
+        AdaptiveInstanceNorm.forward = adaptive  # type: ignore[method-assign]
 
 
 def _as_one(x: Tensor) -> Tensor:
