@@ -20,6 +20,7 @@ STUDIES: dict[str, str] = {
     "audio": "geonorm.studies.audio",
     "divisive": "geonorm.studies.divisive",
     "retinex": "geonorm.studies.retinex",
+    "fairness": "geonorm.studies.fairness",
 }
 
 
