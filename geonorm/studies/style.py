@@ -50,6 +50,8 @@ def norm_of(column: str, setting: Setting) -> str:
 def exact(column: str, setting: Setting) -> Mapping[str, float]:
     """Measure how far the output's statistics are from the style's, in a batch of four."""
     norm = norm_of("instance", setting)
+    own: Tensor | Rows
+    other: Tensor | Rows
     if column == "scans, intensity":
         own, other = (intensities(scans(sensor, 4, 100 + setting.seed))
                       for sensor in (OWN, INTENSITY))  # fmt: skip
@@ -188,8 +190,10 @@ def filmed(column: str, setting: Setting) -> Mapping[str, float]:
     encoder = transfer.encoder
     clips = film_clips(setting.recordings.videos, 8, SIDE)
     styles = four_styles()[[i % 4 for i in range(len(clips))]]
-    values = {"style's difference left": [], "likeness to the content": [],
-              "frame to frame, content": [], "frame to frame, output": []}  # fmt: skip
+    values: dict[str, list[float]] = {
+        "style's difference left": [], "likeness to the content": [],
+        "frame to frame, content": [], "frame to frame, output": [],
+    }  # fmt: skip
     with torch.no_grad():
         for clip, style in zip(clips, styles, strict=True):
             frames = clip.transpose(0, 1)
@@ -336,7 +340,8 @@ def _shown() -> tuple[Tensor, list[Tensor], list[list[Tensor]]]:
 
     def made(*weights: float) -> Tensor:
         mixed = mix_styles(styles, weights)
-        return transfer(content[None], mixed)[0].clamp(0, 1).permute(1, 2, 0)
+        out: Tensor = transfer(content[None], mixed)[0].clamp(0, 1).permute(1, 2, 0)
+        return out
 
     strip = [made(1 - a, a, 0, 0) for a in STRIP]
     square = [[made((1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y) for x in SQUARE]

@@ -151,7 +151,7 @@ def trained_autoencoder(seed: int) -> Autoencoder:
         found = encoder(torch.cat([contents(64), textures(64)]))
         encoder.size = torch.stack([each.square().mean().sqrt() for each in found])
         with torch.no_grad():
-            first.weight *= encoder.size[1]
+            first.get_parameter("weight").mul_(encoder.size[1])
     return model
 
 
@@ -218,7 +218,7 @@ def trained_transfer(seed: int, norm: str, broken: bool = False) -> Transfer:
         def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
             pictures, styles = batch
             wanted = exchange(encoder(pictures)[-1], style_of(encoder, styles), norm)
-            made = model.decoder(wanted)
+            made = model.get_submodule("decoder")(wanted)
             kept = content_loss(encoder(made)[-1], wanted)
             return kept + STYLE_WEIGHT * style_distance(encoder, made, styles)
 
@@ -252,7 +252,8 @@ def prepared(kind: str, seed: int) -> Callable[[int], Tensor]:
 
     @torch.no_grad()
     def styled(count: int) -> Tensor:
-        return transfer(contents(count), style)
+        out: Tensor = transfer(contents(count), style)
+        return out
 
     return styled
 
