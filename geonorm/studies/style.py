@@ -355,48 +355,43 @@ STRIP, SQUARE = (0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 1 / 3, 2 / 3, 1.0)
 
 def draw(outcome: Outcome, figure: Any) -> None:
     """Draw the losses for one style, and pictures of the network of seed 0, trained anew."""
-    left, middle, right = figure.subfigures(1, 3, width_ratios=(1.15, 1, 1.05))
-    axes = left.subplots()
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.6))
     for number, norm in enumerate(("batch norm", "instance norm")):
         found = [outcome.interval(_of(f"style loss, {norm}", kind, "one style"))
                  for kind in CONTENTS]  # fmt: skip
         places = [place + (number - 0.5) * 0.36 for place in range(len(CONTENTS))]
         half = [(each.high - each.low) / 2 for each in found]
-        axes.bar(places, [each.mean for each in found], 0.34, yerr=half, label=norm,
+        left.bar(places, [each.mean for each in found], 0.34, yerr=half, label=norm,
                  color=("C1", "C0")[number])  # fmt: skip
-    axes.set_xticks(range(len(CONTENTS)), [kind.replace(" ", "\n") for kind in CONTENTS])
-    axes.set(title="Style loss of a network for one style", ylim=(0, None))
-    axes.title.set_fontsize(10)
-    axes.legend(frameon=False, fontsize=8)
+    left.set_xticks(range(len(CONTENTS)), [kind.replace(" ", "\n") for kind in CONTENTS])
+    left.set_ylim(0, None)
+    left.set_title("Style loss, network for one style", fontsize=10)
+    left.legend(frameon=False, fontsize=8)
+    _pictures(right)
+
+
+def _pictures(axes: Any) -> None:
+    """Draw a content and a strip from style A to B; below, the four styles and a square."""
     content, strip, square = _shown()
-    _strip(middle, content, strip)
-    grid = right.subplots(len(SQUARE), len(SQUARE), gridspec_kw={"wspace": 0.03, "hspace": 0.03})
-    for line, row in zip(grid, square, strict=True):
-        for each, picture in zip(line, row, strict=True):
-            _picture(each, picture)
-    right.suptitle("… and among four", fontsize=10)
-
-
-def _strip(figure: Any, content: Tensor, strip: list[Tensor]) -> None:
-    """Draw the styles, the content, and what lies between the first two styles."""
-    grid = figure.subplots(3, 4)
-    figure.suptitle("Content, four styles, and a mixture of two …", fontsize=10)
-    looks = [each.permute(1, 2, 0) for each in four_styles()]
-    for each, picture, name in zip(grid[0], looks, "ABCD", strict=True):
-        _picture(each, picture, f"style {name}")
-    shown = [content, *strip]
-    names = ["content", *(f"{1 - a:g} A + {a:g} B" for a in STRIP)]
-    places = [grid[1][0], *grid[1][1:], *grid[2][:2]]
-    for each, picture, name in zip(places, shown, names, strict=True):
-        _picture(each, picture, name)
-    for each in grid[2][2:]:
-        each.set_axis_off()
-
-
-def _picture(axes: Any, picture: Tensor, title: str = "") -> None:
-    axes.imshow(picture.numpy())
+    a, b, c, d = four_styles().permute(0, 2, 3, 1)
+    blank = torch.ones_like(content)
+    rows = [[content, *strip], [blank] * 6, [a, *square[0], b], [blank, *square[1], blank],
+            [blank, *square[2], blank], [c, *square[3], d]]  # fmt: skip
+    cell, whole = SIDE + 3, torch.ones(len(rows) * (SIDE + 3), 6 * (SIDE + 3), 3)
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            whole[y * cell : y * cell + SIDE, x * cell : x * cell + SIDE] = picture
+    # The empty row need only be as high as the names of the strip.
+    whole = torch.cat([whole[: cell + 10], whole[2 * cell :]])
+    axes.imshow(whole.numpy(), interpolation="nearest")
     axes.set_axis_off()
-    axes.set_title(title, fontsize=7)
+    axes.set_title("A content from style A to B, and among A, B, C and D", fontsize=10)
+    names = ["content", *(f"{share:.0%} B" for share in STRIP)]
+    below = [(name, number * cell, SIDE) for number, name in enumerate(names)]
+    top, foot = cell + 10 + SIDE, len(whole) - 3
+    corners = [("A", 0, top), ("B", 5 * cell, top), ("C", 0, foot), ("D", 5 * cell, foot)]
+    for name, x, y in below + corners:
+        axes.text(x + SIDE / 2, y + 1, name, fontsize=7, ha="center", va="top")
 
 
 STUDY = Study(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from geonorm import AxisInstanceNorm, InstanceNorm
+from geonorm import AdaptiveInstanceNorm, AxisInstanceNorm, InstanceNorm
 from geonorm.datasets.video_io import write_video
 from geonorm.studies import density, points, run
 from geonorm.studies.broken import broken_instance_norm
@@ -20,6 +20,7 @@ from geonorm.studies.recordings import Recordings
 from geonorm.studies.report import as_json, as_page, as_summary, as_text, draw, from_json, number
 from geonorm.studies.run import run_study
 from geonorm.studies.study import Part, Quantity, Setting, Study, Test
+from geonorm.style import style_statistics
 from helpers.sounds import write_film_with_sound
 from helpers.studies import NOTHING
 
@@ -241,7 +242,12 @@ def test_broken_norm_mixes_the_instances() -> None:
     axis = AxisInstanceNorm(4, affine=False, layout="BTFC", axes="T").double()
     sparse = ME.SparseTensor(rows.float(), torch.cat([index[:, None], torch.arange(7)[:, None] * 2,
                              torch.zeros(7, 2)], 1).int())  # fmt: skip
-    added = torch.randn_like(x)
+    added = torch.randn_like(x) * torch.tensor([2.0, 7.0, 3.0]).view(3, 1, 1, 1) + 4
+    adaptive, looks = AdaptiveInstanceNorm(4), style_statistics(added)
+
+    def in_style(plain: torch.Tensor) -> torch.Tensor:
+        return plain * looks.std[..., None, None] + looks.mean[..., None, None]
+
     with broken_instance_norm():
         assert torch.allclose(norm(x), reference(x, (0, 2, 3)))
         assert torch.allclose(norm(x, residual=added), reference(x, (0, 2, 3)) + added)
@@ -249,10 +255,15 @@ def test_broken_norm_mixes_the_instances() -> None:
         assert torch.allclose(axis(x.movedim(1, 3)), reference(x, (0, 2)).movedim(1, 3))
         out = InstanceNorm(4, affine=False)(sparse)
         assert torch.allclose(out.F, reference(sparse.F, (0,)), atol=1e-5)
+        styled = adaptive(x, added)
+        assert torch.allclose(styled, in_style(reference(x, (0, 2, 3))))
+        means, stds = (each[index] for each in (looks.mean, looks.std))
+        assert torch.allclose(adaptive(rows, looks, index), reference(rows, (0,)) * stds + means)
     with pytest.raises(RuntimeError, match="on purpose"), broken_instance_norm():
         raise RuntimeError("on purpose")
     assert torch.allclose(norm(x), reference(x, (2, 3)))
     assert torch.allclose(axis(x.movedim(1, 3)), reference(x, (2,)).movedim(1, 3))
+    assert torch.allclose(adaptive(x, added), in_style(reference(x, (2, 3))))
 
 
 def test_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
