@@ -368,6 +368,11 @@ seeds.
 **Range.** Two levels with shortcuts and skips, tiny clips, a training of seconds. A net without a
 norm trains with the most spread over seeds (`without` has five). The time must act behind the norm:
 what it adds to a channel in front of an instance norm, the norm takes out.
+
+**What was changed after a first run.** Its control had as many groups as channels at these widths,
+which is instance norm itself; it has four groups since, and was measured again. The learning rate
+was one of two, taken where no norm at all learned better; at the other, 0.01, the encoder's lead
+over no norm was larger (0.18 against 0.35 with seed 0). No test was changed.
 """
 
 STUDY = Study(
