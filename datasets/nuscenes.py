@@ -13,7 +13,7 @@ import numpy as np
 from geonorm.datasets.label_ids import Color, LabelIds
 from geonorm.datasets.scan import Scan
 from geonorm.datasets.scan_files import ScanFiles, check_complete, first_folder, known_split
-from geonorm.datasets.scan_io import read_bin
+from geonorm.datasets.scan_io import read_bin, with_points
 from geonorm.datasets.submission import Submission
 
 VERSIONS = {
@@ -168,9 +168,7 @@ class NuScenes(ScanFiles):
         rows = read_bin(file, columns=5)
         labels = self._ids.read(self.labels[index], len(rows), "u1") if self.labelled else None
         scan = Scan.from_raw(rows[:, :3], rows[:, 3] / 255, labels, self.tokens[index])
-        if len(scan) == 0:
-            raise ValueError(f"{file} is empty: none of its {len(rows)} points is finite")
-        return scan
+        return with_points(scan, file)
 
 
 def _is_in(scene: str, split: str) -> bool:

@@ -72,8 +72,17 @@ def read_scan(path: str | Path, intensity_max: float = 1.0) -> Scan:
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and left out
         intensity = (rows[:, 3] / intensity_max).astype(np.float32)
     scan = Scan.from_raw(points, intensity, None, str(path), offset)
+    return with_points(scan, path)
+
+
+def with_points(scan: Scan, path: Path) -> Scan:
+    """Return a scan as it is.
+
+    Raises:
+        ValueError: it has no point, since none in its file is finite.
+    """
     if len(scan) == 0:
-        raise ValueError(f"{path} is empty: none of its {len(rows)} points is finite")
+        raise ValueError(f"{path} is empty: none of its {scan.dropped} points is finite")
     return scan
 
 

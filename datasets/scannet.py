@@ -18,7 +18,7 @@ from geonorm.datasets.scan_files import (
     known_split,
     own,
 )
-from geonorm.datasets.scan_io import read_array
+from geonorm.datasets.scan_io import read_array, with_points
 from geonorm.datasets.scannet_classes import SCANNET20, SCANNET200
 from geonorm.datasets.submission import Submission
 
@@ -117,9 +117,7 @@ class ScanNet(ScanFiles):
         if folder.parent.name not in _UNLABELLED:
             labels = self._labels(folder, file.suffix == ".npy", len(points))
         scan = Scan.from_raw(points, None, labels, folder.name, extra=extra)
-        if len(scan) == 0:
-            raise ValueError(f"{file} is empty: none of its {len(points)} points is finite")
-        return scan
+        return with_points(scan, file)
 
     def _labels(self, folder: Path, processed: bool, num_points: int) -> np.ndarray:
         """Return the train ids of a labelled scene."""

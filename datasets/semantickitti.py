@@ -8,7 +8,7 @@ import numpy as np
 from geonorm.datasets.label_ids import LabelIds
 from geonorm.datasets.scan import Scan
 from geonorm.datasets.scan_files import ScanFiles, first_folder, own
-from geonorm.datasets.scan_io import read_bin
+from geonorm.datasets.scan_io import read_bin, with_points
 from geonorm.datasets.submission import Submission
 
 SPLITS = {
@@ -142,6 +142,4 @@ class SemanticKITTI(ScanFiles):
                 raise ValueError(f"{file} has no labels; expected them in {label_file}")
             labels = read_labels(label_file, len(rows))
         scan = Scan.from_raw(rows[:, :3], rows[:, 3], labels, f"{sequence.name}/{file.stem}")
-        if len(scan) == 0:
-            raise ValueError(f"{file} is empty: none of its {len(rows)} points is finite")
-        return scan
+        return with_points(scan, file)

@@ -7,7 +7,7 @@ import numpy as np
 from geonorm.datasets.label_ids import LabelIds
 from geonorm.datasets.scan import Scan
 from geonorm.datasets.scan_files import ScanFiles, check_complete, first_folder, own
-from geonorm.datasets.scan_io import read_bin
+from geonorm.datasets.scan_io import read_bin, with_points
 from geonorm.datasets.semantickitti import CLASSES
 from geonorm.names import choices
 
@@ -81,9 +81,7 @@ class SemanticSTF(ScanFiles):
         labels = _IDS.read(self._label_file(file), len(rows))
         name = f"{file.parent.parent.name}/{file.stem}"
         scan = Scan.from_raw(rows[:, :3], rows[:, 3] / _INTENSITY_MAX, labels, name)
-        if len(scan) == 0:
-            raise ValueError(f"{file} is empty: none of its {len(rows)} points is finite")
-        return scan
+        return with_points(scan, file)
 
 
 def read_weathers(path: Path) -> dict[str, str]:

@@ -142,9 +142,9 @@ def _features(scans: Sequence[Scan], placed: Tensor, features: Features) -> Tens
                 f"the network is to see {name!r}, which scan {', '.join(lacking)} lacks; choose "
                 "other features (--data.features), or data that have it"
             )
-        values = torch.cat([torch.from_numpy(scan.feature(name)) for scan in scans])
-        if name == "position":
-            values = placed
+        values = placed if name == "position" else torch.cat(
+            [torch.from_numpy(scan.feature(name)) for scan in scans]
+        )
         columns.append(values / torch.tensor(scale))
     return torch.cat(columns, dim=1)
 

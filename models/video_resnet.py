@@ -188,6 +188,25 @@ _HARA_BLOCKS = {
 }
 
 
+def check_clips(x: Tensor, channels: int) -> None:
+    """Refuse what is no batch of floating-point clips of so many channels."""
+    if x.ndim != 5 or x.shape[1] != channels:
+        raise ValueError(
+            f"clips must be (B, {channels}, T, H, W); got {tuple(x.shape)}. One clip needs "
+            f"unsqueeze(0); frames-first clips (B, T, {channels}, H, W) need transpose(1, 2)"
+        )
+    if not x.is_floating_point():
+        raise TypeError(f"clips must be floating point; got {x.dtype}. Use x.float() / 255")
+
+
+def check_padding_mode(padding_mode: str) -> None:
+    """Refuse what is no name of what convolutions see beyond the edge of a clip."""
+    if padding_mode not in get_args(Padding):
+        raise ValueError(
+            f"padding_mode must be one of {', '.join(get_args(Padding))}; got {padding_mode!r}"
+        )
+
+
 class ResNet3D(nn.Module):
     """A 3D-ResNet: its modules applied in order, from clip to logits.
 
@@ -210,10 +229,7 @@ class ResNet3D(nn.Module):
         self, modules: "OrderedDict[str, nn.Module]", padding_mode: Padding = "zeros"
     ) -> None:
         super().__init__()
-        if padding_mode not in get_args(Padding):
-            raise ValueError(
-                f"padding_mode must be one of {', '.join(get_args(Padding))}; got {padding_mode!r}"
-            )
+        check_padding_mode(padding_mode)
         for name, module in modules.items():
             self.add_module(name, module)
         self.report: CheckpointReport | None = None
@@ -227,13 +243,7 @@ class ResNet3D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of each clip."""
-        if x.ndim != 5 or x.shape[1] != 3:
-            raise ValueError(
-                f"clips must be (B, 3, T, H, W); got {tuple(x.shape)}. One clip needs "
-                f"unsqueeze(0); frames-first clips (B, T, 3, H, W) need transpose(1, 2)"
-            )
-        if not x.is_floating_point():
-            raise TypeError(f"clips must be floating point; got {x.dtype}. Use x.float() / 255")
+        check_clips(x, 3)
         for module in self.children():
             x = module(x)
         return x
@@ -299,8 +309,8 @@ def r3d_18(
             norm the convolutions and the affine parameters are kept and running statistics
             dropped; the model's `report` lists them.
         padding_mode: what convolutions see beyond the edge of a clip: "zeros", as published, or
-            "replicate", the nearest position. Zeros stand out from a bright clip and not from a
-            dark one, so that its brightness passes any instance norm (docs/studies).
+            "replicate", the nearest position. Zeros let an offset of the input, such as the
+            exposure of a standardized clip, pass any instance norm (docs/studies).
 
     Shape:
         (B, 3, T, H, W) -> (B, num_classes)

@@ -9,14 +9,13 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geonorm.models.norm import MakeNorm, Norm, norm_act, resolve
-from geonorm.models.video_resnet import Padding
+from geonorm.models.video_resnet import Padding, check_clips, check_padding_mode
 
 LONGEST_PERIOD = 10_000.0  # of a time embedding's waves, as in Vaswani et al. (2017)
 
@@ -119,7 +118,8 @@ class VideoUNet(nn.Module):
         padding_mode: Padding = "zeros",
     ) -> None:  # fmt: skip
         super().__init__()
-        _check(widths, time_embedding, padding_mode)
+        _check(widths, time_embedding)
+        check_padding_mode(padding_mode)
         self.in_channels = in_channels
         self.embedding = time_embedding
         levels = len(widths) - 1
@@ -179,14 +179,7 @@ class VideoUNet(nn.Module):
         return result
 
     def _check_input(self, x: Tensor, time: Tensor | None) -> None:
-        if x.ndim != 5 or x.shape[1] != self.in_channels:
-            raise ValueError(
-                f"clips must be (B, {self.in_channels}, T, H, W); got {tuple(x.shape)}. One clip "
-                f"needs unsqueeze(0); frames-first clips (B, T, {self.in_channels}, H, W) need "
-                f"transpose(1, 2)"
-            )
-        if not x.is_floating_point():
-            raise TypeError(f"clips must be floating point; got {x.dtype}. Use x.float() / 255")
+        check_clips(x, self.in_channels)
         if (time is None) != (self.embedding is None):
             raise ValueError(
                 "the network takes a time (B,) with each batch; got none. Build it with "
@@ -200,7 +193,7 @@ class VideoUNet(nn.Module):
             )
 
 
-def _check(widths: Sequence[int], time_embedding: int | None, padding_mode: str) -> None:
+def _check(widths: Sequence[int], time_embedding: int | None) -> None:
     if len(widths) < 2 or min(widths) < 1:
         raise ValueError(
             f"widths must be two or more numbers of channels, the bottleneck's last; "
@@ -209,8 +202,4 @@ def _check(widths: Sequence[int], time_embedding: int | None, padding_mode: str)
     if time_embedding is not None and (time_embedding < 2 or time_embedding % 2):
         raise ValueError(
             f"time_embedding must be an even number, 2 or more, or None; got {time_embedding}"
-        )
-    if padding_mode not in get_args(Padding):
-        raise ValueError(
-            f"padding_mode must be one of {', '.join(get_args(Padding))}; got {padding_mode!r}"
         )

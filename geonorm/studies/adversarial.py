@@ -1,15 +1,15 @@
 """A small generator and discriminator of clips, with any norm in each, and their training."""
 
-import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geonorm.norms.registry import builder
+from geonorm.studies.training import short_trainer
 
 CODE = 32  # numbers that a clip is made of
 
@@ -122,12 +122,7 @@ class Pair(LightningModule):
 
 def train(pair: Pair, draw: Callable[[], Tensor], steps: int) -> None:
     """Train both for some steps on the batches that a function draws."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    trainer = Trainer(
-        max_steps=2 * steps, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    trainer.fit(pair.train(), _forever(draw))
+    short_trainer(2 * steps).fit(pair.train(), _forever(draw))
 
 
 def _forever(draw: Callable[[], Tensor]) -> Iterator[Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from geonorm.functional import normalize_axes
-from geonorm.inputs import read
+from geonorm.inputs import Input, read
 from geonorm.norms.adaptive_instance_norm import AdaptiveInstanceNorm
 from geonorm.norms.axis_instance_norm import AxisInstanceNorm
 from geonorm.norms.instance_norm import InstanceNorm
@@ -50,14 +50,8 @@ def broken_instance_norm() -> Iterator[None]:
         self: AdaptiveInstanceNorm, content: Any, style: Any, batch_index: Tensor | None = None
     ) -> Any:
         given = read(content, batch_index, norm=self)
-        wanted = style if isinstance(style, StyleStatistics) else style_statistics(style)
-        std, mean = fit_style(wanted, given.features, given.num_instances)
         norm = InstanceNorm(self.num_features, self.eps, affine=False)
-        plain = norm(given.features, given.instance)
-        if given.instance is None:
-            shape = (*std.shape, *[1] * (plain.ndim - 2))
-            return given.rebuild(plain * std.view(shape) + mean.view(shape))
-        return given.rebuild(plain * std[given.instance] + mean[given.instance])
+        return in_style(given, norm(given.features, given.instance), style)
 
     InstanceNorm.forward = over_batch  # type: ignore[method-assign]
     AxisInstanceNorm.forward = over_batch_and_axes  # type: ignore[method-assign]
@@ -68,6 +62,22 @@ def broken_instance_norm() -> Iterator[None]:
         InstanceNorm.forward = ours  # type: ignore[method-assign]
         AxisInstanceNorm.forward = along_axes  # type: ignore[method-assign]
         AdaptiveInstanceNorm.forward = adaptive  # type: ignore[method-assign]
+
+
+def in_style(given: Input, plain: Tensor, style: Any) -> Any:
+    """Return a content whose features are normalized already in a style.
+
+    Args:
+        given: the content.
+        plain: its normalized features.
+        style: `StyleStatistics`, or anything that `style_statistics` takes.
+    """
+    wanted = style if isinstance(style, StyleStatistics) else style_statistics(style)
+    std, mean = fit_style(wanted, given.features, given.num_instances)
+    if given.instance is None:
+        shape = (*std.shape, *[1] * (plain.ndim - 2))
+        return given.rebuild(plain * std.view(shape) + mean.view(shape))
+    return given.rebuild(plain * std[given.instance] + mean[given.instance])
 
 
 def _as_one(x: Tensor) -> Tensor:

@@ -151,7 +151,7 @@ def _trained(net: Net, seen: Clips, setting: Setting, steps: int) -> Net:
         rows = torch.randint(len(seen.clips), (32,), generator=generator)
         return seen.clips[rows], seen.labels[rows]
 
-    return fit(net, draw, lambda n, b: F.cross_entropy(n(b[0]), b[1]), steps=steps)  # type: ignore[return-value]
+    return fit(net, draw, lambda n, b: F.cross_entropy(n(b[0]), b[1]), steps=steps)
 
 
 def spurious(column: str, setting: Setting) -> Mapping[str, float]:

@@ -190,13 +190,13 @@ def batches(data: TensorDataset, size: int) -> Callable[[], tuple[Tensor, Tensor
 @torch.no_grad()
 def mean_iou(model: nn.Module, data: TensorDataset) -> float:
     """Return the mean over the classes that occur of intersection over union."""
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
     from geonorm.training.segmentation.scores import class_iou
 
     features, labels = data.tensors
     scores = model.eval()(features)
-    classes, truth = scores.shape[1], labels.flatten()
-    pairs = truth * classes + scores.argmax(1).flatten()
-    matrix = torch.bincount(pairs, minlength=classes**2).view(classes, classes)
+    matrix = multiclass_confusion_matrix(scores.argmax(1), labels, scores.shape[1])
     return float(class_iou(matrix).nanmean())
 
 

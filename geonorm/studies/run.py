@@ -45,8 +45,8 @@ def run_study(
     """Measure what is not measured yet and return everything.
 
     Each finished run is added to a file in the user's cache at once, so that a run that was
-    stopped goes on where it was. Another version of the study's file, or of a helper that it
-    imports from, starts over.
+    stopped goes on where it was. Another version of the study's file, or of a file beside
+    it that it is built on, starts over.
 
     Args:
         study: what to run.
@@ -124,13 +124,17 @@ def _store(study: Study, recordings: Recordings) -> Path:
 
 
 def _sources(study: Study) -> list[str]:
-    """Return the text of the study's file and of the helpers beside it that it imports from."""
+    """Return the text of the study's file and of the files beside it that it is built on."""
     module = inspect.getmodule(study.parts[0].measure)
-    if module is None:
-        return []
-    homes = {getattr(value, "__module__", None) for value in vars(module).values()}
-    helpers = {str(home) for home in homes if str(home).startswith(__package__ + ".")} - _FRAME
-    return [inspect.getsource(sys.modules[name]) for name in sorted({module.__name__, *helpers})]
+    todo, found = [module.__name__] if module else [], set()
+    while todo:
+        name = todo.pop()
+        found.add(name)
+        values = vars(sys.modules[name]).values()
+        homes = {str(getattr(value, "__module__", "")) for value in values}
+        beside = {home for home in homes if home.startswith(__package__ + ".")}
+        todo += beside - _FRAME - found
+    return [inspect.getsource(sys.modules[name]) for name in sorted(found)]
 
 
 def _read(store: Path) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from geonorm.losses import content_loss, style_loss
 from geonorm.norms.adaptive_instance_norm import AdaptiveInstanceNorm
 from geonorm.norms.batch_norm import BatchNorm
 from geonorm.norms.instance_norm import InstanceNorm
+from geonorm.studies.broken import in_style
 from geonorm.studies.clips import drawn_clips
 from geonorm.studies.training import fit
-from geonorm.style import StyleStatistics, fit_style, style_statistics
+from geonorm.style import StyleStatistics, style_statistics
 
 SIDE, BATCH = 32, 8
 SHALLOW, DEEP = 24, 48  # channels at the full and at half the resolution
@@ -168,13 +169,7 @@ def exchange(content: Any, style: Any, norm: str) -> Any:
     channels = given.features.shape[1]
     if norm == "instance":
         return AdaptiveInstanceNorm(channels)(content, style)
-    wanted = style if isinstance(style, StyleStatistics) else style_statistics(style)
-    std, mean = fit_style(wanted, given.features, given.num_instances)
-    plain = BatchNorm(channels, affine=False)(given.features)
-    if given.instance is None:
-        shape = (*std.shape, *[1] * (plain.ndim - 2))
-        return given.rebuild(plain * std.view(shape) + mean.view(shape))
-    return given.rebuild(plain * std[given.instance] + mean[given.instance])
+    return in_style(given, BatchNorm(channels, affine=False)(given.features), style)
 
 
 class Transfer(nn.Module):

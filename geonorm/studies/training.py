@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
+
+_Net = TypeVar("_Net", bound=nn.Module)
 
 
 class _Batches(IterableDataset[Any]):
@@ -40,14 +42,23 @@ class _Fit(LightningModule):
                 "lr_scheduler": {"scheduler": schedule, "interval": "step"}}  # fmt: skip
 
 
+def short_trainer(steps: int) -> Trainer:
+    """Return a trainer on the CPU that takes some steps, keeps nothing and says nothing."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    return Trainer(
+        max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+
+
 def fit(
-    model: nn.Module,
+    model: _Net,
     draw: Callable[[], Any],
     loss: Callable[[nn.Module, Any], Tensor],
     *,
     steps: int,
     rate: float = 3e-3,
-) -> nn.Module:
+) -> _Net:
     """Train a network for some steps of AdamW on the one-cycle schedule; return it in eval mode.
 
     Args:
@@ -57,11 +68,6 @@ def fit(
         steps: how many.
         rate: the highest learning rate.
     """
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    trainer = Trainer(
-        max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )
     loader: Iterable[Any] = torch.utils.data.DataLoader(_Batches(draw), batch_size=None)
-    trainer.fit(_Fit(model, loss, rate, steps).train(), loader)
+    short_trainer(steps).fit(_Fit(model, loss, rate, steps).train(), loader)
     return model.eval()

@@ -13,7 +13,7 @@ import torch
 
 from geonorm import AdaptiveInstanceNorm, AxisInstanceNorm, InstanceNorm
 from geonorm.datasets.video_io import write_video
-from geonorm.studies import density, points, run
+from geonorm.studies import clips, density, federated, points, run
 from geonorm.studies.broken import broken_instance_norm
 from geonorm.studies.outcome import Interval, Outcome
 from geonorm.studies.recordings import Recordings
@@ -168,6 +168,8 @@ def test_finished_runs_are_kept_by_all_that_measures(monkeypatch: pytest.MonkeyP
     assert Path(run.__file__).parent.joinpath("report.py").read_text() not in run._sources(
         points.STUDY
     )
+    # Through the file of its clients:
+    assert Path(clips.__file__).read_text() in run._sources(federated.STUDY)
     before = run._store(points.STUDY, NOTHING)
     monkeypatch.setattr(run, "_sources", lambda study: [own, helper + "# changed"])
     assert run._store(points.STUDY, NOTHING) != before

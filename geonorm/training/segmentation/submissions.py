@@ -21,9 +21,8 @@ class SubmissionWriter(Callback):
         self.folder = folder
         self.submission: Submission | None = None
 
-    def on_test_start(self, trainer: Trainer, module: Any) -> None:
-        datamodule: Any = trainer  # Lightning declares no `datamodule`
-        self.submission = datamodule.datamodule.datasets["test"].submission
+    def on_test_start(self, trainer: Any, module: Any) -> None:  # it declares no `datamodule`
+        self.submission = trainer.datamodule.datasets["test"].submission
 
     def on_test_batch_end(
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, *rest: Any
