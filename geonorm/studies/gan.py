@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from geonorm.diagnostics import effective_sample_size
 from geonorm.norms.batch_norm import BatchNorm
 from geonorm.norms.registry import builder
-from geonorm.studies.adversarial import (
+from geonorm.studies.clips import drawn_clips, film_clips
+from geonorm.studies.gan_nets import (
     CODE,
     Pair,
     discriminator_loss,
@@ -24,7 +25,6 @@ from geonorm.studies.adversarial import (
     gradient_noise,
     train,
 )
-from geonorm.studies.clips import drawn_clips, film_clips
 from geonorm.studies.outcome import Outcome
 from geonorm.studies.points import streets
 from geonorm.studies.study import Part, Quantity, Setting, Study, Test

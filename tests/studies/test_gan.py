@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from geonorm import BatchNorm, InstanceNorm
-from geonorm.studies.adversarial import CODE, Discriminator, Generator, Pair, gradient_noise, train
 from geonorm.studies.gan import (
     BATCHES,
     NORMS,
@@ -23,6 +22,7 @@ from geonorm.studies.gan import (
     trained_pair,
     worth,
 )
+from geonorm.studies.gan_nets import CODE, Discriminator, Generator, Pair, gradient_noise, train
 from geonorm.studies.outcome import Outcome
 from geonorm.studies.report import as_page
 from helpers.studies import SETTING, of_docs, run_apart
