@@ -36,6 +36,11 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     return difference / max(expected.norm().item(), 1e-30)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what trains, so that workers share short tests at the end."""
+    items.sort(key=lambda item: item.path.parent.name not in ("training", "tools"))
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """Return the folder of real recordings, or skip where there is none."""
