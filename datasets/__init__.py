@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # what is imported on first use, said to type checkers
     from geonorm.datasets.hmdb51 import HMDB51 as HMDB51
     from geonorm.datasets.kinetics import Kinetics as Kinetics
     from geonorm.datasets.nuscenes import NuScenes as NuScenes
+    from geonorm.datasets.s3dis import S3DIS as S3DIS
     from geonorm.datasets.scan import Scan as Scan
     from geonorm.datasets.scan_io import read_scan as read_scan
     from geonorm.datasets.scannet import ScanNet as ScanNet
@@ -50,6 +51,7 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "scan": ("Scan",),
     "scan_io": ("read_scan",),
     "nuscenes": ("NuScenes",),
+    "s3dis": ("S3DIS",),
     "scannet": ("ScanNet", "ScanNet200"),
     "semantickitti": ("SemanticKITTI",),
     "semanticstf": ("SemanticSTF",),

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch.utils.data import Dataset
 
 from geonorm.datasets.scan import IGNORE_INDEX, Scan
+from geonorm.datasets.scan_layouts import looks_like
 from geonorm.datasets.submission import Submission
 from geonorm.files import is_hidden
 from geonorm.names import did_you_mean
@@ -56,16 +57,27 @@ def known_split(split: str, splits: Sequence[str], of_list: str | None = None) -
     return split
 
 
-def first_folder(dataset: str, root: Path, tried: Sequence[Path]) -> Path:
+def first_folder(
+    dataset: str, root: Path, tried: Sequence[Path], holds: Sequence[str] = ()
+) -> Path:
     """Return the first folder that is there.
 
+    Args:
+        dataset: its name, for the error.
+        root: the folder that the user gave.
+        tried: where it may be.
+        holds: patterns of what must be in it, one of them; by default it may be empty.
+
     Raises:
-        ValueError: none is (naming those tried).
+        ValueError: none is (naming those tried, and what `root` looks like).
     """
     for folder in tried:
-        if folder.is_dir():
+        if folder.is_dir() and (not holds or any(own(folder, pattern) for pattern in holds)):
             return folder
-    raise ValueError(f"no {dataset} under {root}; tried {' and '.join(map(str, tried))}")
+    raise ValueError(
+        f"no {dataset} under {root}; tried {' and '.join(map(str, tried))}"
+        f"{looks_like(root, dataset)}"
+    )
 
 
 def own(folder: Path, pattern: str = "*") -> list[Path]:

@@ -10,14 +10,9 @@ import numpy as np
 
 from geonorm.datasets.label_ids import LabelIds
 from geonorm.datasets.ply import count_vertices, read_vertices
+from geonorm.datasets.pointcept import POINTS, read_points, read_rows, room_folders
 from geonorm.datasets.scan import Scan
-from geonorm.datasets.scan_files import (
-    ScanFiles,
-    check_complete,
-    first_folder,
-    known_split,
-    own,
-)
+from geonorm.datasets.scan_files import ScanFiles, check_complete, first_folder, known_split
 from geonorm.datasets.scan_io import read_array, with_points
 from geonorm.datasets.scannet_classes import SCANNET20, SCANNET200
 from geonorm.datasets.submission import Submission
@@ -71,7 +66,7 @@ class ScanNet(ScanFiles):
             scenes = [str(scene) for scene in split]
         elif (self.root / known_split(split, SPLITS, "scenes")).is_dir():
             folders = [self.root / split]
-            scenes = _processed_scenes(folders[0])
+            scenes = [room.name for room in room_folders(folders[0], "ScanNet")]
         else:
             scenes = _listed_scenes(split, Path(lists or root))
         if not scenes:
@@ -105,11 +100,7 @@ class ScanNet(ScanFiles):
         folder = self.files[index]
         file = points_file(folder)
         if file.suffix == ".npy":
-            points = read_array(file)
-            rgb = _rows(folder / "color.npy", len(points)) / 255
-            extra = {"color": rgb}
-            if (folder / "normal.npy").is_file():
-                extra["normal"] = _rows(folder / "normal.npy", len(points))
+            points, extra = read_points(folder)
         else:
             rows = read_vertices(file, ("x", "y", "z", "red", "green", "blue"))
             points, extra = rows[:, :3], {"color": rows[:, 3:] / 255}
@@ -125,7 +116,7 @@ class ScanNet(ScanFiles):
             return self._released_labels(folder, num_points)
         file = folder / self.segments
         _check_labels(folder, [file])
-        return self.ids.numbered().train_ids(_rows(file, num_points, 0), file)
+        return self.ids.numbered().train_ids(read_rows(file, num_points), file)
 
     def _released_labels(self, folder: Path, num_points: int) -> np.ndarray:
         file = folder / f"{folder.name}_vh_clean_2.labels.ply"
@@ -182,20 +173,9 @@ class ScanNet200(ScanNet):
 
 def points_file(folder: Path) -> Path:
     """Return the file with the points of a scene, as processed or, otherwise, as released."""
-    processed = folder / "coord.npy"
+    processed = folder / POINTS
     released = folder / f"{folder.name}_vh_clean_2.ply"
     return processed if processed.is_file() or folder.parent.name in SPLITS else released
-
-
-def _processed_scenes(folder: Path) -> list[str]:
-    scenes = [path.name for path in own(folder) if path.is_dir()]
-    if not scenes and (old := own(folder, "*.pth")):
-        raise ValueError(
-            f"{folder} holds one .pth file for each scene, such as {old[0].name}, as Pointcept "
-            "wrote before 2024; expected folders with coord.npy. Process the release again with a "
-            "later Pointcept, or give the release itself"
-        )
-    return scenes
 
 
 def _listed_scenes(split: str, folder: Path) -> list[str]:
@@ -212,16 +192,6 @@ def _check_labels(scene: Path, files: Sequence[Path]) -> None:
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
         raise ValueError(f"{scene} has no labels; expected them in {', '.join(missing)}")
-
-
-def _rows(file: Path, num_points: int, columns: int = 3) -> np.ndarray:
-    """Return a processed array of one row for each point."""
-    array = read_array(file)
-    array = array.reshape(len(array)) if array.shape == (num_points, 1) else array
-    expected = (num_points, columns) if columns else (num_points,)
-    if array.shape != expected:
-        raise ValueError(f"{file} must be {expected}, as its scene's points; got {array.shape}")
-    return array
 
 
 def _check_length(file: Path, found: int, num_points: int) -> None:

@@ -8,74 +8,21 @@ import pytest
 
 from geonorm.datasets import ScanNet, ScanNet200, collate_scans
 from geonorm.datasets.submission import Submission
+from helpers.scannet_trees import (
+    NYU40,
+    mesh,
+    vertices,
+    write_processed,
+    write_splits,
+)
 from helpers.segmentation_runs import run_config
 
-NYU40 = np.array([1, 39, 0, 13, 16, 2])  # wall, otherfurniture, none, a class left out, curtain …
 TRAIN_IDS = [0, 19, 255, 255, 13, 1]
-TRIANGLES = 4
-
-
-def vertices(scene, count=6):
-    """Return x, y, z in metres and red, green, blue of a scene."""
-    rng = np.random.default_rng([*scene.encode()])
-    return rng.uniform(-1, 1, (count, 3)).astype("<f4"), rng.integers(0, 256, (count, 3), "u1")
-
-
-def mesh(points, colors, labels=None):
-    """Return a PLY file as ScanNet's: vertices with colours and alpha, and triangles."""
-    head = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}"]
-    head += [f"property float {axis}" for axis in "xyz"]
-    head += [f"property uchar {name}" for name in ("red", "green", "blue", "alpha")]
-    fields = [("xyz", "<f4", 3), ("rgb", "u1", 3), ("alpha", "u1")]
-    if labels is not None:
-        head.append("property ushort label")
-        fields.append(("label", "<u2"))
-    head += [f"element face {TRIANGLES}", "property list uchar int vertex_indices", "end_header\n"]
-    rows = np.zeros(len(points), fields)
-    rows["xyz"], rows["rgb"], rows["alpha"] = points, colors, 255
-    if labels is not None:
-        rows["label"] = labels
-    faces = np.zeros(TRIANGLES, [("n", "u1"), ("v", "<i4", 3)])
-    faces["n"] = 3
-    return "\n".join(head).encode() + rows.tobytes() + faces.tobytes()
-
-
-def write_released(root, scene, labels=NYU40, count=6):
-    """Write a scene as ScanNet releases it; without labels among those to test on."""
-    folder = root / ("scans" if labels is not None else "scans_test") / scene
-    folder.mkdir(parents=True)
-    points, colors = vertices(scene, count)
-    (folder / f"{scene}_vh_clean_2.ply").write_bytes(mesh(points, colors))
-    if labels is not None:
-        file = folder / f"{scene}_vh_clean_2.labels.ply"
-        file.write_bytes(mesh(points, colors, labels))
-    return folder
-
-
-def write_processed(root, split, scene, labels=(0, 19, -1, -1, 13, 1)):
-    """Write a scene as Pointcept does."""
-    folder = root / split / scene
-    folder.mkdir(parents=True)
-    points, colors = vertices(scene)
-    np.save(folder / "coord.npy", points)
-    np.save(folder / "color.npy", colors)
-    np.save(folder / "normal.npy", np.tile(np.array([0, 0, 1], "f4"), (len(points), 1)))
-    if labels is not None:
-        np.save(folder / "segment20.npy", np.array(labels, "i2"))
-        np.save(folder / "segment200.npy", np.array(labels, "i2"))
-    return folder
 
 
 @pytest.fixture
 def released(tmp_path):
-    for scene in ("scene0000_00", "scene0000_01", "scene0001_00"):
-        write_released(tmp_path, scene)
-    write_released(tmp_path, "scene0707_00", labels=None)
-    write_released(tmp_path, "scene0708_00", labels=None, count=9)
-    for split, scenes in {"train": "scene0000_01\nscene0000_00\n", "val": "scene0001_00\n",
-                          "test": "scene0707_00\nscene0708_00"}.items():  # fmt: skip
-        (tmp_path / f"scannetv2_{split}.txt").write_text(scenes)
-    return tmp_path
+    return write_splits(tmp_path)
 
 
 def test_the_release(released):
@@ -230,7 +177,7 @@ def test_lists_in_a_folder_of_their_own(released, tmp_path):
 def test_broken_processed_scenes(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "scene0000_00.pth").touch()
-    with pytest.raises(ValueError, match=r"one .pth file for each scene, such as scene0000_00.pth"):
+    with pytest.raises(ValueError, match=r".pth file for each room of ScanNet, such as scene0000"):
         ScanNet(tmp_path)
     folder = write_processed(tmp_path, "val", "a")
     (tmp_path / "val" / "._a").mkdir()

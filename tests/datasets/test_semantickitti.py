@@ -1,21 +1,11 @@
 """The SemanticKITTI loader: splits, labels, broken files, and one real scan where there is one."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from geonorm.datasets.scan_io import read_bin
 from geonorm.datasets.semantickitti import SPLITS, SemanticKITTI, read_labels
-
-
-def write_scan(root: Path, sequence: str, frame: int, points: np.ndarray, raw: np.ndarray | None):
-    folder = root / "sequences" / sequence
-    (folder / "velodyne").mkdir(parents=True, exist_ok=True)
-    points.astype("<f4").tofile(folder / "velodyne" / f"{frame:06d}.bin")
-    if raw is not None:
-        (folder / "labels").mkdir(exist_ok=True)
-        raw.astype("<u4").tofile(folder / "labels" / f"{frame:06d}.label")
+from helpers.semantickitti_trees import write_scan
 
 
 @pytest.fixture

@@ -7,33 +7,12 @@ import pytest
 
 from geonorm.datasets import SemanticKITTI, SemanticSTF
 from helpers.segmentation_runs import run_config
-
-SCANS = {"train": {"a": "rain"}, "val": {"fog_1": "dense_fog", "snow_2": "snow", "snow_3": "snow"},
-         "test": {"b": "light_fog"}}  # fmt: skip
-POINTS = 42
-
-
-def rows(seed):
-    """Return x, y, z, the intensity up to 255 and the ring of each point."""
-    rng = np.random.default_rng(seed)
-    places = rng.uniform([-20, -20, -2], [20, 20, 3], (POINTS, 3))
-    intensity = np.arange(POINTS) * 255 / (POINTS - 1)
-    return np.column_stack([places, intensity, rng.integers(0, 64, POINTS)]).astype("<f4")
+from helpers.semanticstf_trees import POINTS, rows, write_splits
 
 
 @pytest.fixture
 def root(tmp_path):
-    """Return a folder in the published layout."""
-    for split, scans in SCANS.items():
-        for name in ("velodyne", "labels"):
-            (tmp_path / split / name).mkdir(parents=True)
-        for seed, scan in enumerate(scans):
-            rows(seed).tofile(tmp_path / split / "velodyne" / f"{scan}.bin")
-            labels = np.arange(POINTS, dtype="<u4") % 21
-            labels.tofile(tmp_path / split / "labels" / f"{scan}.label")
-        lines = [f"{scan}.bin,{weather}" for scan, weather in scans.items()]
-        (tmp_path / split / f"{split}.txt").write_bytes("\r\n".join([*lines, ""]).encode())
-    return tmp_path
+    return write_splits(tmp_path)
 
 
 def test_a_scan_by_hand(root):

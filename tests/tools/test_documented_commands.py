@@ -19,7 +19,9 @@ import torch
 
 from geonorm.__main__ import COMMANDS
 from geonorm.__main__ import main as geonorm_command
+from geonorm.training.cli import CONFIGS
 from helpers.action_runs import QUICK, layout
+from helpers.scan_trees import WRITERS
 from helpers.scan_writers import rows, write
 from helpers.video_files import encode, numbered_film
 
@@ -37,7 +39,9 @@ LIMITS = {
     ("train_seg", "fit"): [*TRAINER, "--trainer.max_steps=2", "--data.voxel_size=0.8"],
     ("train_seg", "streets"): ["--data.train.init_args.num_scans=2",
                                "--data.val.init_args.num_scans=1"],
-    ("train_seg", "semantickitti"): ["--model.name=MinkUNetSlim", "--data.batch_size=2"],
+    # Of every configuration of data on a disk.
+    ("train_seg", "data"): ["--model.name=MinkUNetSlim", "--data.batch_size=2",
+                            "--trainer.check_val_every_n_epoch=1"],
     ("train_action", "fit"): [*QUICK, *TRAINER, "--trainer.check_val_every_n_epoch=1"],
     ("train_action", "actions"): ["--data.train.init_args.num_videos=12",
                                   "--data.val.init_args.num_videos=6"],
@@ -71,13 +75,9 @@ def place(tmp_path_factory):
         write(folder / name, rows(2000))
     for name in ("a.mp4", "b.avi", "film.mp4"):
         encode(folder / name, numbered_film(20))
-    for number in range(11):
-        sequence = folder / f"data/semantickitti/sequences/{number:02d}"
-        (sequence / "velodyne").mkdir(parents=True)
-        (sequence / "labels").mkdir()
-        write(sequence / "velodyne/000000.bin", rows(seed=number))
-        labels = np.random.default_rng(number).choice([0, 10, 40, 70], 300)
-        labels.astype("<u4").tofile(sequence / "labels/000000.label")
+    for config, write_tree in WRITERS.items():
+        (folder / "data" / config).mkdir(parents=True)
+        write_tree(folder / "data" / config)
     (folder / "made").mkdir()
     films, lists = layout(folder / "made", "ucf101")
     films.rename(folder / "data/ucf101")
@@ -97,15 +97,32 @@ def run_tool(tool, words, folder):
     limits = []
     if subcommand == "fit" and "--help" not in words:
         default = {"train_seg": "streets", "train_action": "actions"}[tool]
-        named = [after for word, after in pairwise(words) if word == "--config"]
-        limits = LIMITS[tool, "fit"] + LIMITS.get((tool, named[0] if named else default), [])
+        named = config_of(words) or default
+        kind = "data" if named in WRITERS else named
+        limits = LIMITS[tool, "fit"] + LIMITS.get((tool, kind), [])
     place = [] if {"--help", "check-data"} & set(words) else [f"--run_dir={folder}"]
     import_module(tool).main([*words, *limits, *place])
+
+
+def config_of(words):
+    """Return the name after --config, None where there is none."""
+    return next((after for word, after in pairwise(words) if word == "--config"), None)
 
 
 def test_the_documentation_has_commands():
     assert len(documented()) >= 12
     assert {command[0] for command in documented()} >= {*TOOLS, "predict", "install-minkowski"}
+
+
+def test_every_configuration_of_data_is_documented_and_run():
+    """Each has a tree that is written here, and a command on the page that is run on it."""
+    of_scans = {"streets", *WRITERS}
+    configs = {file.stem for file in CONFIGS.glob("*.yaml") if "MinkUNet" in file.read_text()}
+    assert configs == of_scans
+    run = {config_of(words) for tool, *words in documented() if tool == "train_seg"}
+    assert run - {None} == {*WRITERS}
+    page = (ROOT / "docs/training_scans.md").read_text()
+    assert [name for name in of_scans if f"`{name}`" not in page] == []
 
 
 @pytest.mark.parametrize(
@@ -117,7 +134,7 @@ def test_commands_of_the_training_tools(place, monkeypatch, tmp_path, command):
     monkeypatch.chdir(place)
     monkeypatch.setenv("GEONORM_CACHE", str(place / "cache"))
     own = {"FILE.ckpt": f"runs/{tool}/001/checkpoints/last.ckpt",
-           "FOLDER": "data/semantickitti" if tool == "train_seg" else "data/ucf101"}  # fmt: skip
+           "FOLDER": f"data/{config_of(words)}"}  # fmt: skip
     words = [own.get(word, word) for word in words]
     if words == ["--help"]:
         run_tool(tool, words, tmp_path)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from geonorm.datasets.augmented import Augmented
 from geonorm.datasets.nuscenes import NuScenes
+from geonorm.datasets.s3dis import S3DIS
 from geonorm.datasets.scannet import ScanNet, ScanNet200
 from geonorm.datasets.semantickitti import SemanticKITTI
 from geonorm.datasets.semanticstf import SemanticSTF
@@ -21,7 +22,7 @@ from geonorm.training.sampler import EpochLoader, EpochSampler, trainer_of
 from geonorm.training.stages import open_datasets
 
 # Known to the command line by their bare names.
-DATASETS = (NuScenes, ScanNet, ScanNet200, SemanticKITTI, SemanticSTF, SyntheticStreets)
+DATASETS = (NuScenes, S3DIS, ScanNet, ScanNet200, SemanticKITTI, SemanticSTF, SyntheticStreets)
 
 
 class ScanData(LightningDataModule):
