@@ -1,4 +1,4 @@
-"""Losses of style transfer on every kind of input: content, style, Gram matrices, variation."""
+"""Losses of style transfer on every kind of input, and of segmentation on rows."""
 
 from importlib import import_module
 from typing import Any
@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from geonorm.inputs import Input, read
 from geonorm.kernel_maps import of_minkowski
+from geonorm.ops.backends import checks_values
 from geonorm.style import StyleStatistics, fit_style, style_statistics
 
 
@@ -134,6 +135,140 @@ def total_variation_loss(x: Any) -> Tensor:
         )
     differences = torch.cat(steps).abs()
     return differences.sum() / max(differences.numel(), 1)
+
+
+def lovasz_softmax(
+    logits: Tensor,
+    labels: Tensor,
+    batch_index: Tensor | None = None,
+    num_instances: int | None = None,
+    *,
+    ignore_index: int = 255,
+) -> Tensor:
+    """Return the Lovász-softmax loss: a convex stand-in for one minus the mean IoU.
+
+    With p the softmax and m = 1 − p[c] on rows of class c, p[c] on others, class c costs
+
+        ∫₀¹ Δ({rows: m ≥ t}) dt,   Δ(M) = |M| / |M ∪ {rows of class c}|,
+
+    Δ being the Jaccard loss if exactly the rows M were wrong. The mean is taken over the classes
+    that an instance has, then over the instances that have a labelled row.
+
+    Args:
+        logits: scores of each row.
+        labels: class of each row.
+        batch_index: the instance of each row; by default all are one.
+        num_instances: instances of the batch; by default those that the index names.
+        ignore_index: label of rows that count for nothing.
+
+    Shape:
+        logits (N, K); labels, batch_index (N,) -> (); 0, with gradient 0, without a labelled row
+
+    Raises:
+        ValueError: other shapes, or labels that are neither classes nor ignored.
+        TypeError: labels that are not integers.
+
+    From Berman, Triki and Blaschko, "The Lovász-Softmax loss" (2018).
+
+    >>> sure = torch.tensor([[9.0, -9.0], [9.0, -9.0]])
+    >>> lovasz_softmax(sure, torch.tensor([0, 1]))  # IoU 1/2 and 0
+    tensor(0.7500)
+    """
+    _check_rows(logits, labels, batch_index, ignore_index)
+    rows = (labels != ignore_index).nonzero().flatten()
+    classes = labels.index_select(0, rows).long()
+    index = torch.zeros_like(classes) if batch_index is None else batch_index.long()[rows]
+    if num_instances is None:
+        num_instances = int(index.max()) + 1 if len(index) else 1
+    scores = logits.index_select(0, rows)
+    p = scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(1)
+    is_class = F.one_hot(classes, p.shape[1]).bool()
+    counts = torch.zeros(num_instances, p.shape[1], dtype=torch.int64, device=p.device)
+    counts.index_add_(0, index, is_class.long())
+    m = torch.where(is_class, 1 - p, p)
+    order = m.detach().argsort(dim=0, descending=True, stable=True)
+    order = order.gather(0, index[order].argsort(dim=0, stable=True))
+    slopes = _jaccard_slopes(is_class.gather(0, order), index.sort().values, counts)
+    # In float64: one float32 number would lose digits over the rows of a scan.
+    costs = slopes.new_zeros(counts.shape).index_add(
+        0, index.sort().values, m.gather(0, order) * slopes
+    )
+    present = (counts > 0).sum(1)
+    means = costs.sum(1) / present.clamp(min=1)  # a class that is absent costs nothing
+    return (means.sum() / (present > 0).sum().clamp(min=1)).to(p.dtype)
+
+
+def _jaccard_slopes(hit: Tensor, index: Tensor, counts: Tensor) -> Tensor:
+    """Return by how much each row raises the Jaccard loss when it joins the wrong rows above it.
+
+    As differences of that loss these numbers, of about 1/N, would lose their digits.
+
+    Args:
+        hit: (N, K), whether a row is of the class, the worst rows of each instance first.
+        index: (N,), the instance of each row, sorted.
+        counts: (B, K), rows of each class.
+    """
+    sizes = torch.bincount(index, minlength=len(counts))
+    starts = (sizes.cumsum(0) - sizes)[index, None]
+    total = counts[index]
+    before = counts.cumsum(0) - counts  # rows of the class in earlier instances
+    wrong_hits = hit.long().cumsum(0) - before[index]
+    place = torch.arange(1, len(hit) + 1, device=hit.device)[:, None] - starts
+    union = (total + place - wrong_hits).double()
+    # Of class c: the union stays. Of another class: (T − F)/(U − 1) becomes (T − F)/U.
+    joins = (total - wrong_hits) / (union * (union - 1).clamp(min=1))
+    return torch.where(hit, 1 / union, joins) * (total > 0)
+
+
+def inverse_log_weights(counts: Tensor) -> Tensor:
+    """Return a weight for each class from the numbers of its points: 1 / ln(1.02 + share).
+
+    A class of all points weighs 1.42 and a class without any 50.5.
+
+    Args:
+        counts: points of each class.
+
+    Shape:
+        (K,) -> (K,), float32
+
+    Raises:
+        ValueError: a negative count, or no points at all.
+
+    From Paszke et al., "ENet" (2016).
+
+    >>> inverse_log_weights(torch.tensor([75, 25, 0]))
+    tensor([ 1.7514,  4.1838, 50.4983])
+    """
+    if counts.ndim != 1 or not bool((counts >= 0).all()) or not bool(counts.sum() > 0):
+        raise ValueError(
+            f"counts must be (K,) numbers of points, not all of them 0; got {counts.tolist()}"
+        )
+    share = counts.double() / counts.double().sum()
+    return (1 / (1.02 + share).log()).float()
+
+
+def _check_rows(
+    logits: Tensor, labels: Tensor, batch_index: Tensor | None, ignore_index: int
+) -> None:
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise ValueError(
+            f"expected logits (N, K) and labels (N,); got {tuple(logits.shape)} and "
+            f"{tuple(labels.shape)}"
+        )
+    if batch_index is not None and batch_index.shape != labels.shape:
+        raise ValueError(
+            f"batch_index must be {tuple(labels.shape)}, the instance of each row; got "
+            f"{tuple(batch_index.shape)}"
+        )
+    if labels.is_floating_point() or labels.is_complex():
+        raise TypeError(f"labels must be integers; got {labels.dtype}")
+    if checks_values(labels.device):
+        known = labels[labels != ignore_index]
+        if len(known) and not 0 <= int(known.min()) <= int(known.max()) < logits.shape[1]:
+            raise ValueError(
+                f"labels must be classes in [0, {logits.shape[1]}) or {ignore_index}; got "
+                f"{int(known.min())} to {int(known.max())}"
+            )
 
 
 def _sparse_steps(x: Any, features: Tensor) -> Tensor:

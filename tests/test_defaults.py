@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 import geonorm
-from geonorm import datasets, models
+from geonorm import datasets, losses, models
 from geonorm.datasets.video_io import write_video
 from geonorm.models import video_resnet
 from geonorm.norms.base import Norm
@@ -59,8 +59,9 @@ OF_OTHERS = [
     (ActionModule, {"name": "r3d_18", "norm": "instance", "input_eps": 0.03,
                     "backbone_lr_factor": 1.0, "label_smoothing": 0.0, "channels_last": False,
                     "compile": "no", "recompute": False, "padding_mode": "zeros"}),
-    (SegmentationModule, {"name": "MinkUNet14A", "norm": "instance", "recompute": False,
-                          "in_channels": 4}),
+    (SegmentationModule, {"name": "MinkUNet14A", "norm": "instance", "loss": "cross_entropy",
+                          "recompute": False, "in_channels": 4}),
+    (losses.lovasz_softmax, {"ignore_index": 255}),
     (Optimization, {"name": "AdamW", "lr": 0.002, "weight_decay": 0.01, "schedule": "cosine",
                     "warmup": 0.05, "milestones": ()}),
 ]  # fmt: skip

@@ -16,6 +16,12 @@ SMALL = [
     "--trainer.logger=false", "--trainer.enable_progress_bar=false",
 ]  # fmt: skip
 
+# Of the built-in streets, a few seconds.
+STREETS = [
+    "--data.train.init_args.num_scans=4", "--data.val.init_args.num_scans=2",
+    "--data.voxel_size=0.8",
+]  # fmt: skip
+
 
 class WithoutPictures(SegmentationModule):
     """What train-seg trains; Open3D takes longer to start than such a run."""
@@ -26,13 +32,13 @@ class WithoutPictures(SegmentationModule):
 
 
 def run_config(config, root, run_dir, *words, subcommand="fit"):
-    """Run a subcommand with a configuration of this package on the data in `root`.
+    """Run a subcommand with a configuration of this package on the data in `root`, if it has any.
 
     Paths are absolute: the run takes place in `run_dir`.
     """
     arguments = [
-        subcommand, "--config", str(CONFIGS / f"{config}.yaml"), f"--data.root={root}",
-        f"--run_dir={run_dir}", *SMALL, *words,
+        subcommand, "--config", str(CONFIGS / f"{config}.yaml"), f"--run_dir={run_dir}", *SMALL,
+        *([] if root is None else [f"--data.root={root}"]), *words,
     ]  # fmt: skip
     Path(run_dir).mkdir(parents=True, exist_ok=True)
     # Without a logger Lightning writes config.yaml into the current folder. It also warns of few

@@ -5,13 +5,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from geonorm.datasets.augmented import Augmented
 from geonorm.datasets.nuscenes import NuScenes
 from geonorm.datasets.s3dis import S3DIS
+from geonorm.datasets.scan import IGNORE_INDEX, ScanDataset
 from geonorm.datasets.scannet import ScanNet, ScanNet200
 from geonorm.datasets.semantickitti import SemanticKITTI
 from geonorm.datasets.semanticstf import SemanticSTF
@@ -23,6 +26,27 @@ from geonorm.training.stages import open_datasets
 
 # Known to the command line by their bare names.
 DATASETS = (NuScenes, S3DIS, ScanNet, ScanNet200, SemanticKITTI, SemanticSTF, SyntheticStreets)
+
+
+class LabelCounts(Dataset[Tensor]):
+    """How many points of each class every scan of a dataset has, (K,) int64.
+
+    Args:
+        dataset: scans with labels.
+    """
+
+    def __init__(self, dataset: ScanDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Tensor:
+        scan = self.dataset[index]
+        if scan.labels is None:
+            raise ValueError(f"class weights need labels, which scan {scan.name} lacks")
+        known = scan.labels[scan.labels != IGNORE_INDEX]
+        return torch.from_numpy(np.bincount(known, minlength=len(self.dataset.classes)))
 
 
 class ScanData(LightningDataModule):
@@ -91,6 +115,15 @@ class ScanData(LightningDataModule):
     def colors(self) -> list[list[int]] | None:
         """Colours of the classes, RGB."""
         return next((d.colors.tolist() for d in self.datasets.values()), None)
+
+    def class_counts(self) -> Tensor:
+        """Count the points of each class in the training scans as they are stored, (K,) int64.
+
+        This reads every scan once; of endless data it counts the first epoch.
+        """
+        counts = LabelCounts(self.datasets["train"].dataset)
+        each = DataLoader(counts, batch_size=None, num_workers=self.num_workers)
+        return torch.stack(list(each)).sum(0)
 
     def _loader(self, dataset: Augmented, shuffle: bool = False) -> DataLoader[Any]:
         trainer = trainer_of(self)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from geonorm import SparseInstanceNorm
 from geonorm.datasets.scan import IGNORE_INDEX
 from geonorm.datasets.voxelize import ScanBatch
+from geonorm.losses import inverse_log_weights, lovasz_softmax
 from geonorm.models.minkunet import MinkUNet
 from geonorm.recompute import recompute_activations
 from geonorm.training.norm_option import norm_in_words, with_instance_norm
@@ -30,6 +31,8 @@ from geonorm.training.segmentation.report import SegmentationReport
 from geonorm.training.segmentation.scores import class_iou, scan_mean_loss
 from geonorm.training.segmentation.submissions import SubmissionWriter
 
+Loss = Literal["cross_entropy", "lovasz", "cross_entropy+lovasz"]
+
 
 class SegmentationModule(LightningModule):
     """A network that gives each point of a scan a class; judged over points, trained on voxels.
@@ -38,7 +41,11 @@ class SegmentationModule(LightningModule):
         name: network: a MinkUNet variant, or PointMLP, which sees each point alone.
         norm: norm of MinkUNet: a name, or a mapping from stage to name.
         optim: optimizer and schedule.
-        class_weights: weight of each class in the loss; all alike by default.
+        loss: the mean cross entropy, the Lovász-softmax loss, which stands for the IoU
+            (`geonorm.losses.lovasz_softmax`), or their sum; each the mean over scans.
+        class_weights: weight of each class in the cross entropy, or `inverse_log`, by which they
+            follow from the points in the training scans (`geonorm.losses.inverse_log_weights`);
+            all alike by default.
         recompute: keep about half of the activations while training, the outputs of instance norms
             being computed again in backward (`geonorm.recompute`).
         classes: names of the classes; by default those of the data.
@@ -47,6 +54,7 @@ class SegmentationModule(LightningModule):
     """
 
     monitor = "val/miou"
+    weights: Tensor | None  # of the classes
     # What the norm "instance" builds, given the number of channels.
     instance_norm: Callable[[int], torch.nn.Module] = SparseInstanceNorm
 
@@ -55,7 +63,8 @@ class SegmentationModule(LightningModule):
         name: str = "MinkUNet14A",
         norm: str | dict[str, str] = "instance",
         optim: Optimization = Optimization(),  # noqa: B008  (frozen)
-        class_weights: list[float] | None = None,
+        loss: Loss = "cross_entropy",
+        class_weights: list[float] | Literal["inverse_log"] | None = None,
         recompute: bool = False,
         classes: list[str] | None = None,
         colors: list[list[int]] | None = None,
@@ -64,7 +73,12 @@ class SegmentationModule(LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.name, self.norm, self.optim, self.recompute = name, norm, optim, recompute
-        self.class_weights = None if class_weights is None else torch.tensor(class_weights)
+        self.loss, self.class_weights = loss, class_weights
+        if loss == "lovasz" and class_weights is not None:
+            raise ValueError(
+                "class_weights are those of the cross entropy, which loss 'lovasz' has no part of: "
+                "leave them out, or take loss 'cross_entropy+lovasz'"
+            )
         self.network: MinkUNet | PointMLP | None = None
         if classes is not None:
             self._build(classes, colors, in_channels)
@@ -73,11 +87,19 @@ class SegmentationModule(LightningModule):
         self, classes: list[str], colors: list[list[int]] | None, in_channels: int
     ) -> None:
         """Make the network; its classes travel in the checkpoint, so that it is usable alone."""
-        if self.class_weights is not None and len(self.class_weights) != len(classes):
+        given = self.class_weights
+        if isinstance(given, list) and len(given) != len(classes):
             raise ValueError(
                 f"class_weights must be {len(classes)} numbers, one for each of {classes}; "
-                f"got {len(self.class_weights)}"
+                f"got {len(given)}"
             )
+        # Those that are counted travel in the checkpoint: nobody needs the training data again.
+        self.register_buffer(
+            "weights",
+            torch.ones(len(classes)) if given == "inverse_log"
+            else None if given is None else torch.tensor(given),
+            persistent=given == "inverse_log",
+        )  # fmt: skip
         self.classes, self.colors, self.in_channels = classes, colors, in_channels
         self.hparams.update(classes=classes, colors=colors, in_channels=in_channels)
         norm = with_instance_norm(self.norm, self.instance_norm)
@@ -122,6 +144,17 @@ class SegmentationModule(LightningModule):
             check_device(self.trainer.strategy.root_device)
             check_precision(str(self.trainer.precision))
 
+    def on_fit_start(self) -> None:
+        """Weigh the classes by the numbers of their points, unless a checkpoint brought weights."""
+        if self.class_weights != "inverse_log" or self.weights is None or (self.weights != 1).any():
+            return
+        trainer: Any = self.trainer
+        counts = trainer.datamodule.class_counts()
+        self.weights.copy_(inverse_log_weights(counts))
+        each = zip(self.classes, self.weights.tolist(), strict=True)
+        words = ", ".join(f"{name} {weight:.2f}" for name, weight in each)
+        self.print(f"Class weights from {int(counts.sum()):,} points: {words}")
+
     def _rows(self, batch: ScanBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, labels and scan of what the network sees, voxels or points."""
         if self.network is None:
@@ -134,8 +167,12 @@ class SegmentationModule(LightningModule):
         return voxel_logits(self.network, batch), batch.labels, batch.coordinates[:, 0].long()
 
     def _loss(self, rows: tuple[Tensor, Tensor, Tensor], batch: ScanBatch) -> Tensor:
-        weights = None if self.class_weights is None else self.class_weights.to(self.device)
-        return scan_mean_loss(*rows, len(batch.names), weights)
+        loss = torch.zeros((), device=self.device)
+        if self.loss != "lovasz":
+            loss = loss + scan_mean_loss(*rows, len(batch.names), self.weights)
+        if self.loss != "cross_entropy":
+            loss = loss + lovasz_softmax(*rows, len(batch.names))
+        return loss
 
     def _classes_of_points(self, logits: Tensor, batch: ScanBatch) -> Tensor:
         classes = logits.argmax(dim=1)
