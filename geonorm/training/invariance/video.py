@@ -38,8 +38,12 @@ class LocalNorm(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        pool = partial(F.avg_pool3d, kernel_size=(3, 5, 5), stride=1, padding=(1, 2, 2),
-                       count_include_pad=False)  # fmt: skip
+        def pool(y: Tensor) -> Tensor:
+            for kernel in ((3, 1, 1), (1, 5, 1), (1, 1, 5)):  # the same as at once, in less time
+                padding = [size // 2 for size in kernel]
+                y = F.avg_pool3d(y, kernel, 1, padding, count_include_pad=False)
+            return y
+
         centred = x - pool(x)
         return centred / (pool(centred * centred) + SMALL_EPS).sqrt()
 
