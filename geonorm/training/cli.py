@@ -19,7 +19,8 @@ from geonorm.training.progress import run_progress
 
 CONFIGS = Path(__file__).with_name("configs")
 SUBCOMMANDS = ("fit", "validate", "test")
-# The processes that Lightning starts for further devices share the folder of the first.
+# The processes that Lightning starts for further devices, by their LOCAL_RANK, share the folder of
+# the first.
 _RUN_DIR = "GEONORM_RUN_DIR"
 
 
@@ -233,7 +234,7 @@ def _option(args: Sequence[str], name: str) -> str | None:
 
 def run_folder(wanted: Path | None, name: str) -> Path:
     """Return the folder of this run, made if need be; without a wish the next in runs/`name`."""
-    if wanted is None and _RUN_DIR in os.environ:
+    if wanted is None and os.environ.get("LOCAL_RANK", "0") != "0" and _RUN_DIR in os.environ:
         wanted = Path(os.environ[_RUN_DIR])
     if wanted is not None:
         wanted.mkdir(parents=True, exist_ok=True)

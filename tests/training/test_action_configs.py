@@ -25,7 +25,6 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GEONORM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GEONORM_RUN_DIR", "")
-    monkeypatch.delenv("GEONORM_RUN_DIR")
 
 
 @pytest.mark.parametrize("config", ["ucf101", "hmdb51", "kinetics", "ssv2"])

@@ -33,7 +33,6 @@ def here(tmp_path, monkeypatch):
     """Run each test in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GEONORM_RUN_DIR", "")
-    monkeypatch.delenv("GEONORM_RUN_DIR")
 
 
 @pytest.fixture(scope="module")

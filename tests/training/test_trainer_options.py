@@ -1,5 +1,8 @@
 """Lightning's options in the forms that they may take, and its precisions, in both tools."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,16 +29,21 @@ def here(tmp_path, monkeypatch):
     """Run each test in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GEONORM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("GEONORM_RUN_DIR", "")  # whatever the test makes of it ends with the test
     return tmp_path
 
 
-def test_runs_are_numbered_and_the_processes_of_one_share_its_folder(here, monkeypatch):
+def test_runs_are_numbered_and_the_processes_of_one_share_its_folder(here):
     for number in (1, 2, 3):
-        monkeypatch.delenv("GEONORM_RUN_DIR", raising=False)
         assert run_folder(None, "action") == Path(f"runs/action/{number:03d}")
-    assert run_folder(None, "action") == Path("runs/action/003")  # of a process that this one made
+    program = "from geonorm.training.cli import run_folder; print(run_folder(None, 'action'))"
+    for rank, number in (("1", "003"), ("0", "004")):
+        child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                               env={**os.environ, "LOCAL_RANK": rank}, check=True)  # fmt: skip
+        assert child.stdout == f"runs/action/{number}\n"
     assert run_folder(here / "mine" / "run", "action") == here / "mine" / "run"
-    assert sorted(path.name for path in Path("runs/action").iterdir()) == ["001", "002", "003"]
+    folders = sorted(path.name for path in Path("runs/action").iterdir())
+    assert folders == ["001", "002", "003", "004"]
     assert (here / "mine" / "run").is_dir()
 
 
