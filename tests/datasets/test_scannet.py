@@ -1,5 +1,6 @@
 """ScanNet and ScanNet200: both layouts, every way they are found broken, a run and a submission."""
 
+import colorsys
 import json
 import zipfile
 
@@ -85,6 +86,8 @@ def test_classes_and_colours():
     many = dict(zip(ScanNet200.classes, ScanNet200.raw_ids, strict=True))
     assert (many["chair"], many["cabinet"], many["object"], many["mattress"]) == (2, 7, 1163, 1191)
     assert len(np.unique(ScanNet200.colors, axis=0)) == 200
+    hues = sorted(colorsys.rgb_to_hsv(*(rgb / 255))[0] for rgb in ScanNet200.colors)
+    assert np.diff([*hues, hues[0] + 1]).max() < 0.02  # all round the circle
 
 
 def test_a_run_and_a_submission(released, tmp_path):
