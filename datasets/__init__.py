@@ -26,9 +26,11 @@ if TYPE_CHECKING:  # what is imported on first use, said to type checkers
     from geonorm.datasets.scannet import ScanNet as ScanNet
     from geonorm.datasets.scannet import ScanNet200 as ScanNet200
     from geonorm.datasets.semantickitti import SemanticKITTI as SemanticKITTI
+    from geonorm.datasets.semanticposs import SemanticPOSS as SemanticPOSS
     from geonorm.datasets.semanticstf import SemanticSTF as SemanticSTF
     from geonorm.datasets.something_something import SomethingSomethingV2 as SomethingSomethingV2
     from geonorm.datasets.submission import Submission as Submission
+    from geonorm.datasets.synlidar import SynLiDAR as SynLiDAR
     from geonorm.datasets.synthetic.actions import SyntheticActions as SyntheticActions
     from geonorm.datasets.synthetic.streets import SyntheticStreets as SyntheticStreets
     from geonorm.datasets.transforms import ElasticDistortion as ElasticDistortion
@@ -54,7 +56,9 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "s3dis": ("S3DIS",),
     "scannet": ("ScanNet", "ScanNet200"),
     "semantickitti": ("SemanticKITTI",),
+    "semanticposs": ("SemanticPOSS",),
     "semanticstf": ("SemanticSTF",),
+    "synlidar": ("SynLiDAR",),
     "submission": ("Submission",),
     "synthetic.streets": ("SyntheticStreets",),
     "transforms": (

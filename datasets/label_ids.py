@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from geonorm.datasets.scan import IGNORE_INDEX
 
 Color = tuple[int, int, int]
+# Name, colour and what stands for a class: ids, or names where a table gives these ids.
+ClassRow = tuple[str, Color, Sequence[Any]]
 _UNKNOWN = -1
 _NAMED = 5  # ids in an error
 
@@ -17,13 +20,14 @@ class LabelIds:
 
     Args:
         dataset: its name, for errors.
-        classes: name, colour (RGB, 0 to 255) and ids of each class in the order of the train ids.
+        classes: name, colour (RGB, 0 to 255) and ids of each class in the order of the train ids;
+            a class that the files do not have has no ids.
         ignored: ids that become 255.
 
     Attributes:
         names: of the classes.
         colors: (K, 3) uint8.
-        raw_ids: the first id of each class, with which predictions are written.
+        known: all ids that the files may hold.
 
     Example:
         >>> ids = LabelIds("streets", [("road", (255, 0, 255), (40, 60))], ignored=(0,))
@@ -34,18 +38,23 @@ class LabelIds:
     def __init__(
         self,
         dataset: str,
-        classes: Sequence[tuple[str, Color, Sequence[int]]],
+        classes: Sequence[ClassRow],
         ignored: Iterable[int],
     ) -> None:
         self.dataset, self._classes = dataset, tuple(classes)
         self.names = tuple(name for name, _, _ in classes)
         self.colors = np.array([color for _, color, _ in classes], dtype=np.uint8)
-        self.raw_ids = tuple(ids[0] for _, _, ids in classes)
         table = dict.fromkeys(ignored, IGNORE_INDEX)
         table |= {id_: train for train, (_, _, ids) in enumerate(classes) for id_ in ids}
+        self.known = frozenset(table)
         self._lowest = min(table)
         self._table = np.full(max(table) - self._lowest + 1, _UNKNOWN, dtype=np.int64)
         self._table[np.array(list(table)) - self._lowest] = list(table.values())
+
+    @property
+    def raw_ids(self) -> tuple[int, ...]:
+        """The first id of each class, with which predictions are written."""
+        return tuple(ids[0] for _, _, ids in self._classes)
 
     def numbered(self, first: int = 0, ignored: Iterable[int] = (-1,)) -> "LabelIds":
         """Return the same classes under the ids first, first + 1, …, as processed data have them.

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from geonorm.datasets.label_ids import Color, LabelIds
+from geonorm.datasets.label_ids import ClassRow, LabelIds
+from geonorm.datasets.label_map import maps_of, shared_classes
 from geonorm.datasets.scan import Scan
 from geonorm.datasets.scan_files import ScanFiles, check_complete, first_folder, known_split
 from geonorm.datasets.scan_io import read_bin, with_points
@@ -29,7 +30,7 @@ VAL_SCENES = """
 MINI_VAL_SCENES = "0103 0916"
 
 # name, colour (RGB, ours), names of its categories
-CLASSES: tuple[tuple[str, Color, tuple[str, ...]], ...] = (
+CLASSES: tuple[ClassRow, ...] = (
     ("barrier", (112, 128, 144), ("movable_object.barrier",)),
     ("bicycle", (220, 20, 60), ("vehicle.bicycle",)),
     ("bus", (255, 127, 80), ("vehicle.bus.bendy", "vehicle.bus.rigid")),
@@ -68,11 +69,12 @@ class NuScenes(ScanFiles):
         root: folder that holds `v1.0-trainval`, `samples/LIDAR_TOP` and `lidarseg`.
         split: `"train"` (700 scenes), `"val"` (150), `"test"` (150, without labels),
             `"mini_train"` (8) or `"mini_val"` (2).
+        label_map: `"dglss"` or `"lidog"` for the classes of a published map in place of these.
 
     Raises:
-        ValueError: a missing folder (naming the paths tried) or table, an unknown split, a table
-            that is cut off or lacks a category, scans that are missing, and, on reading a scan, a
-            broken file (naming it).
+        ValueError: a missing folder (naming the paths tried) or table, an unknown split or map, a
+            table that is cut off or lacks a category, scans that are missing, and, on reading a
+            scan, a broken file (naming it).
 
     Example:
         >>> NuScenes("/nowhere", split="val")
@@ -87,8 +89,14 @@ class NuScenes(ScanFiles):
     classes = tuple(name for name, _, _ in CLASSES)
     colors = np.array([color for _, color, _ in CLASSES], dtype=np.uint8)
     raw_ids = tuple(range(_FIRST_ID, _FIRST_ID + len(CLASSES)))
+    label_maps = maps_of("nuScenes")
 
-    def __init__(self, root: str | Path, split: str = "train") -> None:
+    def __init__(
+        self, root: str | Path, split: str = "train", label_map: str | None = None
+    ) -> None:
+        self._classes = CLASSES if label_map is None else shared_classes(label_map, "nuScenes")
+        self.classes = tuple(name for name, _, _ in self._classes)
+        self.colors = np.array([color for _, color, _ in self._classes], dtype=np.uint8)
         version = VERSIONS[known_split(split, tuple(VERSIONS))]
         self.root, self.labelled = Path(root), split != "test"
         self.tables = first_folder("nuScenes", self.root, [self.root / version])
@@ -131,27 +139,28 @@ class NuScenes(ScanFiles):
     @cached_property
     def _ids(self) -> LabelIds:
         """The classes under the numbers that category.json gives their categories."""
-        rows = self._table("category.json")
-        numbers = {row["name"]: row["index"] for row in rows if "index" in row}
-        lacking = {name for _, _, names in CLASSES for name in names} - numbers.keys()
+        table = self._table("category.json")
+        numbers = {row["name"]: row["index"] for row in table if "index" in row}
+        lacking = {name for _, _, names in self._classes for name in names} - numbers.keys()
         if lacking:
             raise ValueError(
                 f"{self.tables / 'category.json'} gives no index of {', '.join(sorted(lacking))}; "
                 f"it is that of nuScenes without labels of points: {_LIDARSEG}"
             )
-        return LabelIds(
-            "nuScenes",
-            [(name, color, [numbers[each] for each in names]) for name, color, names in CLASSES],
-            {*numbers.values()} - {numbers[each] for _, _, names in CLASSES for each in names},
-        )
+        rows = [
+            (name, color, [numbers[each] for each in names])
+            for name, color, names in self._classes
+        ]
+        return LabelIds("nuScenes", rows, numbers.values())
 
     @property
     def submission(self) -> Submission | None:
         """What the benchmark takes: a file of bytes 1 to 16 for each key frame; None with labels.
 
-        Besides it wants `test/submission.json`, which says that LiDAR alone was used.
+        None, too, under the classes of a map. Besides it wants `test/submission.json`, which says
+        that LiDAR alone was used.
         """
-        if self.labelled:
+        if self.labelled or self.classes != type(self).classes:
             return None
         files = dict(zip(self.tokens, self.files, strict=True))
         return Submission(

@@ -19,11 +19,13 @@ class ScanFiles(Dataset[Scan]):
 
     Attributes:
         files: file or folder of each scan.
+        label_maps: published maps that give these scans other classes, by name.
         submission: what the benchmark's server takes for these scans; None where it judges others.
     """
 
     ignore_index = IGNORE_INDEX
     files: list[Path]
+    label_maps: tuple[str, ...] = ()
 
     @property
     def submission(self) -> Submission | None:

@@ -12,6 +12,8 @@ _LAYOUTS = (
      "--config scannet"),
     ("S3DIS", ("Area_[1-6]/*/Annotations", "Area_[1-6]/*/segment.npy", "Area_[1-6]_*.npy"),
      "--config s3dis"),
+    ("SemanticPOSS", ("sequences/*/tag", "dataset/sequences/*/tag"), "--config semanticposs"),
+    ("SynLiDAR", ("annotations.yaml",), "--config synlidar"),
     ("SemanticKITTI", ("sequences/*/velodyne", "dataset/sequences/*/velodyne"),
      "--config semantickitti"),
     ("SemanticSTF", ("train/velodyne", "val/velodyne"), "--config semanticstf"),

@@ -5,17 +5,17 @@ from pathlib import Path
 import numpy as np
 
 from geonorm.datasets.label_ids import LabelIds
+from geonorm.datasets.label_map import mapped, maps_of, shared_classes
 from geonorm.datasets.scan import Scan
 from geonorm.datasets.scan_files import ScanFiles, check_complete, first_folder, own
 from geonorm.datasets.scan_io import read_bin, with_points
-from geonorm.datasets.semantickitti import CLASSES
 from geonorm.names import choices
 
 SPLITS = ("train", "val", "test")
 WEATHERS = ("dense_fog", "light_fog", "rain", "snow")
 _INTENSITY_MAX = np.float32(255)
 # The files number the classes from 1; 0 is a point without a label, 20 one that is no object.
-_IDS = LabelIds("SemanticSTF", CLASSES, ()).numbered(first=1, ignored=(0, 20))
+_IDS = LabelIds("SemanticSTF", shared_classes("semantickitti", "SemanticSTF"), (0, 20))
 
 
 class SemanticSTF(ScanFiles):
@@ -29,11 +29,12 @@ class SemanticSTF(ScanFiles):
         split: `"train"`, `"val"` or `"test"`.
         weather: `"dense_fog"`, `"light_fog"`, `"rain"` or `"snow"` for the scans in this weather
             alone, as `SPLIT/SPLIT.txt` tells; by default all.
+        label_map: `"semantickitti"`, which has the same classes.
 
     Raises:
-        ValueError: a missing folder (naming it), an unknown split or weather, a split without scans
-            or with scans that have no labels, a list of the weather that is missing or lacks a
-            scan, and, on reading a scan, a broken file (naming it).
+        ValueError: a missing folder (naming it), an unknown split, weather or map, a split without
+            scans or with scans that have no labels, a list of the weather that is missing or lacks
+            a scan, and, on reading a scan, a broken file (naming it).
 
     Example:
         >>> SemanticSTF("/nowhere", weather="snow")  # doctest: +ELLIPSIS
@@ -45,10 +46,16 @@ class SemanticSTF(ScanFiles):
     """
 
     classes, colors, raw_ids = _IDS.names, _IDS.colors, _IDS.raw_ids
+    label_maps = maps_of("SemanticSTF")
 
     def __init__(
-        self, root: str | Path, split: str = "train", weather: str | None = None
+        self,
+        root: str | Path,
+        split: str = "train",
+        weather: str | None = None,
+        label_map: str | None = None,
     ) -> None:
+        self.ids = mapped(_IDS, label_map)
         if split not in SPLITS:
             raise ValueError(f"no split {split!r} of SemanticSTF; {choices(split, SPLITS)}")
         if weather is not None and weather not in WEATHERS:
@@ -78,7 +85,7 @@ class SemanticSTF(ScanFiles):
     def __getitem__(self, index: int) -> Scan:
         file = self.files[index]
         rows = read_bin(file, columns=5)
-        labels = _IDS.read(self._label_file(file), len(rows))
+        labels = self.ids.read(self._label_file(file), len(rows))
         name = f"{file.parent.parent.name}/{file.stem}"
         scan = Scan.from_raw(rows[:, :3], rows[:, 3] / _INTENSITY_MAX, labels, name)
         return with_points(scan, file)

@@ -34,6 +34,8 @@ OF_OTHERS = [
     (datasets.SemanticKITTI, {"split": "train"}),
     (datasets.NuScenes, {"split": "train"}),
     (datasets.SemanticSTF, {"split": "train"}),
+    (datasets.SemanticPOSS, {"split": "train", "intensity_max": 1.0}),
+    (datasets.SynLiDAR, {"split": "train"}),
     (datasets.ScanNet, {"split": "train"}),
     (datasets.ScanNet200, {"split": "train"}),
     (datasets.RandomRotation, {"z": 180.0, "x": 0.0, "y": 0.0}),

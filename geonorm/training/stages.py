@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from geonorm.datasets.label_map import in_words
+
 NEEDED = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
 
 
@@ -25,5 +27,5 @@ def open_datasets(stage: str, datasets: dict[str, Any], open_one: Callable[[str]
         if classes != each[0]:
             raise ValueError(
                 "training and validation data must have the same classes; got "
-                f"{each[0]} and {classes}"
+                f"{in_words(each[0])} and {in_words(classes)}"
             )

@@ -45,6 +45,24 @@ def test_classes_are_found_by_name(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("label_map", "published"),
+    [
+        ("dglss", {17: 1, 14: 2, 21: 3, 23: 4, 15: 5, 16: 5, 18: 5, 22: 5, 2: 6, 3: 6, 4: 6, 6: 6,
+                   24: 7, 26: 8, 27: 9, 30: 10}),
+        ("lidog", {17: 1, 20: 1, 2: 2, 3: 2, 4: 2, 5: 2, 6: 2, 7: 2, 8: 2, 24: 3, 26: 4, 27: 5,
+                   28: 6, 30: 7}),
+    ],
+)  # fmt: skip
+def test_shared_classes(trainval, tmp_path, label_map, published):
+    """By the numbers of the release's table; police cars (20) and strollers (7) differ."""
+    scan = NuScenes(trainval, "val", label_map=label_map)[0]
+    assert scan.labels.tolist() == [published.get(raw, 256) - 1 for raw in range(32)]
+    write(tmp_path, "v1.0-test", ["0077"], labelled=False)
+    assert NuScenes(tmp_path, "test").submission is not None
+    assert NuScenes(tmp_path, "test", label_map=label_map).submission is None
+
+
 def test_splits():
     assert len(_numbers(VAL_SCENES)) == 150
     assert {"0003", "0012", "0018", "0110", "0929", "1073"} <= _numbers(VAL_SCENES)

@@ -6,6 +6,7 @@ from helpers import (
     scannet_trees,
     semantickitti_trees,
     semanticstf_trees,
+    sequence_trees,
 )
 
 
@@ -32,5 +33,7 @@ WRITERS = {
     "scannet200": _scannet,
     "semantickitti": semantickitti_trees.write_labelled,
     "semantickitti_one_scan": semantickitti_trees.write_labelled,
+    "semanticposs": sequence_trees.write_semanticposs,
     "semanticstf": semanticstf_trees.write_splits,
+    "synlidar": sequence_trees.write_synlidar,
 }  # fmt: skip

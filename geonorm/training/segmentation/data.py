@@ -17,7 +17,9 @@ from geonorm.datasets.s3dis import S3DIS
 from geonorm.datasets.scan import IGNORE_INDEX, ScanDataset
 from geonorm.datasets.scannet import ScanNet, ScanNet200
 from geonorm.datasets.semantickitti import SemanticKITTI
+from geonorm.datasets.semanticposs import SemanticPOSS
 from geonorm.datasets.semanticstf import SemanticSTF
+from geonorm.datasets.synlidar import SynLiDAR
 from geonorm.datasets.synthetic.streets import SyntheticStreets
 from geonorm.datasets.transforms import ScanTransform
 from geonorm.datasets.voxelize import STREET_FEATURES, collate_scans, num_channels
@@ -25,7 +27,10 @@ from geonorm.training.sampler import EpochLoader, EpochSampler, trainer_of
 from geonorm.training.stages import open_datasets
 
 # Known to the command line by their bare names.
-DATASETS = (NuScenes, S3DIS, ScanNet, ScanNet200, SemanticKITTI, SemanticSTF, SyntheticStreets)
+DATASETS = (
+    NuScenes, S3DIS, ScanNet, ScanNet200, SemanticKITTI, SemanticPOSS, SemanticSTF, SynLiDAR,
+    SyntheticStreets,
+)  # fmt: skip
 
 
 class LabelCounts(Dataset[Tensor]):
@@ -58,6 +63,8 @@ class ScanData(LightningDataModule):
         test: dataset to test on; by default that of validation.
         augment: transforms of the training scans, in order, such as RandomRotation.
         root: folder of the data, in place of the one that each dataset names.
+        label_map: published map that gives every dataset the same classes in place of its own:
+            dglss, lidog or semantickitti.
         voxel_size: edge of a voxel in metres.
         clip_range: lowest x, y, z and highest x, y, z in metres; points outside move to the edge.
         features: what the network sees of each point, `position`, `intensity`, `color`, `normal`,
@@ -75,6 +82,7 @@ class ScanData(LightningDataModule):
         test: Callable[[], Dataset[Any]] | None = None,
         augment: list[ScanTransform] | None = None,
         root: Path | None = None,
+        label_map: str | None = None,
         voxel_size: float = 0.1,
         clip_range: list[float] | None = None,
         features: dict[str, float | list[float]] | None = None,
@@ -86,7 +94,10 @@ class ScanData(LightningDataModule):
         self.factories: dict[str, Callable[..., Any] | None] = {
             "train": train, "val": val, "test": test or val
         }
-        self.root, self.augment = root, augment or []
+        self.options = {
+            name: value for name, value in (("root", root), ("label_map", label_map)) if value
+        }
+        self.augment = augment or []
         chosen = STREET_FEATURES if features is None else features
         self.in_channels = num_channels(chosen)
         self.collate = partial(
@@ -103,7 +114,14 @@ class ScanData(LightningDataModule):
         factory = self.factories[name]
         if factory is None:
             raise ValueError(f"no dataset to {name}; give --data.{name} or a --config with one")
-        dataset = factory() if self.root is None else factory(root=self.root)
+        try:
+            dataset = factory(**self.options)
+        except TypeError as error:
+            if "unexpected keyword argument 'label_map'" not in str(error):
+                raise
+            raise ValueError(
+                f"the dataset to {name} has no label maps ({error}); leave --data.label_map out"
+            ) from error
         return Augmented(dataset, self.augment if name == "train" else (), self.seed)
 
     @property

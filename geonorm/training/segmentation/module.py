@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from geonorm import SparseInstanceNorm
+from geonorm.datasets.label_map import in_words
 from geonorm.datasets.scan import IGNORE_INDEX
 from geonorm.datasets.voxelize import ScanBatch
 from geonorm.losses import inverse_log_weights, lovasz_softmax
@@ -133,7 +134,8 @@ class SegmentationModule(LightningModule):
             self._build(classes, trainer.datamodule.colors, in_channels)
         elif classes != self.classes:
             raise ValueError(
-                f"the checkpoint knows the classes {self.classes}; the data have {classes}"
+                f"the checkpoint knows the classes {in_words(self.classes)}; the data have "
+                f"{in_words(classes)}"
             )
         elif in_channels != self.in_channels:
             raise ValueError(
