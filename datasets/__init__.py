@@ -19,6 +19,11 @@ if TYPE_CHECKING:  # what is imported on first use, said to type checkers
     from geonorm.datasets.diving48 import Diving48 as Diving48
     from geonorm.datasets.hmdb51 import HMDB51 as HMDB51
     from geonorm.datasets.kinetics import Kinetics as Kinetics
+    from geonorm.datasets.mixing import LaserMix as LaserMix
+    from geonorm.datasets.mixing import Mix3D as Mix3D
+    from geonorm.datasets.mixing import OneOf as OneOf
+    from geonorm.datasets.mixing import PolarMix as PolarMix
+    from geonorm.datasets.mixing import ScanMix as ScanMix
     from geonorm.datasets.nuscenes import NuScenes as NuScenes
     from geonorm.datasets.s3dis import S3DIS as S3DIS
     from geonorm.datasets.scan import Scan as Scan
@@ -65,6 +70,7 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
         "ElasticDistortion", "RandomDrop", "RandomFlip", "RandomIntensity", "RandomJitter",
         "RandomRotation", "RandomScale", "ScanTransform", "SphereCrop",
     ),
+    "mixing": ("LaserMix", "Mix3D", "OneOf", "PolarMix", "ScanMix"),
     "augmented": ("Augmented",),
     "voxelize": ("collate_scans",),
     "clips": ("Clip", "ClipDataset", "FileReport"),

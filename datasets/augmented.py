@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from geonorm.datasets.mixing import ScanMix
 from geonorm.datasets.scan import Scan, ScanDataset
 from geonorm.datasets.submission import Submission
 from geonorm.datasets.transforms import ScanTransform
@@ -17,6 +18,9 @@ class Augmented(Dataset[Scan]):
     What is random is a function of (seed, epoch, index, place of the transform) alone, so neither
     workers, nor processes, nor resuming change it. Classes, colours and the like are the dataset's.
 
+    A ScanMix gets a partner from the same dataset, another scan where there is one, changed by the
+    transforms before the mix, each drawn anew.
+
     Args:
         dataset: scans, such as SemanticKITTI.
         transforms: applied in this order.
@@ -24,7 +28,7 @@ class Augmented(Dataset[Scan]):
 
     Raises:
         ValueError: a negative seed or epoch.
-        TypeError: a transform that is no ScanTransform.
+        TypeError: a transform that is neither a ScanTransform nor a ScanMix.
 
     Example:
         >>> from geonorm.datasets import RandomFlip, RandomScale, SyntheticStreets
@@ -34,14 +38,18 @@ class Augmented(Dataset[Scan]):
     """
 
     def __init__(
-        self, dataset: ScanDataset, transforms: Sequence[ScanTransform], seed: int = 0
+        self,
+        dataset: ScanDataset,
+        transforms: Sequence[ScanTransform | ScanMix],
+        seed: int = 0,
     ) -> None:
         if seed < 0:
             raise ValueError(f"seed must be >= 0; got {seed}")
         for transform in transforms:
-            if not isinstance(transform, ScanTransform):
+            if not isinstance(transform, ScanTransform | ScanMix):
                 raise TypeError(
-                    f"transforms must be ScanTransforms, such as RandomFlip(); got {transform!r}"
+                    "transforms must be ScanTransforms, such as RandomFlip(), or ScanMixes, such "
+                    f"as Mix3D(); got {transform!r}"
                 )
         self.dataset, self.transforms, self.seed = dataset, tuple(transforms), seed
         self.classes = dataset.classes
@@ -66,9 +74,21 @@ class Augmented(Dataset[Scan]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Scan:
+        return self._changed(index, self.transforms, (self.seed, int(self._epoch), index))
+
+    def _changed(
+        self, index: int, transforms: Sequence[ScanTransform | ScanMix], key: tuple[int, ...]
+    ) -> Scan:
+        """Return a scan after some transforms, the place of each being added to the key."""
         scan = self.dataset[index]
         # From 1: numpy pads keys with zeros, and (seed, epoch, index) may be the dataset's own.
-        for place, transform in enumerate(self.transforms, 1):
-            rng = np.random.default_rng((self.seed, int(self._epoch), index, place))
-            scan = transform(scan, rng)
+        for place, transform in enumerate(transforms, 1):
+            rng = np.random.default_rng((*key, place))
+            if isinstance(transform, ScanTransform):
+                scan = transform(scan, rng)
+            elif rng.random() < transform.probability:
+                others = len(self) - 1
+                other = (index + 1 + rng.integers(others)) % len(self) if others else index
+                partner = self._changed(int(other), transforms[: place - 1], (*key, place))
+                scan = transform(scan, partner, rng)
         return scan

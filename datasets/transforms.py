@@ -51,7 +51,7 @@ class RandomRotation(ScanTransform):
 
     def __call__(self, scan: Scan, rng: np.random.Generator) -> Scan:
         turn = rotation(*rng.uniform(-self.limits, self.limits))
-        return _mapped(scan, turn)
+        return mapped(scan, turn)
 
 
 class RandomScale(ScanTransform):
@@ -82,11 +82,11 @@ class RandomFlip(ScanTransform):
     """
 
     def __init__(self, x: float = 0.5, y: float = 0.5) -> None:
-        self.probabilities = (_share("x", x), _share("y", y))
+        self.probabilities = (share("x", x), share("y", y))
 
     def __call__(self, scan: Scan, rng: np.random.Generator) -> Scan:
         signs = np.where(rng.random(2) < self.probabilities, -1, 1)
-        return _mapped(scan, np.diag([*signs, 1]))
+        return mapped(scan, np.diag([*signs, 1]))
 
 
 class RandomJitter(ScanTransform):
@@ -122,8 +122,8 @@ class RandomDrop(ScanTransform):
     """
 
     def __init__(self, ratio: float = 0.2, probability: float = 0.2) -> None:
-        self.ratio = _share("ratio", ratio)
-        self.probability = _share("probability", probability)
+        self.ratio = share("ratio", ratio)
+        self.probability = share("probability", probability)
 
     def __call__(self, scan: Scan, rng: np.random.Generator) -> Scan:
         if rng.random() >= self.probability or len(scan) == 0:
@@ -171,7 +171,7 @@ class ElasticDistortion(ScanTransform):
                 f"got {granularity} and {magnitude}"
             )
         self.levels = list(zip(granularity, magnitude, strict=True))
-        self.probability = _share("probability", probability)
+        self.probability = share("probability", probability)
 
     def __call__(self, scan: Scan, rng: np.random.Generator) -> Scan:
         if rng.random() >= self.probability:
@@ -224,7 +224,7 @@ class RandomIntensity(ScanTransform):
 
     def __init__(self, low: float = 0.8, high: float = 1.2, offset: float = 0.05) -> None:
         self.low, self.high = _positive_range("low and high", low, high)
-        self.offset = _share("offset", offset)
+        self.offset = share("offset", offset)
 
     def __call__(self, scan: Scan, rng: np.random.Generator) -> Scan:
         gain, offset = rng.uniform(self.low, self.high), rng.uniform(-self.offset, self.offset)
@@ -256,7 +256,7 @@ class SphereCrop(ScanTransform):
         return scan.take(np.sort(nearest))
 
 
-def _mapped(scan: Scan, matrix: np.ndarray) -> Scan:
+def mapped(scan: Scan, matrix: np.ndarray) -> Scan:
     """Return the scan turned or mirrored by an orthogonal matrix, its normals with it."""
     extra = dict(scan.extra)
     if "normal" in extra:
@@ -264,7 +264,12 @@ def _mapped(scan: Scan, matrix: np.ndarray) -> Scan:
     return replace(scan, points=(scan.points @ matrix.T).astype(np.float32), extra=extra)
 
 
-def _share(name: str, value: float) -> float:
+def share(name: str, value: float) -> float:
+    """Return a number in [0, 1] as it is.
+
+    Raises:
+        ValueError: it is not in [0, 1].
+    """
     if not 0 <= value <= 1:
         raise ValueError(f"{name} must be in [0, 1]; got {value}")
     return value

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from geonorm.datasets.augmented import Augmented
+from geonorm.datasets.mixing import ScanMix
 from geonorm.datasets.nuscenes import NuScenes
 from geonorm.datasets.s3dis import S3DIS
 from geonorm.datasets.scan import IGNORE_INDEX, ScanDataset
@@ -61,7 +62,7 @@ class ScanData(LightningDataModule):
         train: dataset to train on, such as SemanticKITTI or SyntheticStreets.
         val: dataset to validate on.
         test: dataset to test on; by default that of validation.
-        augment: transforms of the training scans, in order, such as RandomRotation.
+        augment: transforms of the training scans, in order, such as RandomRotation or LaserMix.
         root: folder of the data, in place of the one that each dataset names.
         label_map: published map that gives every dataset the same classes in place of its own:
             dglss, lidog or semantickitti.
@@ -80,7 +81,7 @@ class ScanData(LightningDataModule):
         train: Callable[[], Dataset[Any]] | None = None,
         val: Callable[[], Dataset[Any]] | None = None,
         test: Callable[[], Dataset[Any]] | None = None,
-        augment: list[ScanTransform] | None = None,
+        augment: list[ScanTransform | ScanMix] | None = None,
         root: Path | None = None,
         label_map: str | None = None,
         voxel_size: float = 0.1,
