@@ -53,6 +53,7 @@ if TYPE_CHECKING:  # what is imported on first use, said to type checkers
     from geonorm.datasets.video_lists import VideoSet as VideoSet
     from geonorm.datasets.video_transforms import ClipTransform as ClipTransform
     from geonorm.datasets.voxelize import collate_scans as collate_scans
+    from geonorm.datasets.waymo import Waymo as Waymo
 
 __all__, __getattr__, __dir__ = lazily(__name__, {
     "scan": ("Scan",),
@@ -64,6 +65,7 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "semanticposs": ("SemanticPOSS",),
     "semanticstf": ("SemanticSTF",),
     "synlidar": ("SynLiDAR",),
+    "waymo": ("Waymo",),
     "submission": ("Submission",),
     "synthetic.streets": ("SyntheticStreets",),
     "transforms": (

@@ -21,6 +21,7 @@ COMMANDS = {
 PACKAGES = {
     "MinkowskiEngine": "geonorm install-minkowski",
     "parselmouth": "pip install 'geonorm[studies]'",
+    "pyarrow": "pip install 'geonorm[data]'",
     "scipy": "pip install 'geonorm[studies]'",
     "sklearn": "pip install 'geonorm[studies]'",
 }

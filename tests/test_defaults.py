@@ -36,6 +36,7 @@ OF_OTHERS = [
     (datasets.SemanticSTF, {"split": "train"}),
     (datasets.SemanticPOSS, {"split": "train", "intensity_max": 1.0}),
     (datasets.SynLiDAR, {"split": "train"}),
+    (datasets.Waymo, {"split": "train"}),
     (datasets.ScanNet, {"split": "train"}),
     (datasets.ScanNet200, {"split": "train"}),
     (datasets.RandomRotation, {"z": 180.0, "x": 0.0, "y": 0.0}),

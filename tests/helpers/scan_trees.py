@@ -7,6 +7,7 @@ from helpers import (
     semantickitti_trees,
     semanticstf_trees,
     sequence_trees,
+    waymo_trees,
 )
 
 
@@ -36,4 +37,5 @@ WRITERS = {
     "semanticposs": sequence_trees.write_semanticposs,
     "semanticstf": semanticstf_trees.write_splits,
     "synlidar": sequence_trees.write_synlidar,
+    "waymo": waymo_trees.write_waymo,
 }  # fmt: skip

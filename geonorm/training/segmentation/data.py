@@ -24,13 +24,14 @@ from geonorm.datasets.synlidar import SynLiDAR
 from geonorm.datasets.synthetic.streets import SyntheticStreets
 from geonorm.datasets.transforms import ScanTransform
 from geonorm.datasets.voxelize import STREET_FEATURES, collate_scans, num_channels
+from geonorm.datasets.waymo import Waymo
 from geonorm.training.sampler import EpochLoader, EpochSampler, trainer_of
 from geonorm.training.stages import open_datasets
 
 # Known to the command line by their bare names.
 DATASETS = (
     NuScenes, S3DIS, ScanNet, ScanNet200, SemanticKITTI, SemanticPOSS, SemanticSTF, SynLiDAR,
-    SyntheticStreets,
+    SyntheticStreets, Waymo,
 )  # fmt: skip
 
 
