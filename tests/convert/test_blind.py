@@ -57,6 +57,8 @@ SEEING = {
     "ReLU between": (nn.BatchNorm2d(4), nn.ReLU(), mean(), nn.Flatten()),
     "convolution between": (nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1, bias=False), nn.ReLU(), mean(),
                             nn.Flatten()),
+    "transposed convolution behind it": (mean(), nn.ConvTranspose2d(4, 4, 3), nn.BatchNorm2d(4),
+                                         nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten()),
     "not global": (nn.BatchNorm2d(4), mean(2), nn.Flatten(), nn.Linear(16, 4)),
     "one axis": (nn.BatchNorm2d(4), mean((1, 2)), nn.Flatten(), nn.Linear(8, 4)),
     "before timm's maximum": (nn.BatchNorm2d(4), SelectAdaptivePool2d(1, "max", flatten=True)),

@@ -101,6 +101,18 @@ def test_many_models(name, to):
     check(name, to)
 
 
+def test_what_stands_beside_a_norm_in_timms_is_kept_where_it_does_something():
+    dropping = {"apply_act": False, "drop_layer": nn.Dropout2d}
+    for options, kept in (({}, "ReLU"), (dropping, "Dropout2d")):
+        model = nn.Sequential(timm.layers.BatchNormAct2d(4, **options))
+        report = convert(model)
+        assert [type(part).__name__ for part in model[0]] == ["InstanceNorm", kept]
+        assert f"{kept} carried over" in str(report)
+    model = nn.Sequential(timm.layers.BatchNormAct2d(4, apply_act=False))
+    convert(model)
+    assert type(model[0]).__name__ == "InstanceNorm"  # and neither of two nn.Identity
+
+
 def test_an_activation_inside_a_norm_is_told_in_the_report():
     model = timm.create_model("efficientnet_b0", pretrained=False)
     inside = [m for m in model.modules() if type(m).__name__ == "BatchNormAct2d"

@@ -12,6 +12,7 @@ import torch
 
 from geonorm.minkowski import install as installer
 from geonorm.minkowski.running import InstallError, Runner
+from geonorm.minkowski.self_test import self_test
 from geonorm.minkowski.source import (
     CPU_EDITS,
     CUDA_EDITS,
@@ -52,6 +53,21 @@ def test_the_installed_copy_is_the_wanted_one_and_works() -> None:
     done = subprocess.run([sys.executable, SCRIPT, "--self-test"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "self-test passed on cpu" in done.stdout
+
+
+def test_the_self_test_says_what_it_could_not_try(monkeypatch, capsys) -> None:
+    engine = pytest.importorskip("MinkowskiEngine")
+    if torch.cuda.is_available():
+        pytest.skip("what is asked is what it says without a GPU")
+    self_test()
+    assert "GPU" not in capsys.readouterr().out
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    self_test()
+    assert "built for the CPU alone, though torch sees a GPU" in capsys.readouterr().out
+    monkeypatch.setattr(engine, "is_cuda_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    self_test()
+    assert "its CUDA side has not been run" in capsys.readouterr().out
 
 
 def test_version_and_wheel_name_what_they_were_built_for(monkeypatch, tmp_path) -> None:

@@ -223,6 +223,8 @@ BAD = {
                         ValueError, r"\[0, 2\); got \[0, -1\]"),
     "domain of too many": (lambda: DomainInstanceNorm(6, num_domains=2)(X, domain=[0, 1, 1]),
                            ValueError, r"one for each of the 2 instances; got shape \(3,\)"),
+    "domain in columns": (lambda: DomainInstanceNorm(6, num_domains=2)(X, domain=[[0], [1]]),
+                          ValueError, r"one for each of the 2 instances; got shape \(2, 1\)"),
     "domain a float": (lambda: DomainInstanceNorm(6, num_domains=2)(X, domain=0.5), TypeError,
                        "domain must hold integers; got torch.float32"),
 }

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from geonorm.commands.verify import check_device, main
+from geonorm.commands.verify import check_device, main, scans_of
 from geonorm.datasets.scan import Scan
 from geonorm.training.invariance.points import thinned
 from geonorm.training.invariance.table import Row, uncontrolled
@@ -68,6 +68,17 @@ def test_plain_scans_and_clips_need_neither_open3d_nor_pyav(
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("on cpu\n")
     assert len(json.loads((tmp_path / "rows.json").read_text())) == 40
+
+
+def test_a_scan_is_measured_whole_and_in_two_parts(scan_file: Path) -> None:
+    whole, front, low = scans_of(scan_file)
+    assert (len(whole), whole.name) == (750, f"{scan_file} (whole)")
+    ahead, below = whole.points[:, 0] > 0, whole.points[:, 2] < -1
+    assert 0 < ahead.sum() < 750
+    assert 0 < below.sum() < 750
+    np.testing.assert_array_equal(front.points, whole.points[ahead])
+    np.testing.assert_array_equal(low.points, whole.points[below])
+    np.testing.assert_array_equal(low.intensity, whole.intensity[below])
 
 
 def test_plain_scans_and_files_exclude_each_other(scan_file: Path) -> None:
