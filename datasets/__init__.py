@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # what is imported on first use, said to type checkers
     from geonorm.datasets.clips import FileReport as FileReport
     from geonorm.datasets.diving48 import Diving48 as Diving48
     from geonorm.datasets.hmdb51 import HMDB51 as HMDB51
+    from geonorm.datasets.joined_scans import JoinedScans as JoinedScans
     from geonorm.datasets.kinetics import Kinetics as Kinetics
     from geonorm.datasets.mixing import LaserMix as LaserMix
     from geonorm.datasets.mixing import Mix3D as Mix3D
@@ -72,6 +73,7 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
         "ElasticDistortion", "RandomDrop", "RandomFlip", "RandomIntensity", "RandomJitter",
         "RandomRotation", "RandomScale", "ScanTransform", "SphereCrop",
     ),
+    "joined_scans": ("JoinedScans",),
     "mixing": ("LaserMix", "Mix3D", "OneOf", "PolarMix", "ScanMix"),
     "augmented": ("Augmented",),
     "voxelize": ("collate_scans",),

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from geonorm.datasets.joined_scans import peers_of
 from geonorm.datasets.mixing import ScanMix
 from geonorm.datasets.scan import Scan, ScanDataset
 from geonorm.datasets.submission import Submission
@@ -18,8 +19,8 @@ class Augmented(Dataset[Scan]):
     What is random is a function of (seed, epoch, index, place of the transform) alone, so neither
     workers, nor processes, nor resuming change it. Classes, colours and the like are the dataset's.
 
-    A ScanMix gets a partner from the same dataset, another scan where there is one, changed by the
-    transforms before the mix, each drawn anew.
+    A ScanMix gets a partner from the same dataset (of JoinedScans the one of those joined), another
+    scan where there is one, changed by the transforms before the mix, each drawn anew.
 
     Args:
         dataset: scans, such as SemanticKITTI.
@@ -59,6 +60,11 @@ class Augmented(Dataset[Scan]):
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     @property
+    def num_domains(self) -> int:
+        """How many domains the scans come from."""
+        return getattr(self.dataset, "num_domains", 1)
+
+    @property
     def submission(self) -> Submission | None:
         """What a server takes for these scans, if there is one for them."""
         return getattr(self.dataset, "submission", None)
@@ -87,8 +93,8 @@ class Augmented(Dataset[Scan]):
             if isinstance(transform, ScanTransform):
                 scan = transform(scan, rng)
             elif rng.random() < transform.probability:
-                others = len(self) - 1
-                other = (index + 1 + rng.integers(others)) % len(self) if others else index
-                partner = self._changed(int(other), transforms[: place - 1], (*key, place))
+                others = [each for each in peers_of(self.dataset, index) if each != index]
+                other = others[rng.integers(len(others))] if others else index
+                partner = self._changed(other, transforms[: place - 1], (*key, place))
                 scan = transform(scan, partner, rng)
         return scan

@@ -205,6 +205,12 @@ def _joined(scan: Scan, other: Scan) -> Scan:
             f"{', '.join(known[0])}, {other.name} has {', '.join(known[1])}"
         )
 
+    if scan.domain != other.domain:
+        raise ValueError(
+            f"scans that are mixed must be of one domain; {scan.name} is of {scan.domain}, "
+            f"{other.name} of {other.domain}"
+        )
+
     def both(one: np.ndarray | None, two: np.ndarray | None) -> np.ndarray | None:
         return None if one is None or two is None else np.concatenate([one, two])
 
@@ -215,4 +221,5 @@ def _joined(scan: Scan, other: Scan) -> Scan:
         f"{scan.name} + {other.name}",
         scan.dropped + other.dropped,
         extra={name: np.concatenate([scan.extra[name], other.extra[name]]) for name in scan.extra},
+        domain=scan.domain,
     )

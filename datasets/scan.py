@@ -45,6 +45,8 @@ class Scan:
         kept: which points of the file these were when it was read, bool; None for all of them.
         offset: x, y, z in metres that were subtracted from the file's coordinates in float64:
             ``points + np.array(offset)`` gives them back.
+        domain: number of the sensor or data set it comes from, as domain norms count them; None
+            where nobody said.
         extra: further features, float32: `color` (red, green, blue in [0, 1]), `normal` (of length
             1) and `echo` (number of the return, from 1), where they are known.
 
@@ -73,6 +75,7 @@ class Scan:
     kept: np.ndarray | None = None
     offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
+    domain: int | None = None
 
     def __post_init__(self) -> None:
         if self.points.ndim != 2 or self.points.shape[1] != 3:

@@ -36,6 +36,7 @@ class ScanBatch(NamedTuple):
         names: the scans' names.
         kept: for each scan which points of its file are here, bool; None where all are.
         offsets: for each scan the metres to add to its points for its file's coordinates.
+        domains: for each scan the number of its sensor or data set; None where nobody said.
     """
 
     coordinates: Tensor
@@ -49,6 +50,7 @@ class ScanBatch(NamedTuple):
     names: list[str]
     kept: list[np.ndarray | None]
     offsets: list[tuple[float, float, float]]
+    domains: list[int | None]
 
 
 def collate_scans(
@@ -105,6 +107,7 @@ def collate_scans(
         names=[scan.name for scan in scans],
         kept=[scan.kept for scan in scans],
         offsets=[scan.offset for scan in scans],
+        domains=[scan.domain for scan in scans],
     )
 
 

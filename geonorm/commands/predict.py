@@ -41,6 +41,8 @@ def parser() -> "ArgumentParser":
                        help="write the points in their classes' colours too (false)")
     scans.add_argument("--intensity_max", type=float, default=1.0,
                        help="intensity in the files that counts as 1, such as 255 (1)")
+    scans.add_argument("--domain", type=int,
+                       help="of a network with domain norms: the data set they are like, from 0")
     videos = made.add_argument_group("of videos", VIDEOS)
     videos.add_argument("--views", type=int, help="clips of each video whose scores are averaged")
     videos.add_argument("--num_workers", type=int, default=0, help="processes that decode (0)")
@@ -74,7 +76,8 @@ def predict(options: Any) -> int:
         from geonorm.training.segmentation.predictor import ScanPredictor
 
         output = Output(options.format, options.pictures, options.ply)
-        predictor = ScanPredictor(checkpoint, usable_device(options.device, scans=True))
+        device = usable_device(options.device, scans=True)
+        predictor = ScanPredictor(checkpoint, device, options.domain)
         predictor.predict_files(files, folder, output, options.intensity_max)
         return 0
     if kinds == {"ClipData"}:

@@ -1,26 +1,24 @@
-"""The option `--model.norm`: what the name "instance" builds, and the choice in words."""
+"""The option `--model.norm`: what some of its names build, and the choice in words."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import nn
 
 Factory = Callable[[int], nn.Module]
 
 
-def with_instance_norm(
-    norm: str | dict[str, str], instance_norm: Factory
+def with_factories(
+    norm: str | dict[str, str], factories: Mapping[str, Factory]
 ) -> str | Factory | dict[str, str | Factory]:
-    """Return a norm in which a factory stands for the name "instance".
+    """Return a norm in which factories stand for names.
 
     Args:
         norm: a name, or a mapping from stage to name.
-        instance_norm: what builds an instance norm, given the number of channels.
+        factories: what builds the norm of a name, given the number of channels.
     """
     if isinstance(norm, dict):
-        return {
-            stage: instance_norm if name == "instance" else name for stage, name in norm.items()
-        }
-    return instance_norm if norm == "instance" else norm
+        return {stage: factories.get(name, name) for stage, name in norm.items()}
+    return factories.get(norm, norm)
 
 
 def norm_in_words(norm: str | dict[str, str]) -> str:

@@ -17,7 +17,7 @@ from geonorm.training.action.data import ClipBatch
 from geonorm.training.action.networks import build
 from geonorm.training.action.report import ActionReport, FailedFiles
 from geonorm.training.action.scores import VideoResult, VideoScores
-from geonorm.training.norm_option import norm_in_words, with_instance_norm
+from geonorm.training.norm_option import norm_in_words, with_factories
 from geonorm.training.optimization import Optimization
 
 
@@ -91,7 +91,7 @@ class ActionModule(LightningModule):
         """Make the network; its classes travel in the checkpoint, so that it is usable alone."""
         self.classes = classes
         self.hparams.update(classes=classes)
-        norm = with_instance_norm(self.norm, self.instance_norm)
+        norm = with_factories(self.norm, {"instance": self.instance_norm})
         network = build(self.name, norm, len(classes), weights, self.padding_mode)
         self.model = network.to(memory_format=self.memory_format)
         if self.recompute:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from geonorm.datasets.augmented import Augmented
+from geonorm.datasets.joined_scans import JoinedScans
 from geonorm.datasets.mixing import ScanMix
 from geonorm.datasets.nuscenes import NuScenes
 from geonorm.datasets.s3dis import S3DIS
@@ -30,8 +31,8 @@ from geonorm.training.stages import open_datasets
 
 # Known to the command line by their bare names.
 DATASETS = (
-    NuScenes, S3DIS, ScanNet, ScanNet200, SemanticKITTI, SemanticPOSS, SemanticSTF, SynLiDAR,
-    SyntheticStreets, Waymo,
+    JoinedScans, NuScenes, S3DIS, ScanNet, ScanNet200, SemanticKITTI, SemanticPOSS, SemanticSTF,
+    SynLiDAR, SyntheticStreets, Waymo,
 )  # fmt: skip
 
 
@@ -130,6 +131,12 @@ class ScanData(LightningDataModule):
     def classes(self) -> list[str] | None:
         """Names of the classes of the open datasets, None before there is one."""
         return next((list(d.classes) for d in self.datasets.values()), None)
+
+    @property
+    def num_domains(self) -> int:
+        """How many domains the training scans come from, else those that are open."""
+        known = self.datasets.get("train", next(iter(self.datasets.values()), None))
+        return 1 if known is None else known.num_domains
 
     @property
     def colors(self) -> list[list[int]] | None:

@@ -1,6 +1,7 @@
 """The LightningModule that `geonorm train-seg` trains."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,14 +11,14 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from geonorm import SparseInstanceNorm
+from geonorm import DomainBatchNorm, DomainInstanceNorm, SparseInstanceNorm
 from geonorm.datasets.label_map import in_words
 from geonorm.datasets.scan import IGNORE_INDEX
 from geonorm.datasets.voxelize import ScanBatch
 from geonorm.losses import inverse_log_weights, lovasz_softmax
 from geonorm.models.minkunet import MinkUNet
 from geonorm.recompute import recompute_activations
-from geonorm.training.norm_option import norm_in_words, with_instance_norm
+from geonorm.training.norm_option import norm_in_words, with_factories
 from geonorm.training.optimization import Optimization
 from geonorm.training.segmentation.networks import (
     CHANNELS,
@@ -25,6 +26,7 @@ from geonorm.training.segmentation.networks import (
     build,
     check_device,
     check_precision,
+    domains_told,
     usable_accelerator,
     voxel_logits,
 )
@@ -40,7 +42,8 @@ class SegmentationModule(LightningModule):
 
     Args:
         name: network: a MinkUNet variant, or PointMLP, which sees each point alone.
-        norm: norm of MinkUNet: a name, or a mapping from stage to name.
+        norm: norm of MinkUNet: a name, or a mapping from stage to name; beside the usual names
+            `domain-instance` and `domain-batch`, which keep the data's domains apart.
         optim: optimizer and schedule.
         loss: the mean cross entropy, the Lovász-softmax loss, which stands for the IoU
             (`geonorm.losses.lovasz_softmax`), or their sum; each the mean over scans.
@@ -52,6 +55,7 @@ class SegmentationModule(LightningModule):
         classes: names of the classes; by default those of the data.
         colors: RGB of each class, 0 to 255; by default those of the data.
         in_channels: features of each voxel; by default those of the data.
+        num_domains: domains that domain norms keep apart; by default those of the data.
     """
 
     monitor = "val/miou"
@@ -70,6 +74,7 @@ class SegmentationModule(LightningModule):
         classes: list[str] | None = None,
         colors: list[list[int]] | None = None,
         in_channels: int = CHANNELS,
+        num_domains: int = 1,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -82,10 +87,14 @@ class SegmentationModule(LightningModule):
             )
         self.network: MinkUNet | PointMLP | None = None
         if classes is not None:
-            self._build(classes, colors, in_channels)
+            self._build(classes, colors, in_channels, num_domains)
 
     def _build(
-        self, classes: list[str], colors: list[list[int]] | None, in_channels: int
+        self,
+        classes: list[str],
+        colors: list[list[int]] | None,
+        in_channels: int,
+        num_domains: int,
     ) -> None:
         """Make the network; its classes travel in the checkpoint, so that it is usable alone."""
         given = self.class_weights
@@ -102,8 +111,14 @@ class SegmentationModule(LightningModule):
             persistent=given == "inverse_log",
         )  # fmt: skip
         self.classes, self.colors, self.in_channels = classes, colors, in_channels
-        self.hparams.update(classes=classes, colors=colors, in_channels=in_channels)
-        norm = with_instance_norm(self.norm, self.instance_norm)
+        self.hparams.update(
+            classes=classes, colors=colors, in_channels=in_channels, num_domains=num_domains
+        )
+        norm = with_factories(self.norm, {
+            "instance": self.instance_norm,
+            "domain-instance": partial(DomainInstanceNorm, num_domains=num_domains),
+            "domain-batch": partial(DomainBatchNorm, num_domains=num_domains),
+        })  # fmt: skip
         self.network = build(self.name, norm, len(classes), in_channels)
         if self.recompute:
             recompute_activations(self.network)
@@ -131,7 +146,8 @@ class SegmentationModule(LightningModule):
         trainer: Any = self.trainer  # Lightning declares no `datamodule`
         classes, in_channels = trainer.datamodule.classes, trainer.datamodule.in_channels
         if self.network is None:
-            self._build(classes, trainer.datamodule.colors, in_channels)
+            data = trainer.datamodule
+            self._build(classes, data.colors, in_channels, data.num_domains)
         elif classes != self.classes:
             raise ValueError(
                 f"the checkpoint knows the classes {in_words(self.classes)}; the data have "
@@ -166,7 +182,9 @@ class SegmentationModule(LightningModule):
             )
         if isinstance(self.network, PointMLP):
             return self.network(batch.point_features), batch.point_labels, batch.point_batch
-        return voxel_logits(self.network, batch), batch.labels, batch.coordinates[:, 0].long()
+        with domains_told(self.network, batch):
+            logits = voxel_logits(self.network, batch)
+        return logits, batch.labels, batch.coordinates[:, 0].long()
 
     def _loss(self, rows: tuple[Tensor, Tensor, Tensor], batch: ScanBatch) -> Tensor:
         loss = torch.zeros((), device=self.device)

@@ -1,9 +1,13 @@
 """The networks that `geonorm train-seg` trains, by name."""
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 import geonorm.models
+from geonorm import DomainBatchNorm, DomainInstanceNorm, set_domain
 from geonorm.datasets.voxelize import ScanBatch
 from geonorm.models.minkunet import ME, MinkUNet
 from geonorm.models.norm import Norm
@@ -99,6 +103,30 @@ def check_precision(precision: str) -> None:
             f"{precision} makes the weights others. Take bf16-mixed or 16-mixed, in which the "
             "convolutions stay in float32, or --model.name PointMLP"
         )
+
+
+def has_domains(network: nn.Module) -> bool:
+    """Return whether a network has norms that need to know where each scan comes from."""
+    norms = DomainInstanceNorm | DomainBatchNorm
+    return any(isinstance(module, norms) for module in network.modules())
+
+
+def domains_told(network: nn.Module, batch: ScanBatch) -> AbstractContextManager[Any]:
+    """Tell the domain norms of a network, if it has any, the domain of each scan of a batch.
+
+    Raises:
+        ValueError: the domain of a scan is not known.
+    """
+    if not has_domains(network):
+        return nullcontext()
+    for name, domain in zip(batch.names, batch.domains, strict=True):
+        if domain is None:
+            raise ValueError(
+                f"the network's norms need the domain of each scan, and that of {name} is not "
+                "known: say it by JoinedScans([...], domains=[...]), also for validation, or by "
+                "geonorm predict --domain"
+            )
+    return set_domain(network, [domain for domain in batch.domains if domain is not None])
 
 
 def voxel_logits(network: MinkUNet, batch: ScanBatch) -> Tensor:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from geonorm.datasets.voxelize import collate_scans
 from geonorm.files import distinct_stems, written_whole
 from geonorm.training.checkpoints import read_run_checkpoint
 from geonorm.training.segmentation.module import SegmentationModule
-from geonorm.training.segmentation.networks import check_device
+from geonorm.training.segmentation.networks import check_device, has_domains
 from geonorm.training.segmentation.predict import (
     Output,
     draw_predicted,
@@ -32,6 +33,8 @@ class ScanPredictor:
     Args:
         checkpoint: a file that `geonorm train-seg` wrote.
         device: where to predict.
+        domain: number of the sensor or data set that the scans come from, for a network with
+            domain norms.
 
     Attributes:
         classes: names of the classes.
@@ -39,10 +42,13 @@ class ScanPredictor:
 
     Raises:
         ValueError: the file is missing or damaged, or says nothing of its voxels; or the device is
-            a GPU for which MinkowskiEngine is not built.
+            a GPU for which MinkowskiEngine is not built; or the network has domain norms and no
+            domain is given.
     """
 
-    def __init__(self, checkpoint: str | Path, device: str = "cpu") -> None:
+    def __init__(
+        self, checkpoint: str | Path, device: str = "cpu", domain: int | None = None
+    ) -> None:
         voxels = read_run_checkpoint(Path(checkpoint)).get("ScanData")
         if voxels is None:
             raise ValueError(
@@ -55,7 +61,12 @@ class ScanPredictor:
         )
         if module.name != "PointMLP":
             check_device(torch.device(device))
-        self.module = module.eval()
+        self.module, self.domain = module.eval(), domain
+        if domain is None and module.network is not None and has_domains(module.network):
+            raise ValueError(
+                f"{checkpoint} was trained on {module.hparams['num_domains']} domains: say which "
+                "one the scans are of (--domain 0 for the first)"
+            )
         self.classes: list[str] = module.classes
         self.colors = np.array(module.colors, dtype=np.uint8)
 
@@ -68,6 +79,8 @@ class ScanPredictor:
         Shape:
             - result: (N,), int64
         """
+        if self.domain is not None:
+            scan = replace(scan, domain=self.domain)
         batch = collate_scans([scan], **self.voxels)
         batch = self.module.transfer_batch_to_device(batch, self.module.device, 0)
         with torch.inference_mode():
