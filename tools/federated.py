@@ -5,9 +5,8 @@
   python tools/federated.py --keep norms             FedBN; --keep statistics is SiloBN
   python tools/federated.py --clients mine.py        a network and clients of your own
 
-Needs Flower: pip install 'geonorm[federated]'. mine.py defines network(), which returns a network,
-and clients(), which returns the name of each client with a function that reads its data: two torch
-Datasets of (input, label), one to train and one to test with. loss(network, batch) is optional.
+Needs Flower: pip install 'geonorm[federated]'. mine.py defines network(), and clients(): by name,
+functions that read two torch Datasets of (input, label), one to train and one to test with.
 """
 
 import os
@@ -26,15 +25,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from geonorm.studies import federated_clients
 from geonorm.studies.federated_rounds import Keep, State, keys_kept, train_locally
+from geonorm.studies.training import cross_entropy
 
 
 @cache
 def task_of(file: str) -> SimpleNamespace:
-    """Return network, clients and loss of a file, or the built-in ones."""
+    """Return network, clients and loss of a file, or the built-in ones; the loss is optional."""
     found = runpy.run_path(file) if file else vars(federated_clients)
     if missing := [name for name in ("network", "clients") if not callable(found.get(name))]:
         raise ValueError(f"{file} must define network() and clients(); it lacks {missing}")
-    return SimpleNamespace(**{"loss": federated_clients.cross_entropy} | found)
+    return SimpleNamespace(**{"loss": cross_entropy} | found)
 
 
 @cache

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from geonorm.models import r3d_18
 from geonorm.norms.batch_norm import BatchNorm
@@ -16,7 +15,7 @@ from geonorm.norms.no_norm import NoNorm
 from geonorm.studies.clips import GLIDES, drawn_clips, film_clips
 from geonorm.studies.outcome import Outcome
 from geonorm.studies.study import Part, Quantity, Setting, Study, Test
-from geonorm.studies.training import fit
+from geonorm.studies.training import cross_entropy, fit
 from geonorm.training.invariance.table import change as relative_change
 
 GAINS = (1e-3, 1e-2, 0.1, 0.25, 4.0, 1e3)
@@ -196,7 +195,7 @@ def trained(column: str, setting: Setting) -> Mapping[str, float]:
         return clips[rows], labels[rows]
 
     model: nn.Module = Classifier("batch" if setting.mutated and column == "instance" else column)
-    model = fit(model, draw, lambda net, b: F.cross_entropy(net(b[0]), b[1]), steps=200)
+    model = fit(model, draw, cross_entropy, steps=200)
 
     def accuracy(seen: Tensor) -> float:
         with torch.no_grad():

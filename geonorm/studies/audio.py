@@ -20,7 +20,7 @@ from geonorm.studies.speech import (
     words,
 )
 from geonorm.studies.study import Part, Quantity, Setting, Study, Test
-from geonorm.studies.training import fit
+from geonorm.studies.training import cross_entropy, fit
 from geonorm.training.invariance.table import change as relative_change
 
 NONE, TIME, FREQUENCY, BOTH = "no norm", "over time", "over frequency", "over both"
@@ -174,10 +174,7 @@ def recognized(column: str, setting: Setting) -> Mapping[str, float]:
         shift = int(torch.randint(round(0.1 * RATE), ()))
         return network_input(known[chosen].roll(shift, -1)), labels[chosen]
 
-    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        return nn.functional.cross_entropy(model(batch[0]), batch[1])
-
-    model = fit(_recognizer(_norm(column, setting)), draw, loss, steps=200)
+    model = fit(_recognizer(_norm(column, setting)), draw, cross_entropy, steps=200)
 
     @torch.no_grad()
     def accuracy(recorded: Tensor) -> float:

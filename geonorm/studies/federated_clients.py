@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from geonorm.norms.instance_norm import InstanceNorm
 from geonorm.norms.registry import Build
 from geonorm.studies.clips import drawn_clips
+from geonorm.studies.point_nets import PointNet
 
 POINTS, SCANS, CLASSES = 1024, 24, 11  # of a scan; of a client; of the streets
 FRAMES, PIXELS, CLIPS = 6, 24, 160  # of a clip; clips of a client
@@ -71,36 +72,6 @@ def scans(sensor: Sensor, count: int, seed: int) -> TensorDataset:
         features.append(np.column_stack([scan.points / 10, scan.feature("intensity")]).T)
         labels.append(np.asarray(scan.labels))
     return TensorDataset(torch.from_numpy(np.stack(features)), torch.from_numpy(np.stack(labels)))
-
-
-class PointNet(nn.Module):
-    """Classify each point by itself and by the maximum over its scan (Qi et al., 2017).
-
-    No norm follows where the maximum joins in: it is one vector for a whole scan, which an instance
-    norm would take out again.
-
-    Args:
-        norm: builds the norms for a number of channels.
-        classes: how many.
-
-    Shape:
-        (B, 4, N) to (B, classes, N)
-    """
-
-    def __init__(self, norm: Build, classes: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for inner, outer in ((4, 32), (32, 64), (64, 64)):
-            layers += [nn.Conv1d(inner, outer, 1), norm(outer), nn.ReLU()]
-        self.local = nn.Sequential(*layers)
-        self.head = nn.Sequential(nn.Conv1d(128, 64, 1), nn.ReLU(), nn.Conv1d(64, classes, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the scores of each point."""
-        local = self.local(x)
-        scan = local.amax(2, keepdim=True).expand_as(local)
-        scores: Tensor = self.head(torch.cat([local, scan], 1))
-        return scores
 
 
 def network() -> nn.Module:
@@ -172,11 +143,6 @@ def motion_network(norm: Build) -> nn.Module:
                          nn.Linear(32, len(DIRECTIONS)))  # fmt: skip
 
 
-def cross_entropy(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """Return the mean cross entropy of a network's scores on a batch."""
-    return nn.functional.cross_entropy(model(batch[0]), batch[1])
-
-
 def batches(data: TensorDataset, size: int) -> Callable[[], tuple[Tensor, Tensor]]:
     """Return what draws a batch of different examples at random."""
 
@@ -185,19 +151,6 @@ def batches(data: TensorDataset, size: int) -> Callable[[], tuple[Tensor, Tensor
         return features, labels
 
     return draw
-
-
-@torch.no_grad()
-def mean_iou(model: nn.Module, data: TensorDataset) -> float:
-    """Return the mean over the classes that occur of intersection over union."""
-    from torchmetrics.functional.classification import multiclass_confusion_matrix
-
-    from geonorm.training.segmentation.scores import class_iou
-
-    features, labels = data.tensors
-    scores = model.eval()(features)
-    matrix = multiclass_confusion_matrix(scores.argmax(1), labels, scores.shape[1])
-    return float(class_iou(matrix).nanmean())
 
 
 @torch.no_grad()

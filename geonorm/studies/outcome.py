@@ -32,6 +32,9 @@ class Interval(NamedTuple):
         return cls(mean, mean - half, mean + half)
 
 
+AS_CLAIMED, REFUTED, NOT_SHOWN = "as claimed", "refuted", "not shown"
+
+
 class Judgement(NamedTuple):
     """Whether a test passed: None where it was not judged, and then why."""
 
@@ -39,6 +42,20 @@ class Judgement(NamedTuple):
     passed: bool | None
     interval: Interval | None
     reason: str = ""
+
+    @property
+    def result(self) -> str:
+        """Return the judgement in words, or why there is none.
+
+        An interval that lies outside the test's band as a whole refutes the statement; one that
+        lies across an end of the band shows neither the statement nor its contrary.
+        """
+        if self.passed is None or self.interval is None:
+            return self.reason
+        if self.passed:
+            return AS_CLAIMED
+        outside = self.interval.low >= self.test.below or self.interval.high <= self.test.above
+        return REFUTED if outside else NOT_SHOWN
 
 
 # The values of a cell by seed, for each variant of a study.
@@ -56,6 +73,7 @@ class Outcome:
         cells: the values.
         left_out: the parts that were not measured, and why.
         seconds: how long the measurements took, those of earlier sittings included.
+        cpu_seconds: the processor time of these; None where it was not recorded.
     """
 
     study: Study
@@ -64,6 +82,7 @@ class Outcome:
     cells: Cells = field(default_factory=lambda: {variant: {} for variant in VARIANTS})
     left_out: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    cpu_seconds: float | None = None
 
     def interval(self, quantity: Quantity, variant: Variant = "claimed") -> Interval:
         """Return the mean and interval of a cell."""
@@ -108,20 +127,28 @@ class Outcome:
         # NaN fails either comparison.
         return Judgement(test, test.above < interval.low and interval.high < test.below, interval)
 
+    def with_result(self, result: str, variant: Variant = "claimed") -> list[str]:
+        """Return the statements of the tests that came out so, such as "refuted"."""
+        return [each.test.says for each in self.judge(variant) if each.result == result]
+
     def verdict(self, variant: Variant = "claimed") -> str:
         """Return what follows from the tests alone."""
-        judged = [each for each in self.judge(variant) if each.passed is not None]
+        passed, refuted, open_ones = (
+            self.with_result(result, variant) for result in (AS_CLAIMED, REFUTED, NOT_SHOWN)
+        )
+        judged, stated = len(passed) + len(refuted) + len(open_ones), len(self.study.tests)
         if not judged:
             return "too short to judge"
-        failed = [each.test.says for each in judged if not each.passed]
-        open_ones = len(self.study.tests) - len(judged)
-        rest = f" ({open_ones} of {len(self.study.tests)} tests not judged)" if open_ones else ""
-        if not failed:
+        unjudged = stated - judged
+        rest = f" ({unjudged} of {stated} tests not judged)" if unjudged else ""
+        if len(passed) == judged:
             return f"holds{rest}"
-        head = "does not hold" if len(failed) == len(judged) else "holds in part"
+        head = "holds in part" if passed else "does not hold" if refuted else "is not shown"
+        failed = {name: says for name, says in ((REFUTED, refuted), (NOT_SHOWN, open_ones)) if says}
         if variant != "claimed":
-            return f"{head}: {len(failed)} of {len(judged)} tests refuted"
-        return f"{head}: refuted: {'; '.join(failed)}{rest}"
+            counts = ", ".join(f"{len(says)} {name}" for name, says in failed.items())
+            return f"{head}: of {judged} tests {counts}"
+        return f"{head}: {'. '.join(f'{n}: ' + '; '.join(s) for n, s in failed.items())}{rest}"
 
     def turned(self, variant: Variant) -> list[int]:
         """Return the numbers, from 1, of the tests that pass as claimed and fail in a variant."""

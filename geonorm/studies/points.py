@@ -22,6 +22,7 @@ from geonorm.studies.density import (
     uneven_quarter,
 )
 from geonorm.studies.outcome import Outcome
+from geonorm.studies.point_nets import of_voxels, small_minkunet, voxel_iou, voxel_loss
 from geonorm.studies.study import Part, Quantity, Setting, Study, Test
 from geonorm.studies.training import fit
 from geonorm.training.invariance.table import change as relative_change
@@ -221,8 +222,6 @@ LOGITS = ("7 times", "random half", "random tenth", "every 4th beam", "thinned b
 
 def logits(column: str, setting: Setting) -> Mapping[str, float]:
     """Measure the logits of MinkUNet14A with random weights."""
-    import MinkowskiEngine as ME
-
     from geonorm.models import MinkUNet14A
 
     scans, rng = _four(setting)[: 2 if column == BN else 1], _rng(setting)
@@ -231,8 +230,7 @@ def logits(column: str, setting: Setting) -> Mapping[str, float]:
 
     @torch.no_grad()
     def output(given: Voxels) -> Tensor:
-        out: Tensor = model(ME.SparseTensor(given.batch.features, given.batch.coordinates)).F
-        return out
+        return of_voxels(model, given.batch.features, given.batch.coordinates)
 
     before = Voxels(scans, NETWORK_VOXEL)
     out = output(before)
@@ -249,15 +247,8 @@ def logits(column: str, setting: Setting) -> Mapping[str, float]:
 
 def trained(column: str, setting: Setting) -> Mapping[str, float]:
     """Train a small MinkUNet on streets as they are; test it on thinned ones."""
-    import MinkowskiEngine as ME
-    from torchmetrics.classification import MulticlassJaccardIndex
-
     from geonorm.datasets.synthetic.streets import SyntheticStreets
     from geonorm.datasets.voxelize import ScanBatch, collate_scans
-    from geonorm.models import MinkUNet14A
-
-    class Small(MinkUNet14A):
-        PLANES = (16, 32, 32, 32, 32, 32, 32, 32)
 
     rng = _rng(setting)
     scans, classes = streets(24, 200 + setting.seed), len(SyntheticStreets.classes)
@@ -266,26 +257,16 @@ def trained(column: str, setting: Setting) -> Mapping[str, float]:
         chosen = [scans[i] for i in rng.choice(len(scans), 2, replace=False)]
         return collate_scans(chosen, NETWORK_VOXEL)
 
-    def answer(model: nn.Module, batch: ScanBatch) -> Tensor:
-        out: Tensor = model(ME.SparseTensor(batch.features, batch.coordinates)).F
-        return out
-
-    def loss(model: nn.Module, batch: ScanBatch) -> Tensor:
-        return nn.functional.cross_entropy(answer(model, batch), batch.labels, ignore_index=255)
-
     norm: Any = {IN: "instance", BN: "batch"}.get(
         column, partial(NeighbourInstanceNorm, voxel_size=NETWORK_VOXEL, radius=RADII[FAR])
     )
-    model = fit(Small(4, classes, norm=norm), draw, loss, steps=200, rate=5e-3)
+    net = small_minkunet(4, classes, norm)
+    model = fit(net, draw, voxel_loss, steps=200, rate=5e-3)
 
-    @torch.no_grad()
     def score(name: str) -> float:
-        index = MulticlassJaccardIndex(classes, ignore_index=255)
-        for scan in streets(8, 300):
-            kept = np.ones(len(scan), bool) if not name else THINNINGS[name](scan, rng)
-            batch = collate_scans([scan.take(kept)], NETWORK_VOXEL)
-            index.update(answer(model, batch).argmax(1)[batch.inverse], batch.point_labels)
-        return float(index.compute())
+        kept = [scan if not name else scan.take(THINNINGS[name](scan, rng))
+                for scan in streets(8, 300)]  # fmt: skip
+        return voxel_iou(model, (collate_scans([scan], NETWORK_VOXEL) for scan in kept), classes)
 
     whole = score("")
     return {"mIoU": whole, **{f"lost: {name}": whole - score(name) for name in LOGITS[1:]}}

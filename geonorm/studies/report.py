@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from geonorm.files import written_whole
-from geonorm.studies.outcome import Interval, Outcome
+from geonorm.studies.outcome import AS_CLAIMED, NOT_SHOWN, REFUTED, Interval, Outcome
 from geonorm.studies.study import VARIANTS, Part, Quantity, Study, Variant
+
+USUAL_SEEDS = 5  # of a study, if not said otherwise
 
 
 def number(value: float) -> str:
@@ -57,15 +59,31 @@ def as_text(outcome: Outcome) -> str:
         text.append("")
     text.append("tests (95% intervals over seeds)")
     for i, each in enumerate(outcome.judge(), 1):
-        mark = {True: "passes", False: "FAILS", None: f"not judged ({each.reason})"}[each.passed]
+        mark = f"not judged ({each.reason})" if each.passed is None else each.result
         found = "" if each.interval is None else f", found {_cell(each.interval)}"
         text.append(f"  {i}. {each.test.says}\n     {each.test.condition}{found}: {mark}")
     text += [f"\nverdict: {outcome.verdict()}", f"mutation: {study.mutation}"]
     for variant in VARIANTS[1:]:
         name = {"mutated": "under the mutation", "broken": "with a broken instance norm"}[variant]
         text.append(f"verdict {name}: {outcome.verdict(variant)}; {_turned(outcome, variant)}")
-    text.append(f"{len(outcome.seeds)} seeds, {outcome.seconds:.0f} s of measurement")
+    text.append(f"seeds {_seeds(outcome)}, {_time(outcome)}")
     return "\n".join(text)
+
+
+def _seeds(outcome: Outcome) -> str:
+    """Return the seeds in words."""
+    first, last = outcome.seeds[0], outcome.seeds[-1]
+    if outcome.seeds == tuple(range(first, last + 1)) and first < last:
+        return f"{first} to {last}"
+    return ", ".join(map(str, outcome.seeds))
+
+
+def _command(outcome: Outcome) -> str:
+    """Return the command that measures the same again."""
+    first, count = outcome.seeds[0], len(outcome.seeds)
+    begin = f" --first_seed {first}" if first else ""
+    many = f" --seeds {count}" if count != USUAL_SEEDS else ""
+    return f"geonorm study {outcome.study.name}{begin}{many}"
 
 
 def _turned(outcome: Outcome, variant: Variant) -> str:
@@ -81,7 +99,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "claim": study.claim,
         "sources": list(study.sources),
         "test": [{"says": each.test.says, "condition": each.test.condition,
-                  "passed": each.passed, "reason": each.reason,
+                  "passed": each.passed, "result": each.result, "reason": each.reason,
                   "interval": each.interval and list(each.interval)} for each in outcome.judge()],
         "rows": [{"variant": variant, "part": q.part, "row": q.row, "column": q.column,
                   "values": {str(seed): value for seed, value in values.items()}}
@@ -96,6 +114,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "seeds": list(outcome.seeds),
         "quick": outcome.quick,
         "seconds": round(outcome.seconds, 1),
+        "cpu_seconds": None if outcome.cpu_seconds is None else round(outcome.cpu_seconds, 1),
     }  # fmt: skip
 
 
@@ -106,7 +125,7 @@ def from_json(study: Study, entry: dict[str, Any]) -> Outcome:
         ValueError: the file is of other tests than the study states now.
     """
     outcome = Outcome(study, tuple(entry["seeds"]), entry["quick"], left_out=entry["left_out"],
-                      seconds=entry["seconds"])  # fmt: skip
+                      seconds=entry["seconds"], cpu_seconds=entry["cpu_seconds"])  # fmt: skip
     for row in entry["rows"]:
         quantity = Quantity(row["part"], row["row"], row["column"])
         outcome.cells[row["variant"]][quantity] = {int(s): v for s, v in row["values"].items()}
@@ -137,22 +156,26 @@ def draw(outcome: Outcome, path: Path) -> None:
 def as_page(outcome: Outcome) -> str:
     """Return the study's page in Markdown: the verdict first."""
     study = outcome.study
-    verdict, _, refuted = outcome.verdict().partition(": refuted: ")
+    verdict, *_ = outcome.verdict().partition(":")
+    failed = {result: outcome.with_result(result) for result in (REFUTED, NOT_SHOWN)}
     text = [
         f"# {study.title}",
         f"**This claim {verdict}:** {_sentence(study.claim)}",
-        *([f"Refuted: {_sentence(refuted)}"] if refuted else []),
+        *(f"{result.capitalize()}: {_sentence('; '.join(says))}"
+          for result, says in failed.items() if says),
         f"![{study.title}](../figures/studies/{study.name}.png)",
         _filled(study.notes, outcome),
         f"**What to do with it.** {_filled(study.advice, outcome)}",
         "## What was tested",
-        "The tests were stated before the study ran; each asks the whole 95% interval over "
-        f"{len(outcome.seeds)} seeds (Student's t) to lie on the stated side.",
-        _markdown([["", "statement", "condition", "found", "mutation", "broken norm"], *[
-            [str(i), a.test.says, f"`{a.test.condition}`",
-             "" if a.interval is None else _cell(a.interval),
-             *(_passed(x.passed, x.reason) for x in (b, c))]
-            for i, (a, b, c) in enumerate(zip(
+        "The tests were stated before the study ran. A statement is *as claimed* where the whole "
+        f"95% interval (Student's t, seeds {_seeds(outcome)} or the first of them) lies on the "
+        "stated side, *refuted* where all of it lies on the other, and *not shown* where it lies "
+        "across.",
+        _markdown([["", "statement", "condition", "found", "result", "mutation", "broken norm"], *[
+            [str(i), each[0].test.says, f"`{each[0].test.condition}`",
+             "" if each[0].interval is None else _cell(each[0].interval),
+             *(one.result for one in each)]
+            for i, each in enumerate(zip(
                 *(outcome.judge(variant) for variant in VARIANTS), strict=True), 1)
         ]]),
         f"- Mutation: {study.mutation} Verdict: {outcome.verdict('mutated')}; "
@@ -171,8 +194,7 @@ def as_page(outcome: Outcome) -> str:
             text.append(_markdown(_table(outcome, part)))
     text += [
         "Sources: " + "; ".join(study.sources) + ".",
-        f"`geonorm study {study.name}` measures all of this again; these numbers took "
-        f"{outcome.seconds / 60:.0f} minutes on two cores.",
+        f"`{_command(outcome)}` measures all of this again; these numbers took {_time(outcome)}.",
     ]
     return "\n\n".join(text) + "\n"
 
@@ -181,8 +203,11 @@ def _sentence(text: str) -> str:
     return text if text.endswith(".") else text + "."
 
 
-def _passed(passed: bool | None, reason: str) -> str:
-    return {True: "passes", False: "fails", None: reason}[passed]
+def _time(outcome: Outcome) -> str:
+    if outcome.cpu_seconds is not None:
+        return (f"{outcome.cpu_seconds / 60:.1f} minutes of processor time, "
+                f"{outcome.seconds / 60:.1f} by the clock beside other work")  # fmt: skip
+    return f"{outcome.seconds / 60:.1f} minutes on two cores"
 
 
 def _filled(notes: str, outcome: Outcome) -> str:
@@ -204,14 +229,15 @@ def _markdown(lines: list[list[str]]) -> str:
 
 def as_summary(outcomes: list[Outcome]) -> str:
     """Return the table of all claims in Markdown, and what follows from each."""
-    lines = [["study", "claim", "verdict", "tests passed", "turned by the mutation",
-              "by the broken norm"]]  # fmt: skip
+    lines = [["study", "claim", "verdict", "tests", AS_CLAIMED, REFUTED, NOT_SHOWN,
+              "turned by the mutation", "by the broken norm"]]  # fmt: skip
     for outcome in outcomes:
         study = outcome.study
-        passed = [each.passed for each in outcome.judge()]
+        results = [each.result for each in outcome.judge()]
         lines.append([
             f"[{study.title}]({study.name}.md)", study.claim,
-            outcome.verdict().partition(":")[0], f"{passed.count(True)} of {len(passed)}",
+            outcome.verdict().partition(":")[0], f"{len(results)}",
+            *(f"{results.count(result)}" for result in (AS_CLAIMED, REFUTED, NOT_SHOWN)),
             *(f"{len(outcome.turned(variant))}" for variant in VARIANTS[1:]),
         ])  # fmt: skip
     advice = [f"**{outcome.study.title}.** {_filled(outcome.study.advice, outcome)} "

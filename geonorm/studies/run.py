@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import inspect
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,9 @@ from geonorm.studies.study import VARIANTS, Part, Quantity, Setting, Study, Vari
 
 # What a study is written in; a change there changes no measurement.
 _FRAME = {f"{__package__}.{name}" for name in ("study", "outcome", "report", "recordings")}
+# What a study draws for training and for testing, it draws from numbers of its own that lie a
+# multiple of this apart, and adds the seed.
+APART = 100
 
 
 class Run(NamedTuple):
@@ -55,10 +59,15 @@ def run_study(
         quick: leave out long parts.
 
     Raises:
-        ValueError: no seeds, or the same one twice.
+        ValueError: no seeds, the same one twice, or one that is not from 0 to 99.
     """
     if not seeds or len({*seeds}) != len(seeds):
         raise ValueError(f"expected different seeds, one or more; got {list(seeds)}")
+    if wrong := [seed for seed in seeds if not 0 <= seed < APART]:
+        raise ValueError(
+            f"expected seeds from 0 to {APART - 1}; got {wrong}: with others a study would be "
+            "tested with recordings that it is trained with"
+        )
     outcome = Outcome(study, tuple(seeds), quick)
     parts = []
     for part in study.parts:
@@ -76,10 +85,10 @@ def run_study(
     for run in (bar := tqdm(runs, study.name, unit="run", disable=None)):
         if run.key not in done:
             bar.set_postfix_str(f"{before} of an earlier sitting; {run.part.name} {run.column}")
-            begin = time.perf_counter()
+            begin, begin_cpu = time.perf_counter(), time.process_time()
             values = _measure(run, recordings)
-            seconds = time.perf_counter() - begin
-            done[run.key] = {"values": values, "seconds": seconds}
+            done[run.key] = {"values": values, "seconds": time.perf_counter() - begin,
+                             "cpu_seconds": time.process_time() - begin_cpu}  # fmt: skip
             with store.open("a") as file:
                 file.write(json.dumps({"run": run.key, **done[run.key]}) + "\n")
         outcome.seconds += done[run.key]["seconds"]
@@ -87,6 +96,8 @@ def run_study(
         for row, value in done[run.key]["values"].items():
             quantity = Quantity(run.part.name, row, run.column)
             cells.setdefault(quantity, {})[run.seed] = value
+    worked = [done[run.key].get("cpu_seconds") for run in runs]  # older files lack it
+    outcome.cpu_seconds = None if None in worked else math.fsum(worked)
     return outcome
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from geonorm.convert.conversion import convert
 from geonorm.norms.axis_instance_norm import AxisInstanceNorm
@@ -17,7 +16,7 @@ from geonorm.norms.no_norm import NoNorm
 from geonorm.studies.clips import drawn_clips
 from geonorm.studies.outcome import Outcome
 from geonorm.studies.study import Part, Quantity, Setting, Study, Test
-from geonorm.studies.training import fit
+from geonorm.studies.training import cross_entropy, fit
 from geonorm.training.invariance.table import change as relative_change
 
 WIDTH = 48
@@ -190,8 +189,7 @@ def trained(column: str, setting: Setting) -> Mapping[str, float]:
         rows = torch.randint(len(clips), (32,), generator=generator)
         return clips[rows], labels[rows]
 
-    model = fit(VideoTransformer(column, setting), draw,
-                lambda net, b: F.cross_entropy(net(b[0]), b[1]), steps=STEPS)  # fmt: skip
+    model = fit(VideoTransformer(column, setting), draw, cross_entropy, steps=STEPS)
 
     def accuracy(seen: Tensor) -> float:
         with torch.no_grad():

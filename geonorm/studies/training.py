@@ -71,3 +71,8 @@ def fit(
     loader: Iterable[Any] = torch.utils.data.DataLoader(_Batches(draw), batch_size=None)
     short_trainer(steps).fit(_Fit(model, loss, rate, steps).train(), loader)
     return model.eval()
+
+
+def cross_entropy(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the mean cross entropy of a network's scores on a batch."""
+    return nn.functional.cross_entropy(model(batch[0]), batch[1])

@@ -14,8 +14,10 @@ import geonorm
 from geonorm.studies import federated, federated_clients, federated_rounds
 from geonorm.studies.broken import broken_instance_norm
 from geonorm.studies.federated_rounds import federate, keys_kept, train_locally, weighted_mean
+from geonorm.studies.point_nets import mean_iou
 from geonorm.studies.report import as_page
 from geonorm.studies.study import Setting, Variant
+from geonorm.studies.training import cross_entropy
 from helpers.studies import NOTHING, of_docs, run_apart
 
 
@@ -71,7 +73,7 @@ def two_clients(keep: federated_rounds.Keep) -> tuple[nn.Module, federated_round
         lambda offset=offset: (torch.randn(8, 3) + offset, torch.randint(2, (8,)))
         for offset in (0.0, 3.0)
     ]  # type: ignore[misc]
-    return model, federate(model, draws, [1, 3], federated_clients.cross_entropy, rounds=2,
+    return model, federate(model, draws, [1, 3], cross_entropy, rounds=2,
                            steps=2, keep=keep)  # fmt: skip
 
 
@@ -184,7 +186,7 @@ def test_scores_by_hand() -> None:
     said = torch.tensor([[0, 0, 1, 3, 2, 1]])
     # 2/2; 1 of 1, 1 and the wrong 1; 1 of 2, 2; class 3 does not occur
     data = TensorDataset(said, truth)
-    assert federated_clients.mean_iou(Said(), data) == pytest.approx((1 + 1 / 3 + 1 / 2) / 3)
+    assert mean_iou(Said(), data) == pytest.approx((1 + 1 / 3 + 1 / 2) / 3)
     assert federated_clients.accuracy(Said(), data) == pytest.approx(4 / 6)
 
 

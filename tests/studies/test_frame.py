@@ -1,6 +1,7 @@
 """Stated tests, verdicts, resuming, the broken norm and what is written of a study."""
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -69,9 +70,10 @@ def test_interval_is_students() -> None:
 
 def test_verdict_follows_from_whole_intervals() -> None:
     outcome = run_study(STUDY, range(3), NOTHING)
-    # high is 11, 12, 13: 12 ± 2.48; its difference from low is 10 in every seed.
+    # high is 11, 12, 13: 12 ± 2.48; its difference from low is 10 in every seed; low is 2 ± 2.48.
     assert [each.passed for each in outcome.judge()] == [False, True, False]
-    assert outcome.verdict() == ("holds in part: refuted: high lies over ten; low lies under one")
+    assert [each.result for each in outcome.judge()] == ["not shown", "as claimed", "not shown"]
+    assert outcome.verdict() == "holds in part: not shown: high lies over ten; low lies under one"
     assert [each.passed for each in outcome.judge("mutated")] == [False, False, True]
     assert outcome.turned("mutated") == [2]
     assert outcome.turned("broken") == []
@@ -81,8 +83,13 @@ def test_verdict_follows_from_whole_intervals() -> None:
     ("above", "below", "verdict"),
     [
         (1.0, 20.0, "holds"),
-        (13.0, 20.0, "does not hold: refuted: it lies there"),
-        (1.0, 12.5, "does not hold: refuted: it lies there"),
+        (9.5, 14.5, "holds"),
+        (9.6, 20.0, "is not shown: not shown: it lies there"),  # 12 ± 2.48 lies across 9.6
+        (13.0, 20.0, "is not shown: not shown: it lies there"),
+        (1.0, 12.5, "is not shown: not shown: it lies there"),
+        (11.0, 13.0, "is not shown: not shown: it lies there"),
+        (14.5, 20.0, "does not hold: refuted: it lies there"),
+        (1.0, 9.5, "does not hold: refuted: it lies there"),
     ],
 )
 def test_verdict_of_one_test(above: float, below: float, verdict: str) -> None:
@@ -90,11 +97,43 @@ def test_verdict_of_one_test(above: float, below: float, verdict: str) -> None:
     assert run_study(replace(STUDY, tests=(only,)), range(3), NOTHING).verdict() == verdict
 
 
+def test_verdict_keeps_refuted_and_not_shown_apart() -> None:
+    high = Quantity("levels", "level", "high")
+    study = replace(STUDY, tests=(
+        Test("a", high, above=1.0), Test("b", high, above=14.5), Test("c", high, above=13.0),
+        Test("d", high, below=9.5),
+    ))  # fmt: skip
+    outcome = run_study(study, range(3), NOTHING)
+    assert outcome.with_result("refuted") == ["b", "d"]
+    assert outcome.verdict() == "holds in part: refuted: b; d. not shown: c"
+    # As mutated all is 0, without an interval.
+    assert outcome.verdict("mutated") == "holds in part: of 4 tests 3 refuted"
+    assert outcome.verdict("broken") == "holds in part: of 4 tests 2 refuted, 1 not shown"
+    page = as_page(outcome)
+    assert page.splitlines()[2:7] == [
+        "**This claim holds in part:** High is higher than low.", "", "Refuted: b; d.", "",
+        "Not shown: c.",
+    ]  # fmt: skip
+    assert "high] < 9.5` | 12.0 ± 2.48 | refuted | as claimed | refuted |" in page
+    assert "| holds in part | 4 | 1 | 2 | 1 | 1 | 0 |" in as_summary([outcome])
+    assert "found 12.0 ± 2.48: not shown" in as_text(outcome)
+
+
+def test_one_value_at_the_edge_is_refuted() -> None:
+    """A band has no edge of its own, and a value that is measured once has no interval."""
+    high = Quantity("levels", "level", "high")
+    study = replace(STUDY, tests=(Test("under", high, below=11.0), Test("over", high, above=11.0)))
+    outcome = run_study(study, range(1), NOTHING)
+    assert outcome.verdict() == "does not hold: refuted: under; over"
+
+
 def test_nan_passes_nothing() -> None:
     part = Part("levels", "Levels", ("low",), lambda column, setting: {"level": float("nan")})
     test = Test("finite", Quantity("levels", "level", "low"), above=-1e300, below=1e300)
     study = replace(STUDY, tests=(test,), parts=(part,))
-    assert run_study(study, range(2), NOTHING).verdict().startswith("does not hold")
+    outcome = run_study(study, range(2), NOTHING)
+    assert [each.passed for each in outcome.judge()] == [False]
+    assert outcome.verdict() == "is not shown: not shown: finite"
 
 
 def test_trainings_need_three_seeds() -> None:
@@ -185,6 +224,50 @@ def test_unknown_column_and_a_test_without_bounds() -> None:
         run_study(lost, range(3), NOTHING).judge()
     with pytest.raises(ValueError, match="different seeds, one or more"):
         run_study(STUDY, [1, 1], NOTHING)
+    for seeds in ([99, 100], [-1, 0]):
+        with pytest.raises(ValueError, match="expected seeds from 0 to 99; got"):
+            run_study(STUDY, seeds, NOTHING)
+
+
+def test_other_seeds_are_recorded_and_shown() -> None:
+    outcome = run_study(STUDY, range(50, 53), NOTHING)
+    assert {seed for _, seed, _ in CALLS} == {50, 51, 52}
+    assert as_json(outcome)["seeds"] == [50, 51, 52]
+    page = as_page(outcome)
+    assert "seeds 50 to 52" in page
+    assert "`geonorm study frame --first_seed 50 --seeds 3` measures all of this again" in page
+    assert "seeds 50 to 52" in as_text(outcome)
+    assert "`geonorm study frame` measures" in as_page(run_study(STUDY, range(5), NOTHING))
+    assert "seeds 1, 4" in as_text(run_study(STUDY, [1, 4], NOTHING))
+    assert "seeds 7," in as_text(run_study(STUDY, [7], NOTHING))
+
+
+def test_processor_time_is_added_up_and_shown() -> None:
+    def busy(column: str, setting: Setting) -> Mapping[str, float]:
+        end = time.process_time() + 0.05
+        while time.process_time() < end:
+            pass
+        return levels(column, setting)
+
+    def idle(column: str, setting: Setting) -> Mapping[str, float]:
+        time.sleep(0.05)
+        return levels(column, setting)
+
+    found = {}
+    for measure in (busy, idle):
+        study = replace(STUDY, name=measure.__name__,
+                        parts=(replace(STUDY.parts[0], measure=measure),))  # fmt: skip
+        run_study(study, range(2), NOTHING)
+        found[measure] = run_study(study, range(2), NOTHING)  # kept runs count as well
+    runs = 2 * (3 + 2 * 2)
+    assert found[busy].cpu_seconds == pytest.approx(runs * 0.05, rel=0.3)
+    assert found[idle].seconds >= runs * 0.05
+    assert found[idle].cpu_seconds < 0.3 * found[idle].seconds
+    assert from_json(STUDY, as_json(found[busy])).cpu_seconds == pytest.approx(
+        found[busy].cpu_seconds, abs=0.06
+    )
+    assert "minutes of processor time" in as_page(found[busy])
+    assert "processor" not in as_page(replace(found[busy], cpu_seconds=None))
 
 
 def test_json_comes_back_and_makes_the_page(tmp_path: Path) -> None:
@@ -198,12 +281,12 @@ def test_json_comes_back_and_makes_the_page(tmp_path: Path) -> None:
     assert page == as_page(outcome)
     assert page.splitlines()[2:5] == [
         "**This claim holds in part:** High is higher than low.", "",
-        "Refuted: high lies over ten; low lies under one.",
+        "Not shown: high lies over ten; low lies under one.",
     ]  # fmt: skip
     assert "Low is 2.00, high 6.00." in page
     assert "| level | 2.00 ± 2.48 | 12.0 ± 2.48 | 2.00 ± 2.48 |" in page
     assert "turns test 2" in page
-    assert "| holds in part | 1 of 3 | 1 | 0 |" in as_summary([again])
+    assert "| holds in part | 3 | 1 | 0 | 2 | 1 | 0 |" in as_summary([again])
     assert "**A frame.** Take 12.0. [More](frame.md)" in as_summary([again])
     assert "**What to do with it.** Take 12.0." in page
     draw(again, tmp_path / "frame.png")
