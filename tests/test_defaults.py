@@ -47,6 +47,7 @@ OF_OTHERS = [
     (datasets.ElasticDistortion, {"granularity": (0.2, 0.8), "magnitude": (0.4, 1.6),
                                   "probability": 0.95}),
     (datasets.RandomIntensity, {"low": 0.8, "high": 1.2, "offset": 0.05}),
+    (datasets.ScanCorruption, {"severity": 3, "classes": (), "beams": 64}),
     (datasets.SphereCrop, {"max_points": 100000}),
     (datasets.JoinedScans, {"seed": 0}),
     (datasets.Mix3D, {"center": True, "probability": 0.8}),

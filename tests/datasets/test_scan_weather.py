@@ -1,0 +1,162 @@
+"""Fog, snow and wet ground follow the laws of their papers."""
+
+import math
+
+import numpy as np
+import pytest
+
+from geonorm.datasets.scan import Scan
+from geonorm.datasets.scan_weather import (
+    EXTINCTIONS,
+    flakes,
+    fog_return,
+    in_fog,
+    in_snow,
+    on_wet_ground,
+    wet_reflectivity,
+)
+from helpers.ring_scans import ray_scan
+
+
+def test_fog_dims_by_the_way_there_and_back():
+    seen = in_fog(ray_scan([10, 35]), alpha=0.03, beta=0, rng=np.random.default_rng(0))
+    ratio = seen.intensity[1] / seen.intensity[0]
+    assert ratio == pytest.approx(math.exp(-2 * 0.03 * (35 - 10)), rel=1e-5)
+    assert seen.intensity[0] == pytest.approx(0.5 * math.exp(-0.6), rel=1e-5)
+    assert not seen.moved.any()
+
+
+@pytest.mark.parametrize(("alpha", "reach"), [(0.06, 50.0), (0.0, 4.0)])
+def test_the_return_of_fog_is_the_integral_over_the_pulse(alpha, reach):
+    best, where = fog_return(alpha)
+    tau, light = 20e-9, 299_792_458.0
+
+    def power(r0):
+        """Sum over the fog from r0 backwards, in steps of half a millimetre."""
+        r = np.arange(0.9, r0, 5e-4)
+        t = 2 * (r0 - r) / light
+        inside = t < 2 * tau
+        value = np.sin(np.pi * t / (2 * tau)) ** 2 * ((r - 0.9) / 0.1).clip(0, 1)
+        value = value * np.exp(-2 * alpha * r) / r**2
+        return (value * inside).sum() * 5e-4 * 2 / light
+
+    row = round(reach * 10)
+    tried = np.arange(0, row + 1) / 10
+    powers = [power(r0) for r0 in tried]
+    assert best[row] == pytest.approx(max(powers), rel=2e-3)
+    assert where[row] == pytest.approx(tried[int(np.argmax(powers))], abs=0.11)
+
+
+def test_fog_that_returns_more_than_the_wall_is_seen_in_its_place():
+    scan = ray_scan(np.linspace(5, 80, 4000))
+    ranges = scan.points[:, 0].astype(np.float64)
+    seen = in_fog(scan, alpha=0.06, beta=0.05, rng=np.random.default_rng(0))
+    strength, distance = fog_return(0.06)
+    row = (ranges * 10).astype(int)
+    soft = 0.5 * ranges**2 * 0.05 * np.pi / 1e-6 * strength[row]
+    hard = 0.5 * np.exp(-0.12 * ranges)
+    np.testing.assert_array_equal(seen.moved, soft > hard)
+    np.testing.assert_allclose(seen.intensity, np.maximum(soft, hard), rtol=1e-4)
+    assert seen.intensity.max() > 1  # not cut off
+    # The range is R0 times that of the fog, over a number drawn evenly from R0 - 10 to R0 + 10.
+    far = seen.moved & (ranges > 15)
+    offset = ranges[far] * distance[row][far] / seen.points[far, 0] - ranges[far]
+    assert abs(offset).max() < 10.001
+    assert offset.mean() == pytest.approx(0, abs=0.4)
+    assert offset.std() == pytest.approx(20 / math.sqrt(12), rel=0.03)
+    assert EXTINCTIONS == (0.0, 0.005, 0.01, 0.02, 0.03, 0.06)
+
+
+def test_flakes_of_the_three_levels_as_the_benchmark_tabulates_them():
+    # Rain and share of the plane, as the names of its sampled flakes give them.
+    for rate, speed, rain, filled in [
+        (0.5, 2.0, 2.2383844962893775, 6.944444444444445e-07),
+        (1.0, 1.6, 8.847991609353935, 1.7361111111111108e-06),
+        (2.5, 1.6, 34.97475775452152, 4.340277777777777e-06),
+    ]:
+        number, mean = flakes(rate, speed)
+        assert mean == pytest.approx(0.01 / (25.5 * rain**-0.48), rel=1e-9)
+        assert number * math.pi * mean**2 / 2 == pytest.approx(filled, rel=1e-9)
+
+
+def test_before_a_black_wall_every_flake_is_seen():
+    scan = ray_scan(np.full(200_000, 12.0), intensity=0)
+    seen = in_snow(scan, 2.5, 1.6, np.random.default_rng(0))
+    number, _ = flakes(2.5, 1.6)
+    expected = 1 - math.exp(-number * math.tan(0.0015) * (12**2 - 0.9**2))
+    assert seen.moved.mean() == pytest.approx(expected, rel=0.03)
+    at = seen.points[seen.moved, 0]
+    assert (at.min() >= 0.9) & (at.max() <= 12)
+    # Evenly in the area of a triangle, but for a few beams with two flakes.
+    assert np.square(at).mean() == pytest.approx((12**2 + 0.9**2) / 2, rel=0.06)
+    assert seen.intensity.max() <= np.float32(0.9)
+
+
+def test_snow_takes_light_by_the_width_that_flakes_cover():
+    number, mean = flakes(2.5, 1.6)
+    for wall in (10.0, 40.0):
+        scan = ray_scan(np.full(200_000, wall), intensity=1)
+        seen = in_snow(scan, 2.5, 1.6, np.random.default_rng(1), noise_floor=0)
+        taken = 1 - seen.intensity[~seen.moved]
+        assert 0 < taken.mean() < number * mean * wall
+        if wall == 40:
+            least = number * mean * (40 - 15)
+            assert seen.intensity[~seen.moved].max() == pytest.approx(1 - least, abs=1e-5)
+        else:
+            assert seen.intensity[~seen.moved].max() == 1
+
+
+def test_what_is_weaker_than_the_noise_is_lost():
+    ranges = np.linspace(2, 50, 1000)
+    seen = in_snow(ray_scan(ranges), 0.5, 2.0, np.random.default_rng(0), noise_floor=3)
+    weakest = np.quantile(0.5 / ranges**2, 0.01)
+    power = seen.intensity / np.linalg.norm(seen.points, axis=1) ** 2
+    np.testing.assert_array_equal(seen.lost, power < 3 * weakest)
+    assert 0 < seen.lost.sum() < 1000
+
+
+def test_water_mirrors_as_fresnel_says():
+    straight = ((1.33 - 1.0003) / (1.33 + 1.0003)) ** 2
+    brewster = math.atan(1.33 / 1.0003)
+    shares = wet_reflectivity(np.array([0, brewster, math.pi / 2]), np.array([0.2, 0.3, 0.3]))
+    assert shares[0] == pytest.approx((1 - straight) ** 2 * 0.2 / (1 - 0.2 * straight))
+    assert shares[1:] == pytest.approx([0.3, 0])  # all of one polarization enters; none does
+
+
+def ground(rows, reach=25.0, seed=0):
+    """Return flat ground 1.8 m below the sensor that returns 0.4 cos θ, and which points it is."""
+    rng = np.random.default_rng(seed)
+    points = np.full((rows, 3), -1.8)
+    points[:, :2] = rng.uniform(-reach, reach, (rows, 2))
+    cosine = 1.8 / np.linalg.norm(points, axis=1)
+    scan = Scan(points.astype(np.float32), (0.4 * cosine).astype(np.float32), None, "ground")
+    return scan, cosine
+
+
+def test_wet_ground_returns_what_the_formula_says():
+    scan, cosine = ground(2000)
+    which = np.ones(2000, dtype=bool)
+    which[:500] = False
+    intensity, kept = on_wet_ground(scan, which, water=0.6, noise_floor=0.3)
+    np.testing.assert_array_equal(intensity[:500], scan.intensity[:500])
+    assert kept[:500].all()
+    for row in range(500, 540):  # the laser sends 15 · 0.4, so that ρ = 1/15
+        angle = math.acos(cosine[row])
+        film = float(wet_reflectivity(np.array([angle]), np.array([1 / 15]))[0])
+        expected = 15 * 0.4 * cosine[row] * (0.5 / 15 + 0.5 * film / angle)
+        assert intensity[row] == pytest.approx(min(expected, scan.intensity[row]), rel=1e-4)
+        assert kept[row] == (expected > 0.3 * 0.4 * cosine[row])
+    assert (intensity < scan.intensity * 0.999).any()
+
+
+def test_dark_wet_ground_is_lost_and_little_ground_is_left_alone():
+    scan, _ = ground(4000, reach=4.0)
+    dark = scan.intensity * np.where(np.arange(4000) % 4 == 0, 0.1, 1.3).astype(np.float32)
+    spotted = Scan(scan.points, dark, None, "spots")
+    _, kept = on_wet_ground(spotted, np.ones(4000, dtype=bool), water=1.2, noise_floor=0.3)
+    assert not kept[::4].any()
+    assert kept[1::4].mean() > 0.95
+    which = np.arange(4000) < 999
+    intensity, kept = on_wet_ground(spotted, which, water=1.2, noise_floor=0.7)
+    assert kept.all()
+    np.testing.assert_array_equal(intensity, dark)
