@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # what is imported on first use, said to type checkers
     from geonorm.datasets.s3dis import S3DIS as S3DIS
     from geonorm.datasets.scan import Scan as Scan
     from geonorm.datasets.scan_corruptions import ScanCorruption as ScanCorruption
+    from geonorm.datasets.scan_folder import ScanFolder as ScanFolder
     from geonorm.datasets.scan_io import read_scan as read_scan
     from geonorm.datasets.scannet import ScanNet as ScanNet
     from geonorm.datasets.scannet import ScanNet200 as ScanNet200
@@ -59,6 +60,7 @@ if TYPE_CHECKING:  # what is imported on first use, said to type checkers
 
 __all__, __getattr__, __dir__ = lazily(__name__, {
     "scan": ("Scan",),
+    "scan_folder": ("ScanFolder",),
     "scan_io": ("read_scan",),
     "scan_corruptions": ("ScanCorruption",),
     "nuscenes": ("NuScenes",),

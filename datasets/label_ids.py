@@ -1,5 +1,6 @@
 """The classes of a benchmark and the ids that stand for them in its files."""
 
+import colorsys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,14 @@ Color = tuple[int, int, int]
 ClassRow = tuple[str, Color, Sequence[Any]]
 _UNKNOWN = -1
 _NAMED = 5  # ids in an error
+_GOLDEN = 0.618034  # turns of the colour wheel from one class to the next
+
+
+def distinct_color(number: int) -> Color:
+    """Return a colour for the class of a number, unlike those of the classes around it."""
+    shade = colorsys.hsv_to_rgb(number * _GOLDEN % 1, 0.45 + number % 3 * 0.2, 0.9)
+    red, green, blue = (round(255 * part) for part in shade)
+    return red, green, blue
 
 
 class LabelIds:

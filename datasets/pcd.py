@@ -1,23 +1,26 @@
 """Points of `.pcd` files, PCL's format: text, binary, or binary compressed by LZF."""
 
 import struct
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from geonorm.datasets.point_fields import (
+    PADDING,
     Field,
+    by_name,
     check_promise,
     column,
     exact_rows,
     scan_columns,
+    single_fields,
     text_rows,
     too_few,
 )
 
 # numpy's letter and the sizes in bytes that PCL knows of each TYPE.
 _TYPES = {"F": ("f", (4, 8)), "I": ("i", (1, 2, 4, 8)), "U": ("u", (1, 2, 4, 8))}
-_PADDING = "_"
 _KINDS = ("ascii", "binary", "binary_compressed")
 
 
@@ -38,11 +41,35 @@ def read_pcd(path: Path) -> np.ndarray:
 
     Source: the PCD format of the Point Cloud Library, versions 0.5 to 0.7.
     """
+    fields, columns = _read(path, lambda fields: scan_columns(fields, path))
+    return exact_rows([field.name for field in fields], columns, path)
+
+
+def read_pcd_fields(path: Path) -> dict[str, np.ndarray]:
+    """Read every field that is one number for each point, by its name.
+
+    Args:
+        path: a `.pcd` file.
+
+    Shape:
+        - result: (N,) each, of the field's type
+
+    Raises:
+        ValueError: the file is truncated or damaged.
+    """
+    return by_name(*_read(path, single_fields), path)
+
+
+def _read(
+    path: Path, choose: Callable[[Sequence[Field]], list[int]]
+) -> tuple[list[Field], list[np.ndarray]]:
+    """Return the fields that are chosen by their places, and their values."""
     data = path.read_bytes()
     header, start = _header(data, path)
     fields, promised = _fields(header, path), _promised(header, path)
     check_promise(promised, path, len(data))
-    chosen = scan_columns(fields, path)
+    chosen = choose(fields)
+    picked = [fields[place] for place in chosen]
     kind = header["DATA"][0]
     if kind == "ascii":
         lines = [line for line in data[start:].splitlines() if line.strip()]
@@ -50,19 +77,18 @@ def read_pcd(path: Path) -> np.ndarray:
             raise too_few(promised, len(lines), path)
         rows = text_rows(lines[:promised], sum(field.values for field in fields), path)
         first = np.cumsum([0] + [field.values for field in fields])
-        return rows[:, first[chosen]]
+        return picked, list(rows[:, first[chosen]].T)
     if kind == "binary":
         stride = sum(field.size for field in fields)
         found = (len(data) - start) // stride
         if found < promised:
             raise too_few(promised, found, path)
         first = start + np.cumsum([0] + [field.size for field in fields])
-        columns = [
+        return picked, [
             column(data, fields[place].dtype, promised, int(first[place]), stride)
             for place in chosen
         ]
-        return exact_rows([fields[place].name for place in chosen], columns, path)
-    return _compressed(data[start:], fields, promised, path)
+    return _compressed(data[start:], fields, choose, promised, path)
 
 
 def _header(data: bytes, path: Path) -> tuple[dict[str, list[str]], int]:
@@ -136,14 +162,17 @@ def _number(word: str, key: str, path: Path) -> int:
     return int(word)
 
 
-def _compressed(data: bytes, fields: list[Field], promised: int, path: Path) -> np.ndarray:
+def _compressed(
+    data: bytes, fields: list[Field], choose: Callable[[Sequence[Field]], list[int]],
+    promised: int, path: Path,
+) -> tuple[list[Field], list[np.ndarray]]:  # fmt: skip
     """Return the chosen columns of compressed data, which hold one field after another."""
     if len(data) < 8:
         raise ValueError(f"{path} is truncated: it ends before its compressed points")
     packed, unpacked = struct.unpack_from("<II", data)
     # PCL leaves the padding out, other writers do not; the size tells.
     whole = promised * sum(field.size for field in fields)
-    present = [field for field in fields if field.name != _PADDING]
+    present = [field for field in fields if field.name != PADDING]
     if unpacked == whole:
         present = fields
     elif unpacked != promised * sum(field.size for field in present):
@@ -153,12 +182,11 @@ def _compressed(data: bytes, fields: list[Field], promised: int, path: Path) -> 
         )
     values = lzf_decompressed(data[8 : 8 + packed], unpacked, path)
     first = np.cumsum([0] + [promised * field.size for field in present])
-    chosen = scan_columns(present, path)
-    columns = [
+    chosen = choose(present)
+    return [present[place] for place in chosen], [
         column(values, present[place].dtype, promised, int(first[place]), present[place].size)
         for place in chosen
     ]
-    return exact_rows([present[place].name for place in chosen], columns, path)
 
 
 def lzf_decompressed(data: bytes, size: int, path: Path) -> bytes:

@@ -9,10 +9,12 @@ import numpy as np
 
 from geonorm.datasets.point_fields import (
     Field,
+    by_name,
     check_promise,
     column,
     exact_rows,
     scan_columns,
+    single_fields,
     text_rows,
     too_few,
 )
@@ -53,7 +55,8 @@ def read_ply(path: Path) -> np.ndarray:
 
     Source: Turk, "The PLY Polygon File Format", 1994.
     """
-    return _read(path, lambda fields: scan_columns(fields, path))
+    fields, columns = _read(path, lambda fields: scan_columns(fields, path))
+    return exact_rows([field.name for field in fields], columns, path)
 
 
 def read_vertices(path: Path, names: Sequence[str]) -> np.ndarray:
@@ -79,7 +82,23 @@ def read_vertices(path: Path, names: Sequence[str]) -> np.ndarray:
             )
         return [present.index(name) for name in names]
 
-    return _read(path, places)
+    fields, columns = _read(path, places)
+    return exact_rows([field.name for field in fields], columns, path)
+
+
+def read_ply_fields(path: Path) -> dict[str, np.ndarray]:
+    """Read every property of the vertices that is one number, by its name.
+
+    Args:
+        path: a `.ply` file.
+
+    Shape:
+        - result: (N,) each, of the property's type
+
+    Raises:
+        ValueError: the file is truncated or damaged.
+    """
+    return by_name(*_read(path, single_fields), path)
 
 
 def count_vertices(path: Path) -> int:
@@ -89,8 +108,10 @@ def count_vertices(path: Path) -> int:
     return next((element.rows for element in elements if element.name == "vertex"), 0)
 
 
-def _read(path: Path, choose: Callable[[Sequence[Field]], list[int]]) -> np.ndarray:
-    """Return the properties of the vertices in the places that are chosen among the fields."""
+def _read(
+    path: Path, choose: Callable[[Sequence[Field]], list[int]]
+) -> tuple[list[Field], list[np.ndarray]]:
+    """Return the properties that are chosen by their places, and their values."""
     data = path.read_bytes()
     text, elements, start = _header(data, path)
     place = next((i for i, element in enumerate(elements) if element.name == "vertex"), None)
@@ -99,14 +120,16 @@ def _read(path: Path, choose: Callable[[Sequence[Field]], list[int]]) -> np.ndar
     fields = elements[place].fields
     check_promise(elements[place].rows, path, len(data))
     chosen = choose(fields)
+    picked = [fields[i] for i in chosen]
     if text:
-        return _text_vertices(data[start:], elements, place, path)[:, chosen]
+        return picked, list(_text_vertices(data[start:], elements, place, path)[:, chosen].T)
     columns: list[np.ndarray] = []
     for number, element in enumerate(elements):
-        picked = chosen if number == place else []
-        found, start = _columns(data, element, start, picked, path)
+        found, start = _columns(
+            data, element, start, chosen if number == place else [], path
+        )
         columns += found
-    return exact_rows([fields[i].name for i in chosen], columns, path)
+    return picked, columns
 
 
 def _header(data: bytes, path: Path) -> tuple[bool, list[_Element], int]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+PADDING = "_"  # the name of fields that only fill up space
 INTENSITIES = ("intensity", "scalar_intensity")
 # The best that PCD's compression can do, and more than any other encoding does.
 _MOST_POINTS_PER_BYTE = 100
@@ -58,6 +59,18 @@ def scan_columns(fields: Sequence[Field], path: Path) -> list[int]:
     return [places[name] for name in names]
 
 
+def single_fields(fields: Sequence[Field]) -> list[int]:
+    """Return the places of the fields that are one number for each point, of each name the first.
+
+    Those named `_` only fill up space.
+    """
+    single: dict[str, int] = {}
+    for place, field in enumerate(fields):
+        if field.values == 1 and field.length is None and field.name != PADDING:
+            single.setdefault(field.name, place)
+    return list(single.values())
+
+
 def check_promise(promised: int, path: Path, size: int) -> None:
     """Refuse a header that promises more points than a file of this size can hold at all."""
     if promised > _MOST_POINTS_PER_BYTE * size:
@@ -96,6 +109,26 @@ def column(data: bytes, dtype: np.dtype, count: int, first: int, stride: int) ->
     """Return numbers that stand in the data from byte `first` on, each `stride` bytes further."""
     # Of no points there may be no data, which numpy would refuse to look into.
     return np.ndarray(count, dtype, data, first, (stride,)) if count else np.empty(0, dtype)
+
+
+def by_name(
+    fields: Sequence[Field], columns: Sequence[np.ndarray], path: Path
+) -> dict[str, np.ndarray]:
+    """Return columns of numbers by the names of their fields, in the fields' types.
+
+    Raises:
+        ValueError: a number in text that its field's type does not hold.
+    """
+    found = {}
+    for field, values in zip(fields, columns, strict=True):
+        with np.errstate(invalid="ignore", over="ignore"):
+            found[field.name] = typed = values.astype(field.dtype)
+        if field.dtype.kind != "f" and (lost := values[typed != values]).size:
+            raise ValueError(
+                f"{path} is damaged: {field.name} has the value {lost[0]:g}, which its type, "
+                f"{field.dtype}, does not hold"
+            )
+    return found
 
 
 def exact_rows(names: Sequence[str], columns: Sequence[np.ndarray], path: Path) -> np.ndarray:

@@ -90,7 +90,7 @@ def _about_middle(
     places: np.ndarray, path: Path
 ) -> tuple[np.ndarray, tuple[float, float, float]]:
     """Return places as float32 and what was subtracted first; warn of all that changes them."""
-    offset = _offset(places)
+    offset = map_offset(places)
     if any(offset):
         warnings.warn(
             f"{path} lies about {offset}, not about its sensor; that is subtracted, since float32 "
@@ -114,8 +114,12 @@ def _about_middle(
     return points, offset
 
 
-def _offset(places: np.ndarray) -> tuple[float, float, float]:
-    """Return what to subtract from coordinates that float32 does not hold, else zeros."""
+def map_offset(places: np.ndarray) -> tuple[float, float, float]:
+    """Return what to subtract from coordinates that float32 does not hold, else zeros.
+
+    Args:
+        places: x, y and z in metres, (N, 3) float64.
+    """
     with np.errstate(over="ignore"):
         farthest = np.float32(max(places.max(initial=0), -places.min(initial=0)))
         if np.spacing(farthest) <= _COARSE:  # not so where it is NaN

@@ -5,9 +5,7 @@ ids and the official colours); Rozenberszki et al., "Language-Grounded Indoor 3D
 Segmentation in the Wild", 2022 (200 categories under the ids of scannetv2-labels.combined.tsv).
 """
 
-import colorsys
-
-from geonorm.datasets.label_ids import LabelIds
+from geonorm.datasets.label_ids import LabelIds, distinct_color
 
 # name, colour (RGB), NYU40 id
 _CLASSES_20 = (
@@ -69,15 +67,12 @@ _CLASSES_200 = """
 1187 calendar, 1188 poster, 1189 potted plant, 1190 luggage, 1191 mattress
 """
 _LARGEST_ID = 1999  # beyond those of scannetv2-labels.combined.tsv, which end at 1357
-_GOLDEN = 0.618034  # turns of the colour wheel from one class to the next
 
 
 def _category(number: int, entry: str) -> tuple[str, tuple[int, int, int], tuple[int]]:
     """Return the name, a colour and the id of a category; the colours are ours."""
     id_, name = entry.strip().split(" ", 1)
-    shade = colorsys.hsv_to_rgb(number * _GOLDEN % 1, 0.45 + number % 3 * 0.2, 0.9)
-    red, green, blue = (round(255 * part) for part in shade)
-    return name, (red, green, blue), (int(id_),)
+    return name, distinct_color(number), (int(id_),)
 
 
 _KNOWN_20 = {id_ for _, _, (id_,) in _CLASSES_20}

@@ -20,6 +20,8 @@ COMMANDS = {
 # The package that holds each module that a command may lack, where they have different names.
 PACKAGES = {
     "MinkowskiEngine": "geonorm install-minkowski",
+    "laspy": "pip install 'geonorm[data]'",
+    "lazrs": "pip install 'geonorm[data]'",
     "parselmouth": "pip install 'geonorm[studies]'",
     "pyarrow": "pip install 'geonorm[data]'",
     "scipy": "pip install 'geonorm[studies]'",

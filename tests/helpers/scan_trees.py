@@ -3,6 +3,7 @@
 from helpers import (
     nuscenes_trees,
     s3dis_trees,
+    scan_folder_trees,
     scannet_trees,
     semantickitti_trees,
     semanticstf_trees,
@@ -30,6 +31,7 @@ def _s3dis(root):
 WRITERS = {
     "nuscenes": _nuscenes,
     "s3dis": _s3dis,
+    "scan_folder": scan_folder_trees.write_splits,
     "scannet": _scannet,
     "scannet200": _scannet,
     "semantickitti": semantickitti_trees.write_labelled,

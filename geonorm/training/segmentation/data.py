@@ -17,6 +17,7 @@ from geonorm.datasets.mixing import ScanMix
 from geonorm.datasets.nuscenes import NuScenes
 from geonorm.datasets.s3dis import S3DIS
 from geonorm.datasets.scan import IGNORE_INDEX, ScanDataset
+from geonorm.datasets.scan_folder import ScanFolder
 from geonorm.datasets.scannet import ScanNet, ScanNet200
 from geonorm.datasets.semantickitti import SemanticKITTI
 from geonorm.datasets.semanticposs import SemanticPOSS
@@ -31,8 +32,8 @@ from geonorm.training.stages import open_datasets
 
 # Known to the command line by their bare names.
 DATASETS = (
-    JoinedScans, NuScenes, S3DIS, ScanNet, ScanNet200, SemanticKITTI, SemanticPOSS, SemanticSTF,
-    SynLiDAR, SyntheticStreets, Waymo,
+    JoinedScans, NuScenes, S3DIS, ScanFolder, ScanNet, ScanNet200, SemanticKITTI, SemanticPOSS,
+    SemanticSTF, SynLiDAR, SyntheticStreets, Waymo,
 )  # fmt: skip
 
 

@@ -1,0 +1,307 @@
+"""Folders of the user's own scans: every kind of file, labels, classes, splits, what is broken."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from geonorm.datasets import ScanFolder, collate_scans
+from geonorm.datasets.scan_fields import SUFFIXES
+from geonorm.datasets.scan_folder import read_classes
+from helpers.scan_folder_trees import COLUMNS, KINDS, TABLE, points, shares, write, write_splits
+from helpers.segmentation_runs import run_config
+
+TRAIN_IDS = {1: 255, 2: 0, 5: 1, 6: 1, 7: 2}
+OPTIONS = {"columns": COLUMNS, "intensity_max": 1000, "color_max": None}
+# Arrays do not say how many bits their colours have.
+BY_KIND = {".npy": {"color_max": 255}, ".bin": {"color_max": 255}}
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "classes.csv").write_text(TABLE)
+    return tmp_path
+
+
+def only(table, *names):
+    """Return some of the fields of a table."""
+    return np.array(table[list(names)].tolist(), [(name, table.dtype[name]) for name in names])
+
+
+def read(root, split="train", **options):
+    return ScanFolder(root, split, **{**OPTIONS, **options})
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"), [(".ply", True), (".pcd", True), *((kind, False) for kind in KINDS)]
+)
+def test_every_kind_gives_the_same_scan(root, kind, text):
+    table = points()
+    path = write(root / "train" / f"a{kind.upper() if kind == '.las' else kind}", table, text)
+    [scan] = read(root, **BY_KIND.get(kind, {}))
+    assert scan.name == f"train/{path.name}"
+    places = np.stack([table[axis] for axis in "xyz"], axis=1)
+    np.testing.assert_array_equal(scan.points, places.astype("f4"))
+    np.testing.assert_array_equal(scan.intensity, (table["intensity"] / 1000).astype("f4"))
+    rgb = np.stack([table[name] for name in ("red", "green", "blue")], axis=1)
+    np.testing.assert_array_equal(scan.feature("color"), (rgb / 255).astype("f4"))
+    normals = np.stack([table[name] for name in ("nx", "ny", "nz")], axis=1)
+    np.testing.assert_array_equal(scan.feature("normal"), normals)
+    assert scan.feature("echo")[:, 0].tolist() == table["echo"].tolist()
+    assert scan.labels.tolist() == [TRAIN_IDS[id_] for id_ in table["label"].tolist()]
+    assert scan.offset == (0, 0, 0)
+    assert set(KINDS) == set(SUFFIXES)
+
+
+def test_classes(root):
+    ids = read_classes(root / "classes.csv")
+    assert (ids.names, ids.raw_ids) == (("ground", "tree", "pole"), (2, 5, 7))
+    assert ids.colors[:2].tolist() == [[1, 2, 3], [9, 9, 9]]
+    assert len(np.unique(ids.colors, axis=0)) == 3
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("id;name\n1;road\n", r"classes.csv must begin with a line id,name; got \['id;name'\]"),
+        ("", r"classes.csv must begin with a line id,name; got None"),
+        ("id,name\n", "classes.csv names no class"),
+        ("id,name\n0,\n", "classes.csv names no class"),
+        ("id,name\n1,road\nx,car\n", "classes.csv, line 3: an id must be a whole number; got 'x'"),
+        ("id,name\n1,road\n1,car\n", "classes.csv, line 3: 1 is there twice"),
+        ("id,name\n1,road\n70000,car\n", r"line 3: an id must be from -65535 to 65535; got 70000"),
+        ("id,name,red,green,blue\n1,a,1,2,256\n", "line 2: red, green and blue must be from 0 to"),
+        ("id,name,red,green,blue\n1,a,1,,\n", "line 2: red, green and blue must be from 0 to 255"),
+    ],
+)
+def test_wrong_tables(root, table, message):
+    (root / "classes.csv").write_text(table)
+    with pytest.raises(ValueError, match=message):
+        read_classes(root / "classes.csv")
+
+
+def test_labels_beside_a_scan(root):
+    """They go before the field, since every LAS file has a classification, if one of zeros."""
+    table = points()
+    table["label"] = 0
+    ids = points()["label"]
+    expected = [TRAIN_IDS[id_] for id_ in ids.tolist()]
+    scan = write(root / "train" / "velodyne" / "a.las", table)
+    labels = root / "train" / "labels"
+    labels.mkdir()
+    with pytest.raises(ValueError, match=r"a.las holds class id 0 \(60 points\), which .*classes"):
+        read(root)[0]
+    for path in (scan.with_suffix(".label"), labels / "a.label"):
+        (ids.astype("<u4") + (7 << 16)).tofile(path)
+        assert read(root)[0].labels.tolist() == expected
+        path.unlink()
+    for path in (scan.with_suffix(".labels"), scan.with_suffix(".txt"), labels / "a.txt"):
+        path.write_text("".join(f"{id_}\r\n" for id_ in ids))
+        assert read(root)[0].labels.tolist() == expected
+        path.unlink()
+    np.save(labels / "a.npy", ids[:, None].astype("f4"))  # which is no scan
+    assert len(read(root)) == 1
+    assert read(root)[0].labels.tolist() == expected
+    np.save(labels / "a.npy", ids[:7])
+    with pytest.raises(ValueError, match=r"labels.a.npy must hold 60 labels, one .*; got \(7,\)"):
+        read(root)[0]
+    (labels / "a.label").write_bytes(bytes(4 * 59))
+    with pytest.raises(ValueError, match=r"a.las has several files of labels, .*a.label, .*a.npy"):
+        read(root)[0]
+    (labels / "a.npy").unlink()
+    with pytest.raises(ValueError, match=r"a.label must hold 60 labels of 4 bytes, .*= 59 labels"):
+        read(root)[0]
+    (labels / "a.label").rename(labels / "a.txt")
+    with pytest.raises(ValueError, match=r"a.txt: expected one id in each line; got could not"):
+        read(root)[0]
+
+
+def test_the_field_of_the_labels(root):
+    table = points()
+    fields = {"x": table["x"], "y": table["y"], "z": table["z"], "Class": table["label"],
+              "scalar_mine": table["label"].astype("f4")}  # fmt: skip
+    (root / "train").mkdir()
+    np.savez(root / "train" / "a.npz", **fields)
+    expected = [TRAIN_IDS[id_] for id_ in table["label"].tolist()]
+    assert read(root)[0].labels.tolist() == expected
+    assert read(root, label="Mine")[0].labels.tolist() == expected
+    fields["scalar_mine"][:3] = 2.5, np.nan, 1
+    np.savez(root / "train" / "a.npz", **fields)
+    with pytest.raises(ValueError, match=r"a.npz: labels must be whole numbers; got 2.5 and 2"):
+        read(root, label="mine")[0]
+    with pytest.raises(ValueError, match=r"a.npz has no labels; expected a field other \(it has cl"
+                       r"ass, mine, x, y, z\), or one of .*a.label, .*labels/a.npy"):  # fmt: skip
+        read(root, label="other")[0]
+
+
+def test_tables_within_an_archive(root):
+    table = points()
+    stacked = {name: np.stack([table[each] for each in names], axis=1) for name, names in
+               (("coord", "xyz"), ("Colors", ("red", "green", "blue")))}  # fmt: skip
+    (root / "train").mkdir()
+    np.savez(root / "train" / "a.npz", labels=table["label"][:, None], **stacked)
+    [scan] = read(root)
+    np.testing.assert_array_equal(scan.points, stacked["coord"].astype("f4"))
+    np.testing.assert_array_equal(scan.feature("color"), (stacked["Colors"] / 255).astype("f4"))
+    assert scan.features == ("position", "height", "color")
+    np.savez(root / "train" / "a.npz", coord=stacked["coord"], label=table["label"][:9])
+    with pytest.raises(ValueError, match=r"a.npz: expected one value of each field .* 9 of label"):
+        read(root)[0]
+    np.savez(root / "train" / "a.npz", label=table["label"])
+    with pytest.raises(ValueError, match=r"a.npz has no x, y, z; its points have label"):
+        read(root)[0]
+
+
+def test_an_array_with_names(root):
+    (root / "train").mkdir()
+    table = points()
+    np.save(root / "train" / "a.npy", table)
+    assert read(root)[0].labels.tolist() == [TRAIN_IDS[id_] for id_ in table["label"].tolist()]
+
+
+def test_map_coordinates_keep_what_float32_would_round_away(root):
+    table = points()
+    table["x"] += 512_000
+    table["y"] += 5_403_000
+    write(root / "train" / "a.las", table)
+    [scan] = read(root)
+    middle = [np.median(table["x"]), np.median(table["y"])]
+    assert np.abs(np.array(scan.offset[:2]) - middle).max() <= 0.5
+    places = np.stack([table[axis] for axis in "xyz"], axis=1)
+    np.testing.assert_allclose(scan.points + np.array(scan.offset), places, atol=2e-6)
+
+
+def test_absent_features_name_the_scans(root):
+    write(root / "train" / "a.ply", only(points(), "x", "y", "z", "label"))
+    write(root / "train" / "b.ply", points())
+    write(root / "train" / "c.ply", only(points(), "x", "y", "z", "nx", "ny", "nz", "label"))
+    scans = [*read(root)]
+    assert [len(scan.features) for scan in scans] == [2, 6, 3]
+    for name, lacking in (("intensity", "train/a.ply, train/c.ply"), ("normal", "train/a.ply")):
+        with pytest.raises(ValueError, match=rf"'{name}', which scan {lacking} lacks; choose"):
+            collate_scans(scans, 0.1, features={"position": 1.0, name: 1.0})
+
+
+def test_how_large_intensities_and_colours_are(root):
+    table = points()
+    table["intensity"][7] = 999
+    table["intensity"][table["intensity"] > 999] = 5
+    path = write(root / "train" / "a.ply", table)
+    with pytest.raises(ValueError, match=r"a.ply: intensity is from .* to 999, not from 0 to 1; gi"
+                       r"ve intensity_max=999, or the sensor's largest"):  # fmt: skip
+        read(root, intensity_max=1)[0]
+    with pytest.raises(ValueError, match=r"intensity_max must be a positive number; got 0"):
+        read(root, intensity_max=0)[0]
+    path.unlink()
+    write(path.with_suffix(".bin"), table)
+    with pytest.raises(ValueError, match=r"a.bin: color is from .* not from 0 to 1; give color_"):
+        read(root)[0]
+    path.with_suffix(".bin").unlink()
+    fields = {name: table[name].astype("u2") if name in ("red", "green", "blue") else table[name]
+              for name in table.dtype.names}  # fmt: skip
+    np.savez(path.with_suffix(".npz"), **fields)
+    with pytest.raises(ValueError, match=r"colours up to \d+ in fields of 16 bits; .*_max=255"):
+        read(root)[0]
+    eight = read(root, color_max=255)[0].feature("color")
+    np.testing.assert_allclose(eight[:, 0], table["red"] / 255, rtol=1e-6)
+
+
+def test_lists_and_folders(root, tmp_path):
+    write_splits(root)
+    assert [scan.name for scan in read(root, "val", intensity_max=1)] == [
+        "val/b.npz", "val/deep/a.ply",
+    ]  # fmt: skip
+    (root / "val.txt").write_bytes(b"\xef\xbb\xbfval/deep/a.ply\r\n\r\ntrain/scan.las \r\n")
+    assert [scan.name for scan in read(root, "val", intensity_max=1)] == [
+        "val/deep/a.ply", "train/scan.las",
+    ]  # fmt: skip
+    outside = write(tmp_path / "elsewhere" / "my scan.ply", points())
+    (root / "other.txt").write_text(f"{outside}\n")
+    assert read(root, "other")[0].labels[0] == TRAIN_IDS[points()["label"][0]]
+
+
+def refused(root, match, split="train", **options):
+    with pytest.raises(ValueError, match=match):
+        read(root, split, **options)[0]
+
+
+def test_missing_folders_and_half_a_download(root):
+    refused(root, r"no split 'train'; tried .*train.txt and .*train$")
+    (root / "train").mkdir()
+    refused(root, r"no scans in .*train; expected files that end in .ply, .pcd, .npy")
+    path = write(root / "train" / "a.ply", points())
+    (root / "train" / "b.label").write_bytes(bytes(8))
+    refused(root, r"train is incomplete: 1 files of labels have no scan, such as .*b.label")
+    (root / "train" / "b.label").unlink()
+    (root / "train.txt").write_text("train/a.ply\ntrain/b.ply\nc.las\n")
+    refused(root, r"the list .*train.txt is incomplete: 2 of 3 files are missing: .*b.ply, .*c.las")
+    (root / "train.txt").write_text("train/a.ply 3\n")
+    refused(root, r"train.txt: .*a.ply 3: expected a file that ends in .ply, .pcd")
+    (root / "train.txt").write_text("\n")
+    refused(root, r"train.txt lists no scan; expected a path in each line")
+    (root / "train.txt").unlink()
+    path.write_bytes(b"")
+    refused(root, r"a.ply is empty or no file; expected one scan")
+    (root / "classes.csv").unlink()
+    refused(root, r"no table of classes .*classes.csv; expected a line id,name and one such as 40")
+
+
+def test_another_layout(root):
+    (root / "sequences/00/velodyne").mkdir(parents=True)
+    refused(root, r"no split 'train'; .* looks like SemanticKITTI: --config semantickitti")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_that_are_cut_off(root, kind):
+    path = write(root / "train" / f"a{kind}", points())
+    data = path.read_bytes()
+    for size in (len(data) - 30, len(data) // 2 + 1, 100, 1):
+        path.write_bytes(data[:size])
+        refused(root, rf"a{kind} (is trunc|cannot be read|is dam|has no)", **BY_KIND.get(kind, {}))
+
+
+def test_arrays_of_other_columns(root):
+    write(root / "train" / "a.npy", only(points(), "x", "y", "z"))
+    refused(root, r"a.npy: expected numbers, \(N, 4\): x, y, z, intensity; got float64 \(60, 3\)",
+            columns=("x", "y", "z", "intensity"))  # fmt: skip
+    refused(root, r"a.npy has no z; its points have x, y, zeta", columns=("x", "y", "zeta"))
+
+
+def test_values_that_are_not_finite_are_left_out(root):
+    table = points()
+    table["nx"][3], table["x"][9] = np.nan, np.inf
+    write(root / "train" / "a.ply", table)
+    [scan] = read(root)
+    assert scan.dropped == 2
+    assert np.flatnonzero(~scan.kept).tolist() == [3, 9]
+    labels = np.delete(table["label"], [3, 9])
+    assert scan.labels.tolist() == [TRAIN_IDS[id_] for id_ in labels.tolist()]
+    table["x"] = np.nan
+    write(root / "train" / "a.ply", table)
+    refused(root, r"a.ply is empty: none of its 60 points is finite")
+
+
+def test_linked_and_hidden_folders(root, tmp_path):
+    write(root / "train" / "a.ply", points())
+    (root / "train" / "._a.ply").write_bytes(b"Mac")
+    write(root / "train" / "__MACOSX" / "b.ply", points())
+    write(tmp_path / "elsewhere" / "c.ply", points())
+    (root / "train" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (root / "train" / "around").symlink_to(root / "train", target_is_directory=True)
+    assert [scan.name for scan in read(root)] == ["train/a.ply", "train/linked/c.ply"]
+
+
+@pytest.mark.parametrize(("module", "kind"), [("laspy", ".las"), ("lazrs", ".laz")])
+def test_without_laspy(root, monkeypatch, module, kind):
+    write(root / "train" / f"a{kind}", points())
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ModuleNotFoundError, match=module):
+        read(root)[0]
+
+
+def test_one_epoch_of_the_configuration(root, tmp_path):
+    write_splits(root)
+    run_config("scan_folder", root, tmp_path / "run", "--data.features={color: 1, height: 3}")
+    scores = (tmp_path / "run" / "val.json").read_text()
+    assert [name in scores for name in ("ground", "tree", "pole")] == [True] * 3
+    assert shares(points())["intensity"].max() == 1
