@@ -59,9 +59,11 @@ def build() -> None:
         sys.exit(f"the extension is not built\n{done.stdout[-4000:]}{done.stderr[-2000:]}")
 
 
-def first_failure() -> str | None:
+def first_failure(fault: str = "") -> str | None:
     """Return the first test that fails, or how the tests ended else, or None where all pass."""
-    files = [f"tests/ops/{file}" for file in TESTS]
+    conv = fault.startswith("conv_")
+    names = sorted(TESTS, key=lambda name: ("conv" in name) != conv)  # the likeliest first
+    files = [f"tests/ops/{name}" for name in names]
     try:
         done = subprocess.run(pytest_command(files), capture_output=True, text=True, check=False,
                               timeout=SECONDS)  # fmt: skip
@@ -106,7 +108,7 @@ def main() -> None:
             os.chdir(COPY)
             apply(patch, COPY)
             build()
-            results[patch.stem] = first_failure()
+            results[patch.stem] = first_failure(patch.stem)
             RESULTS.write_text(json.dumps(results, indent=1))
         print(f"{patch.stem:40} {results[patch.stem] or 'SURVIVED'}", flush=True)
     survived = [patch.stem for patch in patches if results[patch.stem] is None]
