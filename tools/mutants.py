@@ -42,6 +42,7 @@ from mutation.sample import (
     executing_tests,
     lines_of_statement,
     part_of,
+    runs_on_import,
     stages_of,
 )
 
@@ -117,17 +118,21 @@ def recorded(file: Path) -> list[dict]:
 
 
 def run_mutant(mutation: MutationSpec, part: dict, records: Path, *, again: bool) -> WorkResult:
-    """Run the tests that execute a mutant's statement, or where there are none those of its part.
+    """Run the tests that execute a mutant's statement, or those of its part.
 
-    Again means all tests of its part, among them those that execute the statement in a process of
+    All of its part where no test executes the statement, or every one that imports the file, as
+    with defaults, and where it runs again: among them are those that execute it in a process of
     their own, which are not recorded.
     """
     path = mutation.module_path
     if mutation not in mutations_of([path]):
         return WorkResult(WorkerOutcome.NO_TEST, f"{path} has changed since")
-    lines = lines_of_statement(path.read_text(encoding="utf-8"), mutation.start_pos[0])
-    executing = executing_tests(str(path), lines, record(part, records), SECONDS)
-    stages = [executing] if executing and not again else stages_of(path, part, Path())
+    code, line = path.read_text(encoding="utf-8"), mutation.start_pos[0]
+    executing = []
+    if not again and not runs_on_import(code, line):  # of which any test may see the effect
+        lines = lines_of_statement(code, line)
+        executing = executing_tests(str(path), lines, record(part, records), SECONDS)
+    stages = [executing] if executing else stages_of(path, part, Path())
     for files in stages:
         result = mutate_and_test([mutation], shlex.join(pytest_command(files)), part["timeout"])
         if result.test_outcome != TestOutcome.SURVIVED:

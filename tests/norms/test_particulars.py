@@ -230,6 +230,11 @@ BAD = {
 }
 
 
+def test_one_domain_is_enough():
+    norm = DomainInstanceNorm(6, num_domains=1)
+    torch.testing.assert_close(norm(X, domain=0), InstanceNorm(6)(X))
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_refusals(case):
     call, error, message = BAD[case]

@@ -18,6 +18,7 @@ from mutation.sample import (
     executing_tests,
     lines_of_statement,
     part_of,
+    runs_on_import,
     stages_of,
 )
 
@@ -116,6 +117,12 @@ def f(a=2,
 )  # fmt: skip
 def test_a_statement_ends_where_its_body_begins(line: int, lines: set[int]) -> None:
     assert lines_of_statement(STATEMENTS, line) == lines
+
+
+def test_what_runs_on_import_is_told_from_what_a_test_calls() -> None:
+    on_import = [line for line in range(1, 14) if runs_on_import(STATEMENTS, line)]
+    assert on_import == [1, 2, 3]  # the decorator and the defaults
+    assert runs_on_import("class A:\n    b = 1\n    def c(self):\n        return 2\n", 2)
 
 
 def test_the_quickest_case_of_each_test_that_executes_the_lines_comes_first() -> None:

@@ -45,6 +45,16 @@ def lines_of_statement(code: str, line: int) -> set[int]:
     return set(range(innermost.lineno, last + 1))
 
 
+def runs_on_import(code: str, line: int) -> bool:
+    """Tell whether a line is executed when its file is imported, and not when a test calls it."""
+    return not any(
+        isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        and (node.body[0] if isinstance(node.body, list) else node.body).lineno <= line
+        <= (node.end_lineno or 0)
+        for node in ast.walk(ast.parse(code))
+    )  # fmt: skip
+
+
 def executing_tests(source: str, lines: set[int], tests: Sequence[dict[str, Any]],
              seconds: float) -> list[str]:  # fmt: skip
     """Return tests that execute some of these lines, the quickest case of each function first.
