@@ -183,3 +183,13 @@ def test_defaults_are_those_of_torch():
     assert {default for (_, name), default in found.items() if name != "eps"} == {0.01}
     assert ("divisive_norm", "eps") in found
     assert ("instance_norm", "negative_slope") in found
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("instance_norm", {}), ("axis_instance_norm", {"axes": (2, 3)})]
+)
+def test_there_must_be_positions_and_need_not_be_instances(name, options):
+    norm = getattr(functional, name)
+    with pytest.raises(ValueError, match=r"nothing to normalize along axis 3: .* \(2, 3, 4, 0\)"):
+        norm(torch.ones(2, 3, 4, 0), **options)
+    assert norm(torch.ones(0, 3, 4, 5), **options).shape == (0, 3, 4, 5)

@@ -114,8 +114,10 @@ def test_clips_are_loaded_for_a_trainer():
 
 
 def test_every_network_by_name():
-    assert {"r3d_18", "mc3_18", "r2plus1d_18", "resnet3d_10", "resnet3d_200"} <= set(NETWORKS)
-    assert build("resnet3d_10", "instance", 7).fc.out_features == 7
+    sized = [f"resnet3d_{depth}" for depth in (10, 18, 34, 50, 101, 152, 200)]
+    assert list(NETWORKS) == ["r3d_18", "mc3_18", "r2plus1d_18", *sized, "resnet3d_slim"]
+    with torch.device("meta"):
+        assert all(build(name, "instance", 7).fc.out_features == 7 for name in NETWORKS)
 
 
 @pytest.mark.parametrize(
