@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from geonorm.training.invariance import video
 from geonorm.training.invariance.table import Row, uncontrolled
-from geonorm.training.invariance.video import clips_of, layer_rows, network_rows
+from geonorm.training.invariance.video import clips_of, gains, layer_rows, network_rows
 from helpers.video_files import encode, noisy_film
 
 
@@ -50,6 +50,13 @@ def test_every_row_holds_and_names_its_control(clips: Tensor) -> None:
 
 
 @torch.no_grad()
+def test_gains_are_from_a_half_to_two_and_as_often_below_one_as_above() -> None:
+    found = gains((100, 100), seed=0)
+    assert 0.5 <= found.min() < 0.51
+    assert 1.99 < found.max() <= 2
+    assert found.log2().mean().abs() < 0.03  # five standard errors
+
+
 def test_batch_norm_in_our_place_breaches(clips: Tensor) -> None:
     small = clips[..., 8:40, 8:40]
     rows = by_pattern([*layer_rows(small, "batch"), *network_rows(small, "batch")])
