@@ -1,5 +1,7 @@
 """segment_norm's Triton kernels, interpreted on the CPU and, with -m cuda, compiled on a GPU."""
 
+from importlib import import_module
+
 import pytest
 import torch
 from conftest import relative_error
@@ -287,3 +289,11 @@ def test_opcheck_and_one_graph(triton_device):
     given = (rows, index, 7, weight, bias, upstream_of(rows.cpu()).to(triton_device))
     for one, other in zip(results(compiled, *given), results(segment_norm, *given), strict=True):
         assert torch.equal(one, other)
+
+
+def test_tiles_are_powers_of_two(triton_device):
+    """Only a GPU's compiler refuses others; the interpreter takes any."""
+    for channels in (*range(1, 131), 192, 384, 1000, 1024):
+        sizes = import_module("geonorm.ops.triton.segment_norm")._sizes(5000, channels, 7)
+        assert all(size & (size - 1) == 0 for size in sizes.values()), (channels, sizes)
+        assert sizes["TILE_C"] * sizes["TILE_R"] <= 2048
