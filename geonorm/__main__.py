@@ -12,6 +12,7 @@ COMMANDS = {
     "train-seg": ("geonorm.commands.train_seg", "train and test MinkUNet on scans"),
     "train-action": ("geonorm.commands.train_action", "train and test 3D-ResNets on videos"),
     "predict": ("geonorm.commands.predict", "classify the points of scans, or videos"),
+    "evaluate-shift": ("geonorm.commands.evaluate_shift", "measure how scores fall under shift"),
     "verify": ("geonorm.commands.verify", "measure what leaves each norm unchanged, and what not"),
     "study": ("geonorm.commands.study", "measure what instance norm is said to do"),
     "install-minkowski": ("geonorm.minkowski.install", "build and install MinkowskiEngine"),

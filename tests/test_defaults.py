@@ -14,6 +14,8 @@ from geonorm.training.action.module import ActionModule
 from geonorm.training.optimization import Optimization
 from geonorm.training.segmentation.data import ScanData
 from geonorm.training.segmentation.module import SegmentationModule
+from geonorm.training.shift.run import Options
+from geonorm.training.shift.scans import ScanTask
 
 # torch's, and those that norms have beyond.
 OF_NORMS = {
@@ -69,6 +71,8 @@ OF_OTHERS = [
                     "compile": "no", "recompute": False, "padding_mode": "zeros"}),
     (SegmentationModule, {"name": "MinkUNet14A", "norm": "instance", "loss": "cross_entropy",
                           "recompute": False, "in_channels": 4, "num_domains": 1}),
+    (Options, {"seed": 0, "resamples": 1000, "resume": True}),
+    (ScanTask, {"beams": 64, "seed": 0}),
     (losses.lovasz_softmax, {"ignore_index": 255}),
     (Optimization, {"name": "AdamW", "lr": 0.002, "weight_decay": 0.01, "schedule": "cosine",
                     "warmup": 0.05, "milestones": ()}),

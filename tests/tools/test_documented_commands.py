@@ -7,6 +7,7 @@ The commands are looked up in the documentation itself, so a new one is run with
 import ast
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -26,12 +27,16 @@ from helpers.scan_writers import rows, write
 from helpers.video_files import encode, numbered_film
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOLS = ("train_seg", "train_action", "verify_invariance", "install_minkowski", "study")
+TOOLS = (
+    "train_seg", "train_action", "evaluate_shift", "verify_invariance", "install_minkowski",
+    "study",
+)  # fmt: skip
 COMMAND = re.compile(
     r"(?:python tools/(\w+)\.py|(?:^ *|/|`)geonorm ([a-z]+[a-z-]*))([^#`\n]*)", re.MULTILINE
 )
 # The script in tools that does what a subcommand of geonorm does.
-SAME = {"train-seg": "train_seg", "train-action": "train_action"}
+SAME = {"train-seg": "train_seg", "train-action": "train_action",
+        "evaluate-shift": "evaluate_shift"}  # fmt: skip
 TRAINER = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--data.num_workers=0",
            "--trainer.enable_progress_bar=false"]  # fmt: skip
 # What keeps a run short, by the tool, its subcommand, and the configuration it names.
@@ -87,6 +92,9 @@ def place(tmp_path_factory):
         patch.chdir(folder)
         for tool in ("train_seg", "train_action"):
             run_tool(tool, [], f"runs/{tool}/001")
+    shutil.copytree(folder / "runs/train_seg/001", folder / "runs/train_seg/002")
+    for name in ("scores.csv", "base.csv"):
+        (folder / name).write_text("corruption,level,score\nclean,,0.8\nfog,,0.4\n")
     return folder
 
 

@@ -54,8 +54,9 @@ def class_iou(matrix: Tensor) -> Tensor:
         matrix: confusion matrix of counts, rows are true and columns are predicted classes.
 
     Shape:
-        - matrix: (K, K); result: (K,), float64.
+        - matrix: (…, K, K); result: (…, K), float64.
     """
     matrix = matrix.double()
-    hits, true, predicted = matrix.diagonal(), matrix.sum(dim=1), matrix.sum(dim=0)
+    hits = matrix.diagonal(dim1=-2, dim2=-1)
+    true, predicted = matrix.sum(dim=-1), matrix.sum(dim=-2)
     return torch.where(true > 0, hits / (true + predicted - hits), torch.nan)

@@ -1,0 +1,1 @@
+"""How scores fall when scans and clips are corrupted: evaluation, measures, tables."""

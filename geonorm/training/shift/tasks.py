@@ -1,0 +1,146 @@
+"""What checkpoints are judged on: the data of their own configuration, or of another."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from geonorm.commands.predict import usable_device
+from geonorm.datasets.label_map import in_words
+from geonorm.training.checkpoints import read_run_checkpoint
+from geonorm.training.cli import config_file
+from geonorm.training.segmentation.data import ScanData
+from geonorm.training.segmentation.predictor import ScanPredictor
+from geonorm.training.shift.evaluate import Task
+from geonorm.training.shift.scans import ScanTask, beams_of
+
+
+class Judged(NamedTuple):
+    """Checkpoints and what they are judged on.
+
+    Attributes:
+        task: the networks and their data.
+        titles: descriptions of the networks.
+        score: name of the score.
+        total: items in the data.
+        samples: how many are judged by default, in some minutes.
+        facts: what the counts depend on, beside checkpoint, item, corruption and level.
+    """
+
+    task: Task
+    titles: list[str]
+    score: str
+    total: int
+    samples: int
+    facts: dict[str, Any]
+
+
+def judged_on(
+    checkpoints: Sequence[Path],
+    config: str | None = None,
+    words: Sequence[str] = (),
+    device: str = "auto",
+    beams: int | None = None,
+    domain: int | None = None,
+    seed: int = 0,
+) -> Judged:
+    """Open checkpoints and the validation data that they are judged on.
+
+    Args:
+        checkpoints: files of `geonorm train-seg`.
+        config: a configuration of training with the data, a file or a name; by default that of the
+            first checkpoint's run.
+        words: options that change it, such as `--data.root=FOLDER`.
+        device: cpu, cuda or auto.
+        beams: rings of the sensor; None for those of the dataset.
+        domain: of the scans, where networks have domain norms.
+        seed: of the corruptions.
+
+    Raises:
+        ValueError: a checkpoint is damaged or knows other classes than the data, or there are no
+            data.
+    """
+    for checkpoint in checkpoints:
+        if "ScanData" not in read_run_checkpoint(checkpoint):
+            raise ValueError(
+                f"{checkpoint} does not say what it was trained on; expected a checkpoint of "
+                "geonorm train-seg"
+            )
+    section = data_section(checkpoints[0], config)
+    return _scans(checkpoints, section, words, device, beams, domain, seed)
+
+
+def data_section(checkpoint: Path, config: str | None) -> dict[str, Any]:
+    """Return the section `data` of a configuration, by default the one beside a checkpoint.
+
+    Args:
+        checkpoint: within the folder of a run.
+        config: a file, or the name of a configuration of this package.
+
+    Raises:
+        ValueError: there is no such file, or it has no such section.
+    """
+    file = checkpoint.parent.parent / "config.yaml" if config is None else config_file(config)
+    if not file.is_file():
+        raise ValueError(
+            f"no configuration beside the checkpoint {checkpoint}: looked for {file}; give one "
+            "with the data to judge on as --config"
+        )
+    read = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if not isinstance(read, dict) or not isinstance(read.get("data"), dict):
+        raise ValueError(f"{file} has no section `data`; expected the configuration of a training")
+    section: dict[str, Any] = read["data"]
+    return section
+
+
+def _open(
+    kind: type[Any], section: dict[str, Any], words: Sequence[str]
+) -> tuple[Any, dict[str, Any]]:
+    """Return the validation data of a data module, and the options that make them."""
+    parser = ArgumentParser("geonorm evaluate-shift")
+    parser.add_class_arguments(kind, "data")
+    parsed = parser.parse_args(["--data", json.dumps(section), *words])
+    told = parsed.as_dict()["data"]
+    module = parser.instantiate_classes(parsed).data
+    try:
+        module.setup("validate")
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise ValueError(f"the data take no such option ({error}); leave the option out") from error
+    options = {name: told[name] for name in ("val", "root", "label_map") if name in told}
+    return module.datasets["val"], json.loads(json.dumps(options, default=str))
+
+
+def _scans(
+    checkpoints: Sequence[Path],
+    section: dict[str, Any],
+    words: Sequence[str],
+    device: str,
+    beams: int | None,
+    domain: int | None,
+    seed: int,
+) -> Judged:
+    scans, options = _open(ScanData, section, words)
+    device = usable_device(device, scans=True)
+    networks = [ScanPredictor(each, device, domain) for each in checkpoints]
+    for checkpoint, network in zip(checkpoints, networks, strict=True):
+        if network.classes != list(scans.classes):
+            raise ValueError(
+                f"{checkpoint} knows the classes {in_words(network.classes)}; the data have "
+                f"{in_words(list(scans.classes))}"
+            )
+    beams = beams_of(scans.dataset) if beams is None else beams
+    return Judged(
+        task=ScanTask(networks, scans, beams, seed),
+        titles=[network.module.title for network in networks],
+        score="mIoU",
+        total=len(scans),
+        samples=16,
+        facts={
+            "data": options, "scans": len(scans), "beams": beams, "domain": domain, "seed": seed,
+        },
+    )  # fmt: skip

@@ -1,0 +1,383 @@
+"""geonorm evaluate-shift: what it counts, that it goes on after a kill, and bad input."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from train_seg import main as train
+
+from geonorm.__main__ import main as command
+from geonorm.datasets import Augmented, Scan, SyntheticStreets
+from geonorm.datasets.scan import IGNORE_INDEX
+from geonorm.datasets.scan_corruptions import ROBO3D, ScanCorruption, levels
+from geonorm.training.segmentation.scores import class_iou
+from geonorm.training.shift.bootstrap import resamples
+from geonorm.training.shift.cells import Cells
+from geonorm.training.shift.evaluate import CLEAN, count_cells, evaluate, scores_of
+from geonorm.training.shift.measures import measure
+from geonorm.training.shift.run import known_corruptions, spread
+from geonorm.training.shift.scans import ScanTask, beams_of
+
+pytestmark = pytest.mark.filterwarnings("default")  # as users run it
+ROOT = Path(__file__).parents[2]
+
+
+def knowing(scan):
+    """Return the true classes, a network that makes no error."""
+    return np.where(scan.labels == IGNORE_INDEX, 0, scan.labels)
+
+
+def by_height(scan):
+    """Return a class by the height of each point alone."""
+    return np.digitize(scan.points[:, 2], np.linspace(-2, 4, 10)).astype(np.int64)
+
+
+def kept(folder, number=1):
+    """Return as many files of counts."""
+    return [Cells(folder, {"network": each}) for each in range(number)]
+
+
+def mean_iou(pairs, kinds):
+    """Return the mean IoU of (predicted, labels), by sets of points."""
+    predicted, labels = map(np.concatenate, zip(*pairs, strict=True))
+    predicted, labels = predicted[labels != IGNORE_INDEX], labels[labels != IGNORE_INDEX]
+    each = [
+        ((predicted == kind) & (labels == kind)).sum()
+        / ((predicted == kind) | (labels == kind)).sum()
+        for kind in range(kinds) if (labels == kind).any()
+    ]  # fmt: skip
+    return np.mean(each)
+
+
+class Given:
+    """A dataset of given scans."""
+
+    colors, ignore_index = np.zeros((3, 3), np.uint8), IGNORE_INDEX
+
+    def __init__(self, scans, classes=("floor", "wall", "door")):
+        self.scans, self.classes = scans, classes
+
+    def __len__(self):
+        return len(self.scans)
+
+    def __getitem__(self, index):
+        return self.scans[index]
+
+
+def room(points=400, seed=0):
+    """Return a cloud of a room: neither rings nor intensities."""
+    rng = np.random.default_rng(seed)
+    places = rng.uniform(-3, 3, (points, 3)).astype(np.float32)
+    return Scan(places, None, rng.integers(0, 3, points), f"room {seed}")
+
+
+def test_scores_are_the_mean_iou_of_the_scans_that_augmented_holds(tmp_path):
+    streets = SyntheticStreets(3, seed=5)
+    task = ScanTask([by_height], streets, beams=32, seed=7)
+    names = ["crosstalk", "beam_missing", "motion_blur", "density"]
+    (found,), left_out = evaluate(task, kept(tmp_path), [0, 1, 2], names, draws=100)
+    assert left_out == {}
+    kinds = len(streets.classes)
+    scans = [streets[item] for item in range(3)]
+    clean = mean_iou([(by_height(scan), scan.labels) for scan in scans], kinds)
+    assert found.clean[0] == pytest.approx(clean, rel=1e-12)
+    for name in names:
+        assert [*found.corrupted[name]] == [*range(1, levels(name) + 1)]
+        for level, score in found.corrupted[name].items():
+            change = ScanCorruption(name, level, streets.classes, beams=32)
+            changed = Augmented(streets, [change], seed=7)
+            scans = [changed[item] for item in range(3)]
+            expected = mean_iou([(by_height(scan), scan.labels) for scan in scans], kinds)
+            assert score[0] == pytest.approx(expected, rel=1e-12)
+            assert score[0] != clean
+
+
+def test_who_makes_no_error_keeps_everything(tmp_path):
+    """Corruptions change what is seen, and the labels stay those of the points."""
+    task = ScanTask([knowing], SyntheticStreets(2, seed=1), beams=32)
+    (found,), left_out = evaluate(task, kept(tmp_path), [0, 1], task.corruptions, draws=100)
+    assert left_out == {}
+    assert {*found.corrupted} == {*task.corruptions} >= {*ROBO3D}
+    assert all((m.retained == 1).all() for m in measure(found).values())
+
+
+def test_a_resample_is_the_score_of_its_scans_worked_by_hand():
+    """Two scans, [[3, 1], [0, 4]] and [[1, 1], [2, 0]]; both, the first twice, the second twice."""
+    counts = torch.tensor([[[3, 1], [0, 4]], [[1, 1], [2, 0]]])
+    iou = {
+        "both": (4 / 8, 4 / 8),
+        "first": (3 / 4, 4 / 5),
+        "second": (1 / 4, 0 / 3),
+    }
+    cells = {(item, CLEAN, 0): counts[item].numpy() for item in (0, 1)}
+    weights = np.array([[1, 1], [2, 0], [0, 2]])
+    found = scores_of(ScanTask([], SyntheticStreets(1)), cells, [0, 1], [], weights)
+    assert found.clean == pytest.approx([np.mean(each) for each in iou.values()])
+    assert class_iou(counts.sum(0)).tolist() == [4 / 8, 4 / 8]
+
+
+def test_networks_and_corruptions_share_their_resamples(tmp_path):
+    """Duplication changes no IoU of by_height, so that its RR is 1 in every resample."""
+    task = ScanTask([by_height, by_height], SyntheticStreets(4, seed=2), beams=32)
+    both, _ = evaluate(task, kept(tmp_path, 2), range(4), ["duplication"], draws=200, seed=3)
+    assert len(both[0].clean) == 201
+    assert both[0].clean[1:].std() > 1e-4
+    assert (both[0].clean == both[1].clean).all()
+    assert np.allclose(measure(both[0])["duplication"].retained, 1, rtol=0, atol=1e-12)
+
+
+def test_what_does_not_apply_is_named(tmp_path):
+    task = ScanTask([knowing], Given([room(seed=0), room(seed=1)]))
+    (found,), left_out = evaluate(task, kept(tmp_path), [0, 1], task.corruptions, draws=100)
+    assert {*found.corrupted} == {*task.corruptions} - {*left_out}
+    assert {"density", "motion_blur", "crosstalk", "cutout"} <= {*found.corrupted}
+    for name in ("fog", "snow", "intensity_gain"):
+        assert re.search(r"scan room 0 has no feature 'intensity'", left_out[name])
+    for name in ("wet_ground", "incomplete_echo"):
+        assert re.search(r"got floor, wall, door", left_out[name])
+    for name in ("beam_missing", "cross_sensor"):
+        assert re.search(r"scan room 0 has no 64 rings", left_out[name])
+
+
+def test_a_corruption_that_fails_in_a_later_scan_is_left_out_whole(tmp_path):
+    street = SyntheticStreets(1, seed=1)[0]
+    dark = replace(street, intensity=None, name="dark")
+    task = ScanTask([by_height], Given([street, dark], SyntheticStreets.classes), beams=32)
+    cells = kept(tmp_path)
+    (found,), left_out = evaluate(task, cells, [0, 1], ["fog", "density"], draws=100)
+    assert [*found.corrupted] == ["density"]
+    assert "scan dark" in left_out["fog"]
+    assert (0, "fog", 1) in cells[0]
+    again, still = evaluate(task, kept(tmp_path), [0, 1], ["fog", "density"], draws=100)
+    assert still == left_out
+    assert again[0].clean[0] == found.clean[0]
+
+
+def test_errors_of_a_network_are_no_reason_to_leave_a_corruption_out(tmp_path):
+    def broken(scan):
+        raise ValueError("the network is broken")
+
+    task = ScanTask([broken], SyntheticStreets(1), beams=32)
+    with pytest.raises(ValueError, match="the network is broken"):
+        count_cells(task, kept(tmp_path), [0], ["density"])
+
+
+def test_nothing_to_judge(tmp_path):
+    unlabelled = Given([replace(room(), labels=None)])
+    with pytest.raises(ValueError, match=r"scan room 0 has no labels, so nothing can be judged"):
+        evaluate(ScanTask([by_height], unlabelled), kept(tmp_path / "a"), [0], ["density"])
+    ignored = Given([replace(room(), labels=np.full(400, IGNORE_INDEX))])
+    with pytest.raises(ValueError, match=r"not one scan has a label of the network's classes"):
+        evaluate(ScanTask([knowing], ignored), kept(tmp_path / "b"), [0], ["density"])
+    with pytest.raises(ValueError, match=r"beams must be the rings of the sensor"):
+        ScanTask([by_height], ignored, beams=3)
+
+
+@pytest.mark.parametrize("network", [
+    lambda scan: np.full(len(scan), 3), lambda scan: np.full(len(scan), -1),
+    lambda scan: np.zeros(len(scan) - 1, dtype=int), lambda scan: np.zeros(len(scan)),
+], ids=["too high", "negative", "too few", "not whole"])  # fmt: skip
+def test_a_network_must_give_every_point_a_class(network):
+    task = ScanTask([network], Given([room()]))
+    with pytest.raises(ValueError, match=r"must give each of the 400 points .* one of 3 classes"):
+        task.count(0, room())
+
+
+def test_a_scan_of_which_nothing_is_left_counts_for_nothing(tmp_path):
+    """Behind the sensor: no point within 45 degrees of straight ahead."""
+    behind, whole = room(), room(seed=1)
+    behind.points[:, 0] = -10 - abs(behind.points[:, 0])
+    task = ScanTask([knowing], Given([behind, whole]))
+    cells = kept(tmp_path)
+    count_cells(task, cells, [0, 1], ["field_of_view"])
+    assert cells[0][0, "field_of_view", 5].sum() == 0
+    assert 0 < cells[0][1, "field_of_view", 5].sum() < 400
+
+
+def test_a_stopped_count_goes_on_and_gives_the_same(tmp_path):
+    """Every cell is counted once, in whatever cell it stopped, and after a line that was cut."""
+    streets, names = SyntheticStreets(2, seed=4), ["motion_blur", "density"]
+    whole, _ = evaluate(ScanTask([by_height], streets), kept(tmp_path / "a"), [0, 1], names, 100)
+    calls = []
+
+    def stopping(scan):
+        if len(calls) in (5, 11):
+            calls.append("stopped")
+            raise KeyboardInterrupt
+        calls.append(scan.name)
+        return by_height(scan)
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(ScanTask([stopping], streets), kept(tmp_path / "b"), [0, 1], names, 100)
+    file, = (tmp_path / "b").iterdir()
+    lines = file.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 1 + 10
+    file.write_bytes(b"".join(lines)[:-20])
+    again, _ = evaluate(ScanTask([stopping], streets), kept(tmp_path / "b"), [0, 1], names, 100)
+    assert (again[0].clean == whole[0].clean).all()
+    assert again[0].corrupted.keys() == whole[0].corrupted.keys()
+    for name in names:
+        for level, score in whole[0].corrupted[name].items():
+            assert (again[0].corrupted[name][level] == score).all()
+    assert len(calls) == 2 * (1 + 3 + 5) + 2 + 1  # the cells, the stops, and the line that was cut
+    evaluate(ScanTask([stopping], streets), kept(tmp_path / "b"), [0, 1], names, 100)
+    assert len(calls) == 21
+
+
+def test_a_damaged_line_is_refused_and_another_header_is_another_file(tmp_path):
+    cells = Cells(tmp_path, {"checkpoint": "a"})
+    cells.add((0, "fog", 1), np.eye(2, dtype=np.int64))
+    assert (0, "fog", 1) not in Cells(tmp_path, {"checkpoint": "b"})
+    again = Cells(tmp_path, {"checkpoint": "a"})
+    assert (again[0, "fog", 1] == np.eye(2)).all()
+    assert (0, "fog", 1) not in Cells(tmp_path, {"checkpoint": "a"}, resume=False)
+    cells.path.write_text(cells.path.read_text() + "nonsense\n")
+    with pytest.raises(ValueError, match=r"is damaged in line 2 .*--resume false"):
+        Cells(tmp_path, {"checkpoint": "a"})
+
+
+def test_items_corruptions_and_beams_that_are_chosen():
+    assert spread(24, 16) == [round(23 * i / 15) for i in range(16)]
+    assert spread(5, "all") == spread(5, 9) == [0, 1, 2, 3, 4]
+    task = ScanTask([], SyntheticStreets(1))
+    assert known_corruptions(task, ["density", "fog"]) == ["fog", "density"]
+    assert known_corruptions(task, None) == [*task.corruptions]
+    assert beams_of(SyntheticStreets(1, sensor="mast64")) == 64
+    assert beams_of(SyntheticStreets(1)) == 32
+    assert beams_of(type("NuScenes", (Given,), {})([])) == 32
+    assert beams_of(Given([])) == 64
+    assert (resamples(4, 100, 0) == resamples(4, 100, 0)).all()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Return the folder of a run of two steps on built-in streets."""
+    folder = tmp_path_factory.mktemp("shift") / "run"
+    train([
+        "fit", "--data.train.init_args.num_scans=2", "--data.val.init_args.num_scans=3",
+        "--data.voxel_size=0.8", "--data.batch_size=1", "--data.num_workers=0",
+        "--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--model.name=MinkUNetSlim",
+        "--trainer.enable_progress_bar=false", f"--run_dir={folder}",
+    ])  # fmt: skip
+    return folder
+
+
+FEW = ["--samples=2", "--corruptions", "fog", "density", "--resamples=100"]
+
+
+def test_the_command_writes_scores_tables_and_a_heat_map(run, tmp_path, capsys):
+    best, last = (run / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+    assert command(["evaluate-shift", str(best), str(last), *FEW, f"--out={tmp_path}",
+                    f"--baseline={last}", "--names", "best", "last"]) == 0  # fmt: skip
+    said = capsys.readouterr().out
+    assert "2 of 3 scans" in said
+    assert (tmp_path / "table.md").read_text() in said
+    entry = json.loads((tmp_path / "scores.json").read_text())
+    assert entry["baseline"] == "last"
+    last_errors = entry["networks"]["last"]["groups"]["Robo3D"]["corruptions"]["fog"]["error"]
+    assert last_errors == [1, 1, 1]
+    assert entry["checkpoints"]["best"]["file"] == str(best)
+    assert (entry["samples"], entry["of"], entry["beams"]) == (2, 3, 32)
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert len(rows) == 2 * (1 + 3 + 5)
+    one = entry["networks"]["best"]["groups"]["others"]["corruptions"]["density"]["levels"]["5"]
+    row = next(row for row in rows if (row["network"], row["corruption"], row["level"])
+               == ("best", "density", "5"))  # fmt: skip
+    assert [float(row[name]) for name in ("score", "low", "high")] == one
+    assert one[1] <= one[0] <= one[2]
+    assert (tmp_path / "heat_map.png").read_bytes().startswith(b"\x89PNG")
+    # What was written is summarized to the same table, but for the intervals.
+    assert command(["evaluate-shift", f"--summarize={tmp_path / 'scores.csv'}"]) == 0
+    summary = re.findall(r"^\| \*\*(mean of .*?)\*\*", capsys.readouterr().out, re.MULTILINE)
+    assert summary == ["mean of Robo3D (1 of 8)", "mean of others (1)"]
+
+
+def test_a_killed_run_goes_on_and_a_changed_option_begins_anew(run, tmp_path):
+    checkpoint = str(run / "checkpoints" / "last.ckpt")
+    words = ["evaluate-shift", checkpoint, "--samples=3", "--corruptions", "motion_blur"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "geonorm", *words, f"--out={tmp_path / 'killed'}"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=ROOT,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    until, lines = time.monotonic() + 200, 0
+    while lines < 3 and time.monotonic() < until and process.poll() is None:
+        time.sleep(0.05)
+        lines = sum(len(file.read_bytes().splitlines()) for file in tmp_path.rglob("*.jsonl"))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    file, = tmp_path.rglob("*.jsonl")
+    before = file.read_bytes().rpartition(b"\n")[0]
+    assert before.count(b"\n") >= 2
+    assert not [*tmp_path.rglob("scores.csv")]
+    for name in ("killed", "undisturbed"):
+        assert command([*words, f"--out={tmp_path / name}"]) == 0
+    assert file.read_bytes().startswith(before)
+    assert len(file.read_bytes().splitlines()) == 1 + 3 * 4
+    csvs = [(tmp_path / name / "scores.csv").read_bytes() for name in ("killed", "undisturbed")]
+    assert csvs[0] == csvs[1]
+    assert command([*words, "--seed=1", f"--out={tmp_path / 'killed'}"]) == 0
+    assert len([*(tmp_path / "killed/cells").iterdir()]) == 2
+    assert (tmp_path / "killed/scores.csv").read_bytes() != csvs[0]
+
+
+def test_bad_input_of_the_command(run, tmp_path):
+    good = str(run / "checkpoints" / "last.ckpt")
+    alone = tmp_path / "alone.ckpt"
+    shutil.copy(good, alone)
+    (tmp_path / "none.yaml").write_text("model: {}\n")
+    other = tmp_path / "other.yaml"
+    other.write_text("data: {val: {class_path: geonorm.datasets.S3DIS}}\n")
+    bad = {
+        r"expected checkpoints of geonorm train-seg, or --summarize": [],
+        r"none\.ckpt": [str(tmp_path / "none.ckpt")],
+        r"no configuration beside the checkpoint .*alone\.ckpt.*as --config": [str(alone)],
+        r"none\.yaml has no section `data`": [good, f"--config={tmp_path / 'none.yaml'}"],
+        r"--config 'streats' is no file.*'streets'": [good, "--config=streats"],
+        r"no corruption 'frog'.*Did you mean 'fog'": [good, "--corruptions", "frog"],
+        r"each checkpoint must be given once": [good, good],
+        r"--names must be 1 different names.*got a, b": [good, "--names", "a", "b"],
+        r"--baseline must be a CSV file.*got 'other'": [good, "--baseline=other"],
+        r"no file .*none\.csv": [good, f"--baseline={tmp_path / 'none.csv'}"],
+        r"--samples must be 1 or more, or all; got 0": [good, "--samples=0"],
+        r"--seed must be 0 or more; got -1": [good, "--seed=-1"],
+        r"--resamples must be 100 or more.*got 99": [good, "--resamples=99"],
+        r"beams must be the rings of the sensor.*got 4": [good, "--beams=4"],
+        r"--data\.root needs a value": [good, "--data.root"],
+        r"unexpected keyword argument 'root'.*leave the option out": [good, "--data.root=a"],
+    }
+    for message, words in bad.items():
+        said = command(["evaluate-shift", *words, f"--out={tmp_path / 'out'}"])
+        assert isinstance(said, str), words
+        assert re.search(message, said), said
+        assert said.startswith("geonorm evaluate-shift: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_checkpoints_of_other_classes_or_trainings_are_refused(run, tmp_path):
+    good = run / "checkpoints" / "last.ckpt"
+    state = torch.load(good, weights_only=True)
+    state["hyper_parameters"]["classes"] = [*reversed(state["hyper_parameters"]["classes"])]
+    shutil.copy(run / "config.yaml", tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    other = tmp_path / "checkpoints" / "other.ckpt"
+    torch.save(state, other)
+    said = command(["evaluate-shift", str(other), f"--out={tmp_path / 'out'}"])
+    assert re.search(r"other\.ckpt knows the classes .*; the data have .*road", said)
+    del state["ScanData"]
+    torch.save(state, other)
+    said = command(["evaluate-shift", str(other), f"--out={tmp_path / 'out'}"])
+    assert re.search(r"other\.ckpt does not say what it was trained on", said)

@@ -1,0 +1,288 @@
+"""mCE, mRR, mPC, rPC and their intervals, on tables worked by hand and on published ones."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+
+from geonorm.__main__ import main as command
+from geonorm.training.shift.bootstrap import interval, resamples
+from geonorm.training.shift.comparison import Comparison, as_json, as_markdown
+from geonorm.training.shift.measures import MEAN, Scores, mean_over, measure
+from geonorm.training.shift.score_files import read_scores, write_scores
+
+# MinkUNet18 on SemanticKITTI-C, clean 62.76 (Kong et al., ICCV 2023): three levels and RR.
+ROBO3D = {
+    "fog": (61.71, 58.32, 47.59, 89.02),
+    "wet_ground": (58.38, 52.38, 51.21, 86.03),
+    "snow": (55.50, 53.70, 50.65, 84.89),
+    "motion_blur": (42.78, 31.62, 24.35, 52.45),
+    "beam_missing": (60.70, 56.78, 51.47, 89.74),
+    "crosstalk": (59.87, 58.47, 56.68, 92.96),
+    "incomplete_echo": (57.89, 54.68, 50.72, 86.73),
+    "cross_sensor": (57.53, 52.08, 28.53, 73.37),
+}
+
+
+def scores(clean, **corrupted):
+    """Return Scores of numbers, the levels being 1, 2, ..."""
+    return Scores(np.array([clean]), {
+        name: {level: np.array([value]) for level, value in enumerate(values, start=1)}
+        for name, values in corrupted.items()
+    })  # fmt: skip
+
+
+# Neither is the baseline of itself. Errors under fog: 0.4 + 0.6 + 0.8 = 1.8 over 0.3 + 0.5 + 0.7 =
+# 1.5; under snow 0.3 + 0.5 + 0.7 = 1.5 over 0.2 + 0.3 + 0.5 = 1.
+NETWORK = scores(0.8, fog=(0.6, 0.4, 0.2), snow=(0.7, 0.5, 0.3))
+BASELINE = scores(0.9, fog=(0.7, 0.5, 0.3), snow=(0.8, 0.7, 0.5))
+
+
+def written(path, rows, head="corruption,level,score"):
+    """Write a CSV file of scores and return its path."""
+    path.write_text("\n".join([head, *(",".join(map(str, row)) for row in rows)]) + "\n")
+    return path
+
+
+def published(path):
+    """Write Robo3D's table, in percent, as a CSV file."""
+    rows = [(name, level, score) for name, (*levels, _) in ROBO3D.items()
+            for level, score in enumerate(levels, start=1)]  # fmt: skip
+    return written(path, [("clean", "", 62.76), *rows])
+
+
+def cells(table):
+    """Return the cells of a Markdown table by row and column."""
+    lines = [[cell.strip(" *") for cell in line.strip("|").split("|")]
+             for line in table.splitlines() if line.startswith("|")]  # fmt: skip
+    head, _, *rows = lines
+    return {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+
+
+def test_a_table_worked_by_hand():
+    found = measure(NETWORK, BASELINE)
+    assert found["fog"].score[0] == pytest.approx(0.4)
+    assert found["fog"].retained[0] == pytest.approx(0.5)
+    assert found["fog"].error[0] == pytest.approx(1.2)
+    assert found["snow"].retained[0] == pytest.approx(0.625)
+    assert found["snow"].error[0] == pytest.approx(1.5)
+    mean = mean_over([*found.values()])
+    assert mean.score[0] == pytest.approx(0.45)  # mPC
+    assert mean.retained[0] == pytest.approx(0.5625)  # mRR, and rPC: 0.45 / 0.8
+    assert mean.error[0] == pytest.approx(1.35)  # mCE; the errors' ratio would be 3.3 / 2.5
+
+
+def test_the_baseline_against_the_network_is_another_number():
+    found = measure(BASELINE, NETWORK)
+    assert found["fog"].error[0] == pytest.approx(1.5 / 1.8)
+    assert mean_over([*found.values()]).error[0] == pytest.approx((1.5 / 1.8 + 1 / 1.5) / 2)
+    assert mean_over([*found.values()]).retained[0] == pytest.approx((0.5 + 2 / 3) / 2 / 0.9)
+
+
+def test_a_mean_over_levels_stands_for_them():
+    means = Scores(NETWORK.clean, {"fog": {MEAN: np.array([0.4])}, "snow": {MEAN: np.array([0.5])}})
+    for network, baseline in ((means, BASELINE), (NETWORK, BASELINE)):
+        errors = [m.error[0] for m in measure(network, baseline).values()]
+        assert errors == pytest.approx([1.2, 1.5])
+
+
+def test_a_corruption_that_the_baseline_lacks_has_no_error():
+    found = measure(NETWORK, scores(0.9, snow=(0.8, 0.7, 0.5)))
+    assert found["fog"].error is None
+    mean = mean_over([*found.values()])
+    assert (mean.over, mean.error_over) == (2, 1)
+    assert mean.error[0] == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(("network", "baseline", "message"), [
+    (scores(0.0, fog=(0.1,)), None, r"clean score must be above 0.*got 0\.0"),
+    (NETWORK, scores(0.9, fog=(1.0, 1.0, 1.0)), r"no error under fog, and CE divides by"),
+    (NETWORK, scores(0.9, fog=(0.7, 0.5)), r"fog must have the same levels.*1, 2, 3 and 1, 2$"),
+])  # fmt: skip
+def test_measures_that_there_are_not(network, baseline, message):
+    with pytest.raises(ValueError, match=message):
+        measure(network, baseline)
+
+
+def test_the_published_table_of_robo3d(tmp_path, capsys):
+    file = published(tmp_path / "minkunet18.csv")
+    assert command(["evaluate-shift", f"--summarize={file}", f"--baseline={file}"]) == 0
+    found = cells(capsys.readouterr().out)
+    for name, (*_, retained) in ROBO3D.items():
+        assert float(found[name]["RR"]) == pytest.approx(retained, abs=0.011)
+        assert found[name]["CE"] == "100.00"
+    mean = found["mean of all (8)"]
+    assert float(mean["RR"]) == pytest.approx(81.90, abs=0.005)
+    assert mean["CE"] == "100.00"
+
+
+def test_the_published_rpc_of_a_3d_resnet(tmp_path, capsys):
+    """3D ResNet-18 on Mini Kinetics-C: clean 66.2, mPC 53.3, rPC 80.5."""
+    file = written(tmp_path / "r18.csv", [("clean", "", 66.2), ("all twelve", "", 53.3)])
+    assert command(["evaluate-shift", f"--summarize={file}"]) == 0
+    mean = cells(capsys.readouterr().out)["mean of all (1)"]
+    assert (mean["score"], mean["RR"]) == ("53.30", "80.51")
+
+
+def test_shares_and_percent_are_told_apart_in_each_file(tmp_path, capsys):
+    shares = written(tmp_path / "a.csv", [("clean", "", 0.8), ("fog", 1, 0.6), ("fog", 2, 0.2)])
+    percent = written(tmp_path / "b.csv", [("clean", "", 90), ("fog", 1, 70), ("fog", 2, 0.5)])
+    assert command(["evaluate-shift", f"--summarize={shares}", f"--baseline={percent}"]) == 0
+    said = capsys.readouterr().out
+    fog = cells(said)["fog"]
+    assert (fog["score"], fog["RR"]) == ("40.00", "50.00")
+    assert float(fog["CE"]) == pytest.approx(100 * 1.2 / (0.3 + 0.995), abs=0.005)
+    assert "CE is by b" in said
+
+
+def test_scores_that_were_written_are_read(tmp_path):
+    """With all their networks and groups: what evaluate-shift wrote can be summarized."""
+    networks = {"one": NETWORK, "two": BASELINE}
+    comparison = Comparison(networks, {"Robo3D": ["fog"], "others": ["snow"]}, "mIoU")
+    write_scores(comparison, tmp_path / "scores.csv")
+    read, groups = read_scores(tmp_path / "scores.csv")
+    assert groups == {"Robo3D": ["fog"], "others": ["snow"]}
+    assert read.keys() == networks.keys()
+    for name, expected in networks.items():
+        assert read[name].clean == expected.clean
+        assert read[name].corrupted == expected.corrupted
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert len(rows) == 2 * (1 + 3 + 3)
+    assert rows[2] == {"network": "one", "group": "Robo3D", "corruption": "fog", "level": "2",
+                       "score": "0.4", "low": "", "high": ""}  # fmt: skip
+
+
+def test_a_mean_over_fewer_than_the_benchmark_has_says_so(tmp_path, capsys):
+    rows = [("", "clean", "", 0.8), ("Robo3D", "fog", 1, 0.5), ("Robo3D", "snow", 1, 0.4)]
+    head = "group,corruption,level,score"
+    file = written(tmp_path / "a.csv", rows, head)
+    base = written(tmp_path / "b.csv", [rows[0], rows[1]], head)
+    command(["evaluate-shift", f"--summarize={file}", f"--baseline={base}"])
+    said = capsys.readouterr().out
+    assert "**mean of Robo3D (2 of 8; CE 1)**" in said
+    assert "no CE, as the baseline has no score: snow" in said
+
+
+CLEAN, FOG = ("clean", "", 0.8), ("fog", 1, 0.5)
+BAD_FILES = {
+    "two rows for a level": ([CLEAN, FOG, FOG], r"fog has a row too many; expected one for each"),
+    "a mean beside levels": ([CLEAN, FOG, ("fog", "", 0.4)], r"fog has a row too many"),
+    "two clean rows": ([CLEAN, CLEAN, FOG], r"clean has a row too many"),
+    "no clean row": ([FOG], r"has no row `clean` with an empty level"),
+    "only the clean row": ([CLEAN], r"has no score of a corruption, only the clean"),
+    "no rows": ([], r"has no rows below its columns"),
+    "a level in words": ([CLEAN, ("fog", "light", 0.5)], r"line 3: level must be.*'light' and"),
+    "a level 0": ([CLEAN, ("fog", 0, 0.5)], r"line 3: level must be 1 or more; got 0"),
+    "a score in words": ([CLEAN, ("fog", 1, "low")], r"line 3: level must be.*and 'low'"),
+    "a negative score": ([CLEAN, ("fog", 1, -0.1)], r"line 3: a score must be in \[0, 1\].*-0\.1"),
+    "more than 100": ([CLEAN, ("fog", 1, 101)], r"line 3: a score must be.*got 101"),
+    "no number": ([CLEAN, ("fog", 1, "nan")], r"line 3: a score must be.*got nan"),
+    "a row cut off": ([CLEAN, ("fog",)], r"line 3: level must be.*got None and None"),
+    "a clean score of 0": ([("clean", "", 0), FOG], r"clean score must be above 0"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_bad_files_of_scores(tmp_path, kind):
+    rows, message = BAD_FILES[kind]
+    said = command(["evaluate-shift", f"--summarize={written(tmp_path / 'bad.csv', rows)}"])
+    assert isinstance(said, str)
+    assert said.startswith("geonorm evaluate-shift: ")
+    assert re.search(message, said)
+    if kind != "a clean score of 0":
+        assert "bad.csv" in said
+
+
+def test_files_that_do_not_go_together(tmp_path):
+    good = written(tmp_path / "good.csv", [CLEAN, FOG])
+
+    def said(*words):
+        return command(["evaluate-shift", f"--summarize={good}", *words])
+
+    assert "no file" in said(f"--baseline={tmp_path / 'none.csv'}")
+    other = written(tmp_path / "other.csv", [CLEAN, ("rain", 1, 0.5)])
+    assert re.search(r"has none of the corruptions fog; it has rain", said(f"--baseline={other}"))
+    rows = [(name, *row) for name in ("a", "b") for row in (CLEAN, FOG)]
+    two = written(tmp_path / "two.csv", rows, "network,corruption,level,score")
+    assert re.search(r"must be one network; .* has a, b", said(f"--baseline={two}"))
+    rows[-1] = ("b", "snow", 1, 0.5)
+    two = written(tmp_path / "two.csv", rows, "network,corruption,level,score")
+    found = command(["evaluate-shift", f"--summarize={two}"])
+    assert re.search(r"b and a must have the same corruptions; got snow and fog", found)
+    headless = written(two, [CLEAN], "corruption,a,score")
+    found = command(["evaluate-shift", f"--summarize={headless}"])
+    assert re.search(r"must have the columns corruption, level, score; it lacks level", found)
+    assert re.search(r"judges no checkpoint; got a\.ckpt too", said("a.ckpt"))
+
+
+def test_an_interval_worked_by_hand():
+    """Of 41 resamples with the scores 0, 1, ..., 40, a 40th lies below 1 and above 39."""
+    values = np.random.default_rng(0).permutation(41).astype(float)
+    assert interval(np.concatenate([[17.0], values])) == (17, 1, 39)
+
+
+def test_no_interval_of_one_item_or_of_what_has_no_score():
+    assert resamples(1, 1000, seed=0).tolist() == [[1.0]]
+    assert interval(np.array([0.5])) == (0.5, None, None)
+    assert interval(np.array([0.5, np.nan, 0.4])) == (0.5, None, None)
+
+
+def test_resamples_draw_each_item_as_often_as_any():
+    weights = resamples(5, 20_000, seed=3)
+    assert weights.shape == (20_001, 5)
+    assert weights[0].tolist() == [1] * 5
+    drawn = weights[1:]
+    assert (drawn.sum(axis=1) == 5).all()
+    assert drawn.mean(axis=0) == pytest.approx(np.ones(5), abs=0.03)
+    assert drawn.var(axis=0) == pytest.approx(np.full(5, 0.8), abs=0.03)  # 5 · 1/5 · 4/5
+    assert np.array_equal(weights, resamples(5, 20_000, seed=3))
+    assert not np.array_equal(weights, resamples(5, 20_000, seed=4))
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+    """Of a score of 0.7, over 150 items and 1500 experiments."""
+    hits = np.random.default_rng(1).random((1500, 150)) < 0.7
+    weights = resamples(150, 500, seed=0)
+    found = [interval(weights @ row / 150) for row in hits]
+    covered = np.mean([low <= 0.7 <= high for _, low, high in found])
+    assert 0.925 < covered < 0.965
+
+
+def test_measures_have_intervals_of_the_same_resamples():
+    """Score and clean score rise and fall together, so RR has no width here, and CE has."""
+    clean = np.array([0.8, 0.4, 0.6])
+    judged = Scores(clean, {"fog": {1: clean / 2}})
+    other = Scores(np.array([0.9]), {"fog": {1: np.array([0.5])}})
+    entry = as_json(Comparison({"a": judged}, {"all": ["fog"]}, "mIoU", ("b", other)))
+    found = entry["networks"]["a"]["groups"]["all"]["corruptions"]["fog"]
+    assert found["retained"] == pytest.approx([0.5, 0.5, 0.5])
+    low, high = np.percentile([0.2, 0.3], (2.5, 97.5))
+    assert found["score"] == pytest.approx([0.4, low, high])
+    assert found["levels"]["1"] == found["score"]
+    assert found["error"] == pytest.approx([1.2, (1 - high) / 0.5, (1 - low) / 0.5])
+
+
+def test_networks_stand_side_by_side_in_the_table():
+    comparison = Comparison(
+        {"one": NETWORK, "two": BASELINE}, {"Robo3D": ["fog"], "others": ["snow"]}, "mIoU",
+        ("one", NETWORK), {"rain": "it has no rings"}, {"Robo3D": 8},
+    )  # fmt: skip
+    table = as_markdown(comparison)
+    found = cells(table)
+    assert [*found] == ["clean", "fog", "mean of Robo3D (1 of 8)", "snow", "mean of others (1)"]
+    assert found["clean"]["one: mIoU"] == "80.00"
+    assert found["fog"]["two: CE"] == "83.33"
+    assert found["fog"]["one: CE"] == "100.00"
+    assert "left out: rain: it has no rings" in table
+    assert "CE is by one" in table
+
+
+def test_the_script_does_the_same(tmp_path, capsys):
+    from evaluate_shift import main
+
+    file = published(tmp_path / "scores.csv")
+    assert main([f"--summarize={file}"]) == 0
+    head = capsys.readouterr().out.partition("\n")[0]
+    assert head == "| corruption | score | RR |"
