@@ -15,11 +15,12 @@ from geonorm.datasets.scan import Scan
 from geonorm.datasets.scan_files import ScanFiles, check_complete, first_folder, known_split
 from geonorm.datasets.scan_io import read_array, with_points
 from geonorm.datasets.scannet_classes import SCANNET20, SCANNET200
-from geonorm.datasets.submission import Submission
+from geonorm.datasets.submission import Submission, check_every_scan
 
 SPLITS = ("train", "val", "test")
 _FOLDERS = ("train", "val", "test", "scans", "scans_test")
 _UNLABELLED = ("test", "scans_test")
+TEST_SCENES = tuple(f"scene{number:04d}_00" for number in range(707, 807))
 _CATEGORIES = "scannetv2-labels.combined.tsv"
 
 
@@ -81,9 +82,14 @@ class ScanNet(ScanFiles):
 
     @property
     def submission(self) -> Submission | None:
-        """What the benchmark takes, `SCENE.txt` with an id for each vertex; None with labels."""
+        """What the benchmark takes, `SCENE.txt` with an id for each vertex; None with labels.
+
+        Raises:
+            ValueError: some of the 100 scenes that it judges are not among these.
+        """
         if any(file.parent.name not in _UNLABELLED for file in self.files):
             return None
+        check_every_scan(self.ids.dataset, (file.name for file in self.files), TEST_SCENES)
         return Submission(
             self.ids.dataset,
             {file.name: f"{file.name}.txt" for file in self.files},

@@ -7,13 +7,18 @@ import numpy as np
 from geonorm.datasets.label_ids import LabelIds
 from geonorm.datasets.label_map import maps_of, shared_classes
 from geonorm.datasets.sequences import Sequences
-from geonorm.datasets.submission import Submission
+from geonorm.datasets.submission import Submission, check_every_scan
 
 SPLITS = {
     "train": ("00", "01", "02", "03", "04", "05", "06", "07", "09", "10"),
     "val": ("08",),
     "test": tuple(str(sequence) for sequence in range(11, 22)),
 }
+# Scans of each of the sequences that the server judges.
+TEST_SCANS = {
+    "11": 921, "12": 1061, "13": 3281, "14": 631, "15": 1901, "16": 1731, "17": 491, "18": 1801,
+    "19": 4981, "20": 831, "21": 2721,
+}  # fmt: skip
 
 # Predictions are written with the first id of each.
 CLASSES = shared_classes("semantickitti", "SemanticKITTI")
@@ -69,12 +74,18 @@ class SemanticKITTI(Sequences):
         """What the benchmark takes, `sequences/NN/predictions/*.label`; None with labelled scans.
 
         It wants every scan of sequences 11 to 21; None, too, under the classes of a map.
+
+        Raises:
+            ValueError: some of those scans are not among these.
         """
         if self.classes != type(self).classes:
             return None
         if any(file.parent.parent.name not in SPLITS["test"] for file in self.files):
             return None
         scans = {f"{file.parent.parent.name}/{file.stem}": file for file in self.files}
+        every = (f"{name}/{frame:06d}" for name, count in TEST_SCANS.items()
+                 for frame in range(count))  # fmt: skip
+        check_every_scan("SemanticKITTI", scans, every)
         return Submission(
             "SemanticKITTI",
             {name: "sequences/{}/predictions/{}.label".format(*name.split("/")) for name in scans},

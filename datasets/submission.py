@@ -1,7 +1,7 @@
 """The predictions that a benchmark's server takes: written, packed, and checked as it does."""
 
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,29 @@ import numpy as np
 from geonorm.files import written_whole
 
 _NAMED = 3  # files in an error
+
+
+def check_every_scan(server: str, present: Iterable[str], expected: Iterable[str]) -> None:
+    """Refuse scans that are not just those which a server judges, before they are predicted.
+
+    Args:
+        server: whose it is, for the error.
+        present: names of the scans.
+        expected: names of the scans that the server judges.
+
+    Raises:
+        ValueError: scans are missing, or the server does not know them.
+    """
+    names, known = {*present}, {*expected}
+    missing, foreign = sorted(known - names), sorted(names - known)
+    if missing:
+        raise ValueError(
+            f"{server} takes all {len(known):,} scans of its test split; {len(missing):,} of them "
+            f"are not among these, such as {', '.join(missing[:_NAMED])}: test on the whole split "
+            "of a whole download. To predict some of them, use geonorm predict"
+        )
+    if foreign:
+        raise ValueError(f"{server} does not know the scans {', '.join(foreign[:_NAMED])}")
 
 
 @dataclass(frozen=True)

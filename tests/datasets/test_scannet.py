@@ -14,6 +14,7 @@ from helpers.scannet_trees import (
     mesh,
     vertices,
     write_processed,
+    write_released,
     write_splits,
 )
 from helpers.segmentation_runs import run_config
@@ -98,13 +99,31 @@ def test_a_run_and_a_submission(released, tmp_path):
     run_config("scannet", released, run, "--data.features={color: 1.0}")
     assert 0 <= json.loads((run / "val.json").read_text())["miou"] <= 1
     run_config("scannet", released, run, "--data.features={color: 1.0}",
-               f"--ckpt_path={run}/checkpoints/last.ckpt", subcommand="test")  # fmt: skip
+               f"--ckpt_path={run}/checkpoints/last.ckpt", "--data.batch_size=32",
+               subcommand="test")  # fmt: skip
     with zipfile.ZipFile(run / "submission.zip") as packed:
-        assert sorted(packed.namelist()) == ["scene0707_00.txt", "scene0708_00.txt"]
+        names = sorted(packed.namelist())
+        assert (len(names), names[0], names[-1]) == (100, "scene0707_00.txt", "scene0806_00.txt")
         ids = [int(line) for line in packed.read("scene0708_00.txt").decode().split("\n")[:-1]]
     assert len(ids) == 9
     assert set(ids) <= set(ScanNet.raw_ids)
     assert ScanNet(released, "val").submission is None
+
+
+def test_a_part_of_the_test_scenes_is_refused(released):
+    """A list of some, or a download of some, would make a zip that the server refuses."""
+    assert len(ScanNet(released, "test").submission.files) == 100
+    message = r"ScanNet takes all 100 scans of its test split; 99 of them .* such as scene0708_00, "
+    with pytest.raises(ValueError, match=message):
+        _ = ScanNet(released, ["scene0707_00"]).submission
+    lists = (released / "scannetv2_test.txt").read_text()
+    (released / "scannetv2_test.txt").write_text(lists.removesuffix("\nscene0806_00"))
+    with pytest.raises(ValueError, match=r"ScanNet200 takes all 100 .*; 1 of them .*scene0806_00"):
+        _ = ScanNet200(released, "test").submission
+    write_released(released, "scene0900_00", labels=None)
+    (released / "scannetv2_test.txt").write_text(lists + "\nscene0900_00")
+    with pytest.raises(ValueError, match=r"ScanNet does not know the scans scene0900_00"):
+        _ = ScanNet(released, "test").submission
 
 
 def test_missing_features_name_the_scenes(released):

@@ -1,11 +1,15 @@
 """The SemanticKITTI loader: splits, labels, broken files, and one real scan where there is one."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
 from geonorm.datasets.scan_io import read_bin
 from geonorm.datasets.semantickitti import SPLITS, SemanticKITTI, read_labels
-from helpers.semantickitti_trees import write_scan
+from geonorm.datasets.submission import Submission
+from helpers.segmentation_runs import run_config
+from helpers.semantickitti_trees import write_labelled, write_scan, write_tested
 
 
 @pytest.fixture
@@ -174,3 +178,73 @@ def test_the_real_scan(data_root):
     assert present <= set(range(19))
     assert len(present) >= 8
     assert 0 <= scan.intensity.min() <= scan.intensity.max() <= 1
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Return a folder with every scan that the server judges, and one of each other sequence."""
+    root = tmp_path_factory.mktemp("semantickitti")
+    write_labelled(root)
+    write_tested(root)
+    return root
+
+
+def test_a_run_and_a_submission(whole, tmp_path):
+    """One epoch with the configuration alone, and what SemanticKITTI's server takes."""
+    run_config("semantickitti", whole, tmp_path)
+    run_config("semantickitti", whole, tmp_path, f"--ckpt_path={tmp_path}/checkpoints/last.ckpt",
+               "--data.batch_size=1024", subcommand="test")  # fmt: skip
+    with zipfile.ZipFile(tmp_path / "submission.zip") as packed:
+        names = packed.namelist()
+        assert len(names) == len(set(names)) == 20_351
+        found = {}
+        for path in names:
+            sequences, sequence, predictions, name = path.split("/")
+            assert (sequences, predictions, name[6:]) == ("sequences", "predictions", ".label")
+            ids = np.frombuffer(packed.read(path), "<u4")
+            assert len(ids) == 1 + int(name[:6]) % 3
+            assert {*ids.tolist()} <= {*SemanticKITTI.raw_ids}
+            found[sequence] = found.get(sequence, 0) + 1
+    assert (found["11"], found["19"], found["21"], len(found)) == (921, 4981, 2721, 11)
+
+
+def test_a_part_of_the_tested_scans_is_refused(whole, tmp_path):
+    """The server judges every scan; a zip of fewer would pass a check against the files alone."""
+    message = r"SemanticKITTI takes all 20,351 scans of its test split; 19,430 of them .*12/000000,"
+    with pytest.raises(ValueError, match=message):
+        run_config("semantickitti", whole, tmp_path, '--data.test.init_args.split=["11"]',
+                   subcommand="test")  # fmt: skip
+    assert not (tmp_path / "submission").exists()
+    last = whole / "sequences/21/velodyne/002720.bin"
+    last.unlink()
+    with pytest.raises(ValueError, match=r"20,351 scans .*; 1 of them .*, such as 21/002720: test"):
+        _ = SemanticKITTI(whole, "test").submission
+    last.write_bytes(bytes(16))
+    assert len(SemanticKITTI(whole, "test").submission.files) == 20_351
+    last.with_stem("002721").write_bytes(bytes(16))
+    with pytest.raises(ValueError, match=r"SemanticKITTI does not know the scans 21/002721"):
+        _ = SemanticKITTI(whole, "test").submission
+    last.with_stem("002721").unlink()
+    assert SemanticKITTI(whole, ["08", "11"]).submission is None
+
+
+def test_what_the_server_would_refuse(tmp_path):
+    """Train ids in place of raw ones, and the folder of the labels in place of predictions."""
+    scans = Submission("SemanticKITTI", {"11/000000": "sequences/11/predictions/000000.label"},
+                       {"11/000000": 2}.get, np.array(SemanticKITTI.raw_ids))  # fmt: skip
+    raw, train = (np.array(ids, "<u4").tobytes() for ids in ([10, 81], [0, 18]))
+    packed = tmp_path / "a.zip"
+    for path, data, message in (
+        ("sequences/11/predictions/000000.label", train, r"holds the id 0; SemanticKITTI takes 10"),
+        ("sequences/11/labels/000000.label", raw, r"lacks 1 of 1 .*sequences/11/predictions/"),
+        ("sequences/11/predictions/000000.label", raw[:4], r"must hold 2 ids, .*; got 1"),
+        ("sequences/11/predictions/000000.label", raw[:7], r"SemanticKITTI takes ids of <u4; got"),
+        ("sequences/11/predictions/000000.label", raw, None),
+    ):
+        with zipfile.ZipFile(packed, "w") as file:
+            file.writestr(path, data)
+        if message is None:
+            scans.check(packed)
+            continue
+        with pytest.raises(ValueError, match=message):
+            scans.check(packed)
