@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # what is imported on first use, said to type checkers
     from geonorm.datasets.mixing import PolarMix as PolarMix
     from geonorm.datasets.mixing import ScanMix as ScanMix
     from geonorm.datasets.nuscenes import NuScenes as NuScenes
+    from geonorm.datasets.robo3d import NuScenesC as NuScenesC
+    from geonorm.datasets.robo3d import SemanticKITTIC as SemanticKITTIC
     from geonorm.datasets.s3dis import S3DIS as S3DIS
     from geonorm.datasets.scan import Scan as Scan
     from geonorm.datasets.scan_corruptions import ScanCorruption as ScanCorruption
@@ -64,6 +66,7 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "scan_io": ("read_scan",),
     "scan_corruptions": ("ScanCorruption",),
     "nuscenes": ("NuScenes",),
+    "robo3d": ("NuScenesC", "SemanticKITTIC"),
     "s3dis": ("S3DIS",),
     "scannet": ("ScanNet", "ScanNet200"),
     "semantickitti": ("SemanticKITTI",),

@@ -65,6 +65,10 @@ class LabelIds:
         """The first id of each class, with which predictions are written."""
         return tuple(ids[0] for _, _, ids in self._classes)
 
+    def and_ignored(self, ids: Iterable[int]) -> "LabelIds":
+        """Return the same classes where further ids become 255."""
+        return LabelIds(self.dataset, self._classes, (*self.known, *ids))
+
     def numbered(self, first: int = 0, ignored: Iterable[int] = (-1,)) -> "LabelIds":
         """Return the same classes under the ids first, first + 1, …, as processed data have them.
 

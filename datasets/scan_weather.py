@@ -139,7 +139,8 @@ def in_snow(
     flake in it, drawn evenly from its area, covers the share s of its width, all together Σ s at
     most 1, and returns 0.9 s / r²; the point behind them returns i (1 − Σ s) / R₀². The stronger is
     seen, with the intensity 0.9 s or i (1 − Σ s). Flakes beyond 15 m take their mean share. What is
-    weaker than `noise_floor` of what one in a hundred points returns in clear air is lost.
+    weaker than `noise_floor` of what one in a hundred points returns in clear air is lost, those
+    of intensity 0 not counted; these are kept where no flake is before them.
 
     Args:
         scan: in clear air.
@@ -166,13 +167,14 @@ def in_snow(
     strongest, at, taken = _strongest(beam, _FLAKE_REFLECTIVITY * share, r, len(scan))
     moved = strongest > intensity / ranges**2
     power = np.where(moved, strongest, intensity / ranges**2)
-    threshold = noise_floor * np.quantile(clear / ranges**2, _WEAKEST)
+    noticed = (clear / ranges**2)[clear > 0]
+    threshold = noise_floor * np.quantile(noticed, _WEAKEST) if noticed.size else 0.0
     factor = np.where(moved, at / ranges, 1)
     return Seen(
         (scan.points * factor[:, None]).astype(np.float32),
         np.where(moved, taken, intensity).astype(np.float32),
         moved,
-        power < threshold,
+        (power < threshold) & ((clear > 0) | moved),
     )
 
 

@@ -35,6 +35,7 @@ OF_OTHERS = [
     (datasets.UCF101, {"split": 1}),
     (datasets.SemanticKITTI, {"split": "train"}),
     (datasets.NuScenes, {"split": "train"}),
+    (datasets.NuScenesC, {"split": "val"}),
     (datasets.SemanticSTF, {"split": "train"}),
     (datasets.SemanticPOSS, {"split": "train", "intensity_max": 1.0}),
     (datasets.SynLiDAR, {"split": "train"}),

@@ -13,7 +13,8 @@ import torch
 from documentation.pages import run_page
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = [DOCS / "index.md", *sorted(DOCS.glob("norms/*.md")), *sorted(DOCS.glob("tutorials/*.md"))]
+PAGES = [DOCS / "index.md", DOCS / "shift_scans.md", *sorted(DOCS.glob("norms/*.md")),
+         *sorted(DOCS.glob("tutorials/*.md"))]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
