@@ -18,7 +18,7 @@ def street() -> Scan:
 
 def test_minkunet_has_the_width_that_is_asked_for(street: Scan) -> None:
     batch = collate_scans([street], 0.8)
-    for width in (16, 32):
+    for width in (8, 24):
         net = small_minkunet(4, 11, "instance", width)
         norms = {m.num_features for m in net.modules() if isinstance(m, InstanceNorm)}
         assert norms == {16, 32, width}  # 32 are those of the stem

@@ -100,12 +100,16 @@ def test_the_same_seed_gives_the_same_weights(name: str, tmp_path: Path) -> None
     if name == "train_diffusion":
         pytest.importorskip("diffusers")
     found = []
-    for seed in (1, 1, 2):
-        EXAMPLES[name].main([*LIMITS[name], f"--seed={seed}", f"--out={tmp_path}"])
+    # With a rate of 0 the weights are those that the training begins with.
+    for seed, rate in ((1, 0.01), (1, 0.01), (2, 0.01), (1, 0), (2, 0)):
+        EXAMPLES[name].main(
+            [*LIMITS[name], f"--seed={seed}", f"--rate={rate}", f"--out={tmp_path}"]
+        )
         state = torch.load(next(iter(tmp_path.glob("*.pt"))))
         found.append(torch.cat([value.flatten().float() for value in state.values()]))
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
+    assert not torch.equal(found[3], found[4])
 
 
 def test_bad_input_is_refused(tmp_path: Path, monkeypatch) -> None:
