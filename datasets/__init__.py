@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # what is imported on first use, said to type checkers
     from geonorm.datasets.synlidar import SynLiDAR as SynLiDAR
     from geonorm.datasets.synthetic.actions import SyntheticActions as SyntheticActions
     from geonorm.datasets.synthetic.streets import SyntheticStreets as SyntheticStreets
+    from geonorm.datasets.transforms import ChunkCrop as ChunkCrop
     from geonorm.datasets.transforms import ElasticDistortion as ElasticDistortion
     from geonorm.datasets.transforms import RandomDrop as RandomDrop
     from geonorm.datasets.transforms import RandomFlip as RandomFlip
@@ -57,6 +58,8 @@ if TYPE_CHECKING:  # what is imported on first use, said to type checkers
     from geonorm.datasets.video_lists import VideoList as VideoList
     from geonorm.datasets.video_lists import VideoSet as VideoSet
     from geonorm.datasets.video_transforms import ClipTransform as ClipTransform
+    from geonorm.datasets.views import Viewing as Viewing
+    from geonorm.datasets.views import chunks as chunks
     from geonorm.datasets.voxelize import collate_scans as collate_scans
     from geonorm.datasets.waymo import Waymo as Waymo
 
@@ -77,12 +80,13 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "submission": ("Submission",),
     "synthetic.streets": ("SyntheticStreets",),
     "transforms": (
-        "ElasticDistortion", "RandomDrop", "RandomFlip", "RandomIntensity", "RandomJitter",
-        "RandomRotation", "RandomScale", "ScanTransform", "SphereCrop",
+        "ChunkCrop", "ElasticDistortion", "RandomDrop", "RandomFlip", "RandomIntensity",
+        "RandomJitter", "RandomRotation", "RandomScale", "ScanTransform", "SphereCrop",
     ),
     "joined_scans": ("JoinedScans",),
     "mixing": ("LaserMix", "Mix3D", "OneOf", "PolarMix", "ScanMix"),
     "augmented": ("Augmented",),
+    "views": ("Viewing", "chunks"),
     "voxelize": ("collate_scans",),
     "clips": ("Clip", "ClipDataset", "FileReport"),
     "video_lists": ("ClassFolders", "VideoList", "VideoSet"),

@@ -256,6 +256,28 @@ class SphereCrop(ScanTransform):
         return scan.take(np.sort(nearest))
 
 
+class ChunkCrop(ScanTransform):
+    """Keep the points in a square, seen from above, about a point of the scan that is drawn evenly.
+
+    Args:
+        size: edge of the square in metres.
+
+    Raises:
+        ValueError: a size that is not positive.
+    """
+
+    def __init__(self, size: float = 6.0) -> None:
+        if not size > 0:
+            raise ValueError(f"size must be a positive number of metres; got {size}")
+        self.size = size
+
+    def __call__(self, scan: Scan, rng: np.random.Generator) -> Scan:
+        if len(scan) == 0:
+            return scan
+        middle = scan.points[rng.integers(len(scan)), :2]
+        return scan.take((np.abs(scan.points[:, :2] - middle) <= self.size / 2).all(axis=1))
+
+
 def mapped(scan: Scan, matrix: np.ndarray) -> Scan:
     """Return the scan turned or mirrored by an orthogonal matrix, its normals with it."""
     extra = dict(scan.extra)

@@ -1,6 +1,6 @@
 """Scans to the voxels of a sparse tensor, and predictions back to every point."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import MinkowskiEngine as ME
@@ -37,6 +37,8 @@ class ScanBatch(NamedTuple):
         kept: for each scan which points of its file are here, bool; None where all are.
         offsets: for each scan the metres to add to its points for its file's coordinates.
         domains: for each scan the number of its sensor or data set; None where nobody said.
+        views: from which the scans are to be predicted, each with the number of the vote and where
+            its points stand among all points; None for one look at the whole.
     """
 
     coordinates: Tensor
@@ -51,6 +53,7 @@ class ScanBatch(NamedTuple):
     kept: list[np.ndarray | None]
     offsets: list[tuple[float, float, float]]
     domains: list[int | None]
+    views: Iterable[tuple[int, "ScanBatch", Tensor]] | None = None
 
 
 def collate_scans(

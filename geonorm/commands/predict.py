@@ -41,6 +41,12 @@ def parser() -> "ArgumentParser":
                        help="write the points in their classes' colours too (false)")
     scans.add_argument("--intensity_max", type=float, default=1.0,
                        help="intensity in the files that counts as 1, such as 255 (1)")
+    scans.add_argument("--votes", type=int, default=1,
+                       help="views of each scan whose scores are averaged (1)")
+    scans.add_argument("--chunk", type=float, metavar="METRES",
+                       help="edge of the overlapping squares into which large scans are cut (none)")
+    scans.add_argument("--overlap", type=float, default=0.5,
+                       help="share of a square's edge that lies in the next one too (0.5)")
     scans.add_argument("--domain", type=int,
                        help="of a network with domain norms: the data set they are like, from 0")
     videos = made.add_argument_group("of videos", VIDEOS)
@@ -72,12 +78,14 @@ def predict(options: Any) -> int:
     files = [Path(file) for file in options.files]
     kinds = {"ScanData", "ClipData"} & read_run_checkpoint(checkpoint).keys()
     if kinds == {"ScanData"}:
+        from geonorm.datasets.views import Viewing
         from geonorm.training.segmentation.predict import Output
         from geonorm.training.segmentation.predictor import ScanPredictor
 
         output = Output(options.format, options.pictures, options.ply)
         device = usable_device(options.device, scans=True)
-        predictor = ScanPredictor(checkpoint, device, options.domain)
+        viewing = Viewing(options.votes, options.chunk, options.overlap)
+        predictor = ScanPredictor(checkpoint, device, options.domain, viewing)
         predictor.predict_files(files, folder, output, options.intensity_max)
         return 0
     if kinds == {"ClipData"}:

@@ -25,6 +25,7 @@ from geonorm.datasets.semanticstf import SemanticSTF
 from geonorm.datasets.synlidar import SynLiDAR
 from geonorm.datasets.synthetic.streets import SyntheticStreets
 from geonorm.datasets.transforms import ScanTransform
+from geonorm.datasets.views import Viewing, collate_views
 from geonorm.datasets.voxelize import STREET_FEATURES, collate_scans, num_channels
 from geonorm.datasets.waymo import Waymo
 from geonorm.training.sampler import EpochLoader, EpochSampler, trainer_of
@@ -74,6 +75,11 @@ class ScanData(LightningDataModule):
         features: what the network sees of each point, `position`, `intensity`, `color`, `normal`,
             `echo` or `height`, and what counts as 1 of each: one number, or one for each column.
             By default x, y, z over 20, 20 and 2 m, and the intensity.
+        votes: views of each scan in a test, whose scores are averaged: turned by quarters, from the
+            fifth on mirrored, and moved within a voxel; 1 for the scan as it is.
+        chunk: edge in metres of the squares, seen from above, in which scans are validated and
+            tested, for rooms of millions of points; by default they stay whole.
+        overlap: least share of a chunk's edge that lies in the next one too.
         batch_size: scans per step and device.
         num_workers: processes that read and voxelize scans.
         seed: seed of the order and the augmentation of training scans; set by --seed_everything.
@@ -90,6 +96,9 @@ class ScanData(LightningDataModule):
         voxel_size: float = 0.1,
         clip_range: list[float] | None = None,
         features: dict[str, float | list[float]] | None = None,
+        votes: int = 1,
+        chunk: float | None = None,
+        overlap: float = 0.5,
         batch_size: int = 4,
         num_workers: int = 2,
         seed: int = 0,
@@ -107,6 +116,11 @@ class ScanData(LightningDataModule):
         self.collate = partial(
             collate_scans, voxel_size=voxel_size, clip_range=clip_range, features=dict(chosen)
         )
+        self.viewing = {
+            "train": Viewing(),
+            "val": Viewing(1, chunk, overlap),
+            "test": Viewing(votes, chunk, overlap),
+        }
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.datasets: dict[str, Augmented] = {}
 
@@ -153,7 +167,11 @@ class ScanData(LightningDataModule):
         each = DataLoader(counts, batch_size=None, num_workers=self.num_workers)
         return torch.stack(list(each)).sum(0)
 
-    def _loader(self, dataset: Augmented, shuffle: bool = False) -> DataLoader[Any]:
+    def _loader(self, name: str) -> DataLoader[Any]:
+        dataset, shuffle, viewing = self.datasets[name], name == "train", self.viewing[name]
+        collate = self.collate
+        if viewing.several:
+            collate = partial(collate_views, viewing=viewing, **self.collate.keywords)
         trainer = trainer_of(self)
         rank, world_size = trainer.global_rank, trainer.world_size
         return EpochLoader(
@@ -161,20 +179,20 @@ class ScanData(LightningDataModule):
             batch_size=self.batch_size,
             sampler=EpochSampler(dataset, shuffle, self.seed, rank, world_size),
             num_workers=self.num_workers,
-            collate_fn=self.collate,
+            collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             # A short last batch would weigh its scans more than the others.
             drop_last=shuffle and len(dataset) >= self.batch_size * world_size,
         )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.datasets["train"], shuffle=True)
+        return self._loader("train")
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.datasets["val"])
+        return self._loader("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.datasets["test"])
+        return self._loader("test")
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint tells of its voxels, so that it is usable alone."""

@@ -33,6 +33,7 @@ from geonorm.training.segmentation.networks import (
 from geonorm.training.segmentation.report import SegmentationReport
 from geonorm.training.segmentation.scores import class_iou, scan_mean_loss
 from geonorm.training.segmentation.submissions import SubmissionWriter
+from geonorm.training.segmentation.voting import mean_scores
 
 Loss = Literal["cross_entropy", "lovasz", "cross_entropy+lovasz"]
 
@@ -122,8 +123,11 @@ class SegmentationModule(LightningModule):
         self.network = build(self.name, norm, len(classes), in_channels)
         if self.recompute:
             recompute_activations(self.network)
-        self.confusion = MulticlassConfusionMatrix(
-            len(classes), ignore_index=IGNORE_INDEX, validate_args=False
+        self.confusion, self.first_vote = (
+            MulticlassConfusionMatrix(
+                len(classes), ignore_index=IGNORE_INDEX, validate_args=False
+            )
+            for _ in range(2)
         )
 
     @property
@@ -198,8 +202,24 @@ class SegmentationModule(LightningModule):
         classes = logits.argmax(dim=1)
         return classes if isinstance(self.network, PointMLP) else classes[batch.inverse]
 
+    def _point_logits(self, batch: ScanBatch) -> Tensor:
+        batch = self.transfer_batch_to_device(batch, self.device, 0)
+        logits = self._rows(batch)[0]
+        return logits if isinstance(self.network, PointMLP) else logits[batch.inverse]
+
+    def scores(self, batch: ScanBatch) -> tuple[Tensor, Tensor]:
+        """Return each point's mean softmax over the batch's views, and its class by the first vote.
+
+        Shape:
+            - result: (P, K) and (P,)
+        """
+        views = batch.views or [(0, batch, torch.arange(len(batch.points)))]
+        return mean_scores(views, self._point_logits, len(batch.points))
+
     def forward(self, batch: ScanBatch) -> Tensor:
         """Return the class of every point of a batch, (P,)."""
+        if batch.views is not None:
+            return self.scores(batch)[0].argmax(dim=1)
         return self._classes_of_points(self._rows(batch)[0], batch)
 
     def training_step(self, batch: ScanBatch, batch_index: int) -> Tensor:
@@ -208,9 +228,16 @@ class SegmentationModule(LightningModule):
         return loss
 
     def _evaluate(self, batch: ScanBatch, stage: str) -> Tensor:
-        rows = self._rows(batch)
+        if batch.views is None:
+            rows = self._rows(batch)
+            predicted = self._classes_of_points(rows[0], batch)
+        else:
+            scores, by_first = self.scores(batch)
+            logits = scores.clamp(min=torch.finfo(scores.dtype).tiny).log()
+            rows = (logits, batch.point_labels, batch.point_batch)
+            predicted = scores.argmax(dim=1)
+            self.first_vote.update(by_first, batch.point_labels)
         loss = self._loss(rows, batch)
-        predicted = self._classes_of_points(rows[0], batch)
         self.confusion.update(predicted, batch.point_labels)
         self.log(f"{stage}/loss", loss, batch_size=len(batch.names), sync_dist=True)
         return predicted
@@ -220,6 +247,10 @@ class SegmentationModule(LightningModule):
         self.confusion.reset()
         iou = class_iou(self.matrix)
         self.log(f"{stage}/miou", iou.nanmean().float(), prog_bar=True)
+        if stage == "test" and self.first_vote.update_called:
+            first = class_iou(self.first_vote.compute())
+            self.log("test/miou_first_vote", first.nanmean().float())
+        self.first_vote.reset()
         per_class = zip(self.classes, iou, strict=True)
         self.log_dict({f"{stage}/iou/{name}": value.float() for name, value in per_class})
 

@@ -11,6 +11,7 @@ import torch
 
 from geonorm.datasets.scan import Scan
 from geonorm.datasets.scan_io import check_file, read_scan
+from geonorm.datasets.views import Viewing, collate_views
 from geonorm.datasets.voxelize import collate_scans
 from geonorm.files import distinct_stems, written_whole
 from geonorm.training.checkpoints import read_run_checkpoint
@@ -35,6 +36,7 @@ class ScanPredictor:
         device: where to predict.
         domain: number of the sensor or data set that the scans come from, for a network with
             domain norms.
+        viewing: in which pieces and how often a scan is seen.
 
     Attributes:
         classes: names of the classes.
@@ -47,7 +49,11 @@ class ScanPredictor:
     """
 
     def __init__(
-        self, checkpoint: str | Path, device: str = "cpu", domain: int | None = None
+        self,
+        checkpoint: str | Path,
+        device: str = "cpu",
+        domain: int | None = None,
+        viewing: Viewing = Viewing(),  # noqa: B008  (frozen)
     ) -> None:
         voxels = read_run_checkpoint(Path(checkpoint)).get("ScanData")
         if voxels is None:
@@ -61,7 +67,7 @@ class ScanPredictor:
         )
         if module.name != "PointMLP":
             check_device(torch.device(device))
-        self.module, self.domain = module.eval(), domain
+        self.module, self.domain, self.viewing = module.eval(), domain, viewing
         if domain is None and module.network is not None and has_domains(module.network):
             raise ValueError(
                 f"{checkpoint} was trained on {module.hparams['num_domains']} domains: say which "
@@ -81,7 +87,10 @@ class ScanPredictor:
         """
         if self.domain is not None:
             scan = replace(scan, domain=self.domain)
-        batch = collate_scans([scan], **self.voxels)
+        if self.viewing.several:
+            batch = collate_views([scan], self.viewing, **self.voxels)
+        else:
+            batch = collate_scans([scan], **self.voxels)
         batch = self.module.transfer_batch_to_device(batch, self.module.device, 0)
         with torch.inference_mode():
             classes: np.ndarray = self.module(batch).cpu().numpy()
