@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from geonorm.files import written_whole
 from geonorm.models.checkpoints import read_checkpoint
@@ -36,6 +37,24 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
         return read_run_checkpoint(Path(path))
+
+
+class LastCheckpoint(Callback):
+    """Writes a checkpoint of the end of training, which the last validation may not have seen.
+
+    It comes before callbacks that change the weights at that moment, such as averages: what is
+    resumed from it goes on with the weights as they were.
+
+    Args:
+        path: what to write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.checkpoint_callback is not None:
+            trainer.save_checkpoint(self.path, weights_only=False)
 
 
 def read_run_checkpoint(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from geonorm.names import choices
-from geonorm.training.checkpoints import WholeCheckpoints, read_run_checkpoint
+from geonorm.training.checkpoints import LastCheckpoint, WholeCheckpoints, read_run_checkpoint
 from geonorm.training.progress import run_progress
 
 CONFIGS = Path(__file__).with_name("configs")
@@ -98,6 +98,9 @@ class TrainingCLI(LightningCLI):
             kwargs |= {"log_every_n_steps": None, "enable_model_summary": None}
         given = _listed(config.get("callbacks"))
         kwargs["callbacks"] = [*given, *self._callbacks(config, given)]
+        if not config.get("barebones"):
+            last = LastCheckpoint(self.run_dir / "checkpoints" / "last.ckpt")
+            kwargs["callbacks"].insert(0, last)
         return super().instantiate_trainer(**kwargs)
 
     def _loggers(self) -> list[Logger]:
@@ -149,10 +152,6 @@ class TrainingCLI(LightningCLI):
         options: Any = self.trainer  # Lightning declares no `fast_dev_run`
         if self.trainer.interrupted or options.fast_dev_run:
             return
-        if self.trainer.checkpoint_callback is not None:
-            self.trainer.save_checkpoint(
-                self.run_dir / "checkpoints" / "last.ckpt", weights_only=False
-            )
         self.trainer.validate(
             self.model, datamodule=self.datamodule, verbose=False, weights_only=True
         )

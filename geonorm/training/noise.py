@@ -13,6 +13,8 @@ WARNINGS = (
     ".*The dirpath has changed from.*",
     ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
     ".*is smaller than the logging interval.*",
+    # The hook builds the network for the data's classes and shards nothing.
+    "You're using the WeightAveraging callback with a model that overrides",
     # Our sampler gives each process a share of its own, without the repeats that this is about.
     ".*it is recommended to use `Trainer.devices=1, num_nodes=1.`.*",
 )

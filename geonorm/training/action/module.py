@@ -122,13 +122,22 @@ class ActionModule(LightningModule):
         """Return the callbacks that show and keep what this module gives."""
         return [ActionReport(folder), FailedFiles()]
 
+    def configure_model(self) -> None:
+        """Build the network for the classes of the data, where there is none yet.
+
+        Callbacks that keep a copy of the network, such as averages of its weights, call this before
+        they copy it.
+        """
+        trainer: Any = self._trainer  # Lightning declares no `datamodule`
+        if self.model is None and trainer is not None:
+            self._build(trainer.datamodule.classes, self.weights)
+
     def setup(self, stage: str) -> None:
         """Build the network for the classes of the data, or check that it was built for them."""
-        trainer: Any = self.trainer  # Lightning declares no `datamodule`
+        self.configure_model()
+        trainer: Any = self.trainer
         data = trainer.datamodule
-        if self.model is None:
-            self._build(data.classes, self.weights)
-        elif data.classes != self.classes:
+        if data.classes != self.classes:
             raise ValueError(
                 f"the checkpoint knows the classes {self.classes}; the data have {data.classes}"
             )

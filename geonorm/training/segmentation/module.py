@@ -145,19 +145,28 @@ class SegmentationModule(LightningModule):
         """Return the callbacks that show and keep what this module gives."""
         return [SegmentationReport(folder), SubmissionWriter(folder)]
 
+    def configure_model(self) -> None:
+        """Build the network for the classes of the data, where there is none yet.
+
+        Callbacks that keep a copy of the network, such as averages of its weights, call this before
+        they copy it.
+        """
+        trainer: Any = self._trainer  # Lightning declares no `datamodule`
+        if self.network is None and trainer is not None:
+            data = trainer.datamodule
+            self._build(data.classes, data.colors, data.in_channels, data.num_domains)
+
     def setup(self, stage: str) -> None:
         """Build the network for the classes of the data, or check that it was built for them."""
-        trainer: Any = self.trainer  # Lightning declares no `datamodule`
+        self.configure_model()
+        trainer: Any = self.trainer
         classes, in_channels = trainer.datamodule.classes, trainer.datamodule.in_channels
-        if self.network is None:
-            data = trainer.datamodule
-            self._build(classes, data.colors, in_channels, data.num_domains)
-        elif classes != self.classes:
+        if classes != self.classes:
             raise ValueError(
                 f"the checkpoint knows the classes {in_words(self.classes)}; the data have "
                 f"{in_words(classes)}"
             )
-        elif in_channels != self.in_channels:
+        if in_channels != self.in_channels:
             raise ValueError(
                 f"the checkpoint takes {self.in_channels} features of each voxel; the data have "
                 f"{in_channels}: give the --data.features that it was trained with"
