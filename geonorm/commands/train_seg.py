@@ -10,9 +10,15 @@ data or the trainer:
   geonorm train-seg fit --help
 
 Often used: --model.name MinkUNet34C  --model.norm batch  --model.optim.lr 0.01
+            --model.loss cross_entropy+lovasz  --model.class_weights inverse_log
             --data.voxel_size 0.05  --data.batch_size 8  --data.num_workers 4
             --trainer.max_epochs 50  --trainer.max_time 00:01:00:00  --trainer.precision bf16-mixed
             --trainer.devices 2  --run_dir FOLDER  --ckpt_path last.ckpt (fit: resume)
+Large scans: --data.chunk 6   Test-time voting: test --data.votes 8
+Average of the weights: --trainer.callbacks+=EMAWeightAveraging --trainer.callbacks.decay 0.999
+Large batches: --trainer.accumulate_grad_batches 8
+In a configuration: data.augment (RandomRotation, Mix3D, LaserMix, PolarMix, ChunkCrop, ...) and
+data.train JoinedScans, several data sets in one training (docs/training_scans.md)
 
 The classes of your own scans: geonorm predict runs/train_seg/001/checkpoints/best.ckpt a.bin b.ply
 """

@@ -199,7 +199,9 @@ def test_what_the_command_line_may_leave_out(tmp_path):
 
 def test_help_comes_at_once(tmp_path):
     text = train_seg("--help", cwd=tmp_path)
-    for word in ("fit", "test", "--config semantickitti", "geonorm train-seg"):
+    for word in ("fit", "test", "--config semantickitti", "geonorm train-seg", "--model.loss",
+                 "--data.votes", "--data.chunk", "EMAWeightAveraging", "accumulate_grad_batches",
+                 "LaserMix", "JoinedScans"):  # fmt: skip
         assert word in text
 
 
@@ -212,6 +214,8 @@ def test_help_of_a_subcommand_shows_the_options(capsys):
     for option in (
         "--data.voxel_size", "--data.batch_size", "--model.name", "--model.norm",
         "--model.optim.lr", "--model.optim.schedule", "--trainer.precision", "--trainer.devices",
+        "--model.loss", "--model.class_weights", "--data.augment", "--data.votes", "--data.chunk",
+        "--data.overlap", "--trainer.accumulate_grad_batches", "--trainer.callbacks",
         "--run_dir", "--seed_everything",
     ):  # fmt: skip
         assert option in text

@@ -216,8 +216,10 @@ class SegmentationModule(LightningModule):
         logits = self._rows(batch)[0]
         return logits if isinstance(self.network, PointMLP) else logits[batch.inverse]
 
-    def scores(self, batch: ScanBatch) -> tuple[Tensor, Tensor]:
+    def scores(self, batch: ScanBatch) -> tuple[Tensor, Tensor | None]:
         """Return each point's mean softmax over the batch's views, and its class by the first vote.
+
+        There is no second result where there is one vote.
 
         Shape:
             - result: (P, K) and (P,)
@@ -245,7 +247,8 @@ class SegmentationModule(LightningModule):
             logits = scores.clamp(min=torch.finfo(scores.dtype).tiny).log()
             rows = (logits, batch.point_labels, batch.point_batch)
             predicted = scores.argmax(dim=1)
-            self.first_vote.update(by_first, batch.point_labels)
+            if by_first is not None:
+                self.first_vote.update(by_first, batch.point_labels)
         loss = self._loss(rows, batch)
         self.confusion.update(predicted, batch.point_labels)
         self.log(f"{stage}/loss", loss, batch_size=len(batch.names), sync_dist=True)
@@ -256,10 +259,11 @@ class SegmentationModule(LightningModule):
         self.confusion.reset()
         iou = class_iou(self.matrix)
         self.log(f"{stage}/miou", iou.nanmean().float(), prog_bar=True)
-        if stage == "test" and self.first_vote.update_called:
-            first = class_iou(self.first_vote.compute())
-            self.log("test/miou_first_vote", first.nanmean().float())
-        self.first_vote.reset()
+        self.miou_first_vote: float | None = None
+        if self.first_vote.update_called:
+            self.miou_first_vote = class_iou(self.first_vote.compute()).nanmean().item()
+            self.log(f"{stage}/miou_first_vote", self.miou_first_vote)
+            self.first_vote.reset()
         per_class = zip(self.classes, iou, strict=True)
         self.log_dict({f"{stage}/iou/{name}": value.float() for name, value in per_class})
 

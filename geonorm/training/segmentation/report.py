@@ -89,6 +89,9 @@ class SegmentationReport(Callback):
         miou = iou.nanmean().item()
         named = dict(zip(module.classes, iou.tolist(), strict=True))
         scores = {"miou": miou, "iou": {k: v for k, v in named.items() if v == v}}
+        if (alone := module.miou_first_vote) is not None:
+            scores["miou_first_vote"] = alone
+            print(f"mIoU by the first vote alone, as without voting: {alone:.3f}\n")
         (self.folder / f"{stage}.json").write_text(json.dumps(scores, indent=2) + "\n")
         title = f"{stage}: {module.title}, mIoU {miou:.3f}"
         confusion_figure(

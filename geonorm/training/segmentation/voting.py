@@ -12,8 +12,10 @@ def mean_scores(
     views: Iterable[tuple[int, ScanBatch, Tensor]],
     point_logits: Callable[[ScanBatch], Tensor],
     num_points: int,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Return each point's mean softmax over all views that show it, and its class by vote 0 alone.
+
+    There is no second result where vote 0 is the only one.
 
     Args:
         views: the number of the vote, a batch, and where its points stand among all points.
@@ -39,5 +41,4 @@ def mean_scores(
         seen.index_add_(0, rows, torch.ones_like(rows))
     if not bool((seen > 0).all()):
         raise ValueError(f"every point must be in a view; {int((seen == 0).sum())} are in none")
-    # All votes show a point equally often, so that the largest sum is the largest mean.
-    return total / seen[:, None].to(total.device), total.argmax(1) if first is None else first
+    return total / seen[:, None].to(total.device), first
