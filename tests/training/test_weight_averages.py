@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import train_action
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
@@ -10,6 +11,7 @@ from geonorm.training.optimization import Optimization
 from geonorm.training.segmentation.data import ScanData
 from geonorm.training.segmentation.module import SegmentationModule
 from geonorm.training.segmentation.predictor import ScanPredictor
+from helpers.action_runs import FILMS, QUICK
 from helpers.segmentation_runs import STREETS, run_config
 
 as_users_run_it = pytest.mark.filterwarnings("default")
@@ -82,6 +84,20 @@ def test_a_run_keeps_the_average_and_goes_on_with_the_weights(tmp_path):
     path = tmp_path / "two" / "checkpoints" / "last.ckpt"
     used = ScanPredictor(path).module.state_dict()  # what is predicted with is the average
     assert all(torch.equal(used[key], two["state_dict"][key]) for key in weights)
+
+
+@as_users_run_it
+def test_networks_for_videos_are_averaged_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train_action.main([
+        "fit", *QUICK, *FILMS, "--run_dir=run", "--trainer.callbacks+=EMAWeightAveraging",
+        "--trainer.callbacks.decay=0.9",
+    ])  # fmt: skip
+    kept = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    average, weights = kept["state_dict"], kept["current_model_state"]
+    assert average.keys() == weights.keys()
+    assert {"model.fc.weight", "model.conv1.weight"} <= average.keys()
+    assert float((average["model.fc.weight"] - weights["model.fc.weight"]).norm()) > 0
 
 
 @as_users_run_it
