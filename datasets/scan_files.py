@@ -87,8 +87,14 @@ def own(folder: Path, pattern: str = "*") -> list[Path]:
     return sorted(path for path in folder.glob(pattern) if not is_hidden(path))
 
 
-def check_complete(dataset: str, files: Sequence[Path]) -> None:
+def check_complete(dataset: str, files: Sequence[Path], root: Path | None = None) -> None:
     """Refuse half a download.
+
+    Args:
+        dataset: its name, for the error.
+        files: what must be there.
+        root: the folder that the user gave; where nothing is there, the error tells what it looks
+            like.
 
     Raises:
         ValueError: some of the files are missing, naming the first.
@@ -99,4 +105,5 @@ def check_complete(dataset: str, files: Sequence[Path]) -> None:
         raise ValueError(
             f"{dataset} is incomplete: {len(missing)} of {len(files)} files are missing: {shown}. "
             "Download or unpack them again"
+            + (looks_like(root, dataset) if root and len(missing) == len(files) else "")
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from geonorm.datasets.label_ids import LabelIds
 from geonorm.datasets.ply import count_vertices, read_vertices
-from geonorm.datasets.pointcept import POINTS, read_points, read_rows, room_folders
+from geonorm.datasets.pointcept import COLORS, POINTS, read_points, read_rows, room_folders
 from geonorm.datasets.scan import Scan
 from geonorm.datasets.scan_files import ScanFiles, check_complete, first_folder, known_split
 from geonorm.datasets.scan_io import read_array, with_points
@@ -78,7 +78,10 @@ class ScanNet(ScanFiles):
             found[0] if found else self.root / "scans" / scene
             for found, scene in zip(places, scenes, strict=True)
         ]
-        check_complete("ScanNet", [points_file(file) for file in self.files])
+        points = [points_file(file) for file in self.files]
+        check_complete("ScanNet", points, self.root)
+        colors = [file.with_name(COLORS) for file in points if file.name == POINTS]
+        check_complete("ScanNet", colors)
 
     @property
     def submission(self) -> Submission | None:

@@ -9,6 +9,7 @@ from geonorm.datasets.label_map import mapped, maps_of, shared_classes
 from geonorm.datasets.scan import Scan
 from geonorm.datasets.scan_files import ScanFiles, check_complete, first_folder, own
 from geonorm.datasets.scan_io import read_bin, with_points
+from geonorm.datasets.scan_layouts import looks_like
 from geonorm.names import choices
 
 SPLITS = ("train", "val", "test")
@@ -63,8 +64,14 @@ class SemanticSTF(ScanFiles):
         folder = first_folder("SemanticSTF", Path(root), (Path(root) / split,))
         self.files = own(folder / "velodyne", "*.bin")
         if not self.files:
-            raise ValueError(f"no scans in {folder / 'velodyne'} (expected .bin files)")
+            raise ValueError(
+                f"no scans in {folder / 'velodyne'} (expected .bin files)"
+                f"{looks_like(Path(root), 'SemanticSTF')}"
+            )
+        velodyne = folder / "velodyne"
+        scans = [velodyne / f"{label.stem}.bin" for label in own(folder / "labels", "*.label")]
         check_complete("SemanticSTF", [self._label_file(file) for file in self.files])
+        check_complete("SemanticSTF", scans)
         if weather is not None:
             weathers = read_weathers(folder / f"{split}.txt")
             missing = [file.name for file in self.files if file.stem not in weathers]

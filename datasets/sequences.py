@@ -8,7 +8,7 @@ import numpy as np
 from geonorm.datasets.label_ids import LabelIds
 from geonorm.datasets.label_map import mapped
 from geonorm.datasets.scan import Scan
-from geonorm.datasets.scan_files import ScanFiles, first_folder, own
+from geonorm.datasets.scan_files import ScanFiles, check_complete, first_folder, own
 from geonorm.datasets.scan_io import read_bin, with_points
 from geonorm.names import did_you_mean
 
@@ -85,6 +85,9 @@ class Sequences(ScanFiles):
             )
         if sequence not in cls.unlabelled:
             labelled = {file.stem for file in own(folder / sequence / "labels", "*.label")}
+            check_complete(
+                cls.ids.dataset, [files[0].with_stem(name) for name in sorted(labelled)]
+            )
             missing = [file for file in files if file.stem not in labelled]
             if missing:
                 others = f"; {len(missing)} of {len(files)} scans there lack them"

@@ -14,6 +14,7 @@ from geonorm.datasets.label_ids import LabelIds
 from geonorm.datasets.label_map import in_words, label_maps, mapped, maps_of
 from geonorm.datasets.semantickitti import IGNORED_RAW_IDS
 from helpers.segmentation_runs import run_config
+from helpers.semantickitti_trees import write_tested
 from helpers.sequence_trees import train_ids_of, write_scan, write_synlidar
 
 KITTI = [10, 11, 13, 15, 16, 18, 20, 30, 31, 32, 40, 44, 48, 49, 50, 51, 60, 70, 71, 72, 80, 81,
@@ -143,10 +144,11 @@ def streets(tmp_path):
     return tmp_path / "kitti"
 
 
-def test_a_map_takes_the_place_of_the_benchmark(streets):
-    assert SemanticKITTI(streets, "test").submission is not None
-    assert SemanticKITTI(streets, "test", label_map="semantickitti").submission is not None
-    assert SemanticKITTI(streets, "test", label_map="dglss").submission is None
+def test_a_map_takes_the_place_of_the_benchmark(tmp_path):
+    write_tested(tmp_path)
+    assert SemanticKITTI(tmp_path, "test").submission is not None
+    assert SemanticKITTI(tmp_path, "test", label_map="semantickitti").submission is not None
+    assert SemanticKITTI(tmp_path, "test", label_map="dglss").submission is None
 
 
 def test_two_sets_never_mix(streets, tmp_path):

@@ -165,3 +165,20 @@ def test_tables_of_nuscenes_without_labels_of_points(trainval):
     file = trainval / "v1.0-trainval/category.json"
     file.write_text(json.dumps([{"name": name} for name in CATEGORIES]))
     refused(trainval, r"category.json gives no index of flat.driveable_surface, .*: unpack")
+
+
+def test_linked_and_hidden_files(trainval, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name in ("v1.0-trainval", "samples", "lidarseg"):
+        (mine / name).symlink_to(trainval / name, target_is_directory=True)
+    (trainval / "samples/LIDAR_TOP/._0001d0.pcd.bin").write_bytes(b"Mac")
+    (trainval / "v1.0-trainval/._scene.json").write_bytes(b"Mac")
+    assert NuScenes(mine, "train").tokens == ["0001d0", "0001d1", "0002d0", "0002d1"]
+    np.testing.assert_array_equal(NuScenes(mine, "train")[0].points, rows("0001d0")[:, :3])
+
+
+def test_another_layout(trainval, tmp_path):
+    refused(trainval / "samples", r"no nuScenes under .*samples; .* looks like nuScenes: give that")
+    (tmp_path / "other/sequences/00/velodyne").mkdir(parents=True)
+    refused(tmp_path / "other", r"other looks like SemanticKITTI: --config semantickitti")

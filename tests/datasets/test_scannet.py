@@ -220,3 +220,19 @@ def test_broken_processed_scenes(tmp_path):
     (folder / "coord.npy").unlink()
     with pytest.raises(ValueError, match=r"incomplete: 1 of 2 files are missing: .*a/coord.npy"):
         ScanNet(tmp_path, "val")
+
+
+def test_another_layout(tmp_path):
+    (tmp_path / "train/velodyne").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"incomplete: 1 of 1 .* looks like SemanticSTF: --con"):
+        ScanNet(tmp_path)
+    (tmp_path / "rooms/Area_1/office_1/Annotations").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"tried .*rooms looks like S3DIS: --config s3dis"):
+        ScanNet(tmp_path / "rooms")
+
+
+def test_half_of_a_processed_scene(tmp_path):
+    write_processed(tmp_path, "val", "a")
+    (write_processed(tmp_path, "val", "b") / "color.npy").unlink()
+    with pytest.raises(ValueError, match=r"incomplete: 1 of 2 files are missing: .*b/color.npy"):
+        ScanNet(tmp_path, "val")

@@ -116,6 +116,29 @@ def test_missing_folder_says_what_was_tried(tmp_path):
         SemanticKITTI(tmp_path / "nothing")
 
 
+def test_linked_folders_are_followed(tmp_path, points):
+    write_scan(tmp_path / "elsewhere", "00", 2, points, RAW)
+    (tmp_path / "mine" / "sequences").mkdir(parents=True)
+    (tmp_path / "mine" / "sequences" / "07").symlink_to(tmp_path / "elsewhere/sequences/00")
+    assert SemanticKITTI(tmp_path / "mine", ["07"])[0].name == "07/000002"
+
+
+def test_labels_whose_scans_are_missing(tmp_path, points):
+    """As half of a download leaves them; the others would be trained on without a word."""
+    for frame in range(3):
+        write_scan(tmp_path, "00", frame, points, RAW)
+    (tmp_path / "sequences/00/velodyne/000001.bin").unlink()
+    (tmp_path / "sequences/00/labels/._000007.label").write_bytes(b"Mac")
+    with pytest.raises(ValueError, match=r"incomplete: 1 of 3 files are missing: .*000001.bin"):
+        SemanticKITTI(tmp_path, ["00"])
+
+
+def test_another_layout(tmp_path):
+    (tmp_path / "train/velodyne").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"tried .*looks like SemanticSTF: --config semanticstf"):
+        SemanticKITTI(tmp_path)
+
+
 def test_missing_sequence_names_its_folder(tmp_path, points):
     write_scan(tmp_path, "00", 0, points, RAW)
     with pytest.raises(ValueError, match=r"no scans in .*01.velodyne"):
@@ -165,8 +188,8 @@ def test_labels_of_another_length(tmp_path, points):
 
 
 def test_unknown_label_id(tmp_path, points):
-    write_scan(tmp_path, "00", 0, points, np.array([10, 77, 0, 40, 81]))
-    with pytest.raises(ValueError, match=r"000000.label holds class id 77"):
+    write_scan(tmp_path, "00", 0, points, np.array([77, 77, 0, 23, 81]))
+    with pytest.raises(ValueError, match=r"00.label holds class id 23 \(1 points\), 77 \(2 points"):
         SemanticKITTI(tmp_path, ["00"])[0]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from geonorm.datasets import SemanticKITTI, SemanticSTF
+from helpers.scannet_trees import write_processed
 from helpers.segmentation_runs import run_config
 from helpers.semanticstf_trees import POINTS, rows, write_splits
 
@@ -86,6 +87,22 @@ def test_broken_downloads(root, tmp_path):
         file.unlink()
     with pytest.raises(ValueError, match=r"no scans in .*train.velodyne \(expected .bin files\)"):
         SemanticSTF(root)
+
+
+def test_labels_whose_scans_are_missing(root):
+    (root / "val/velodyne/snow_2.bin").unlink()
+    (root / "val/labels/._fog_1.label").write_bytes(b"Mac")
+    with pytest.raises(ValueError, match=r"incomplete: 1 of 3 files are missing: .*snow_2.bin"):
+        SemanticSTF(root, "val")
+
+
+def test_another_layout(tmp_path):
+    (tmp_path / "sequences/00/velodyne").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"looks like SemanticKITTI: --config semantickitti"):
+        SemanticSTF(tmp_path)
+    write_processed(tmp_path / "rooms", "train", "scene0000_00")
+    with pytest.raises(ValueError, match=r"no scans in .*rooms looks like ScanNet: --config scann"):
+        SemanticSTF(tmp_path / "rooms")
 
 
 def test_linked_folders_are_followed(root, tmp_path):
