@@ -298,6 +298,8 @@ def test_the_command_writes_scores_tables_and_a_heat_map(run, tmp_path, capsys):
                == ("best", "density", "5"))  # fmt: skip
     assert [float(row[name]) for name in ("score", "low", "high")] == one
     assert one[1] <= one[0] <= one[2]
+    assert best.read_bytes() != last.read_bytes()
+    assert len([*(tmp_path / "cells").iterdir()]) == 2  # none is taken for another
     assert (tmp_path / "heat_map.png").read_bytes().startswith(b"\x89PNG")
     # What was written is summarized to the same table, but for the intervals.
     assert command(["evaluate-shift", f"--summarize={tmp_path / 'scores.csv'}"]) == 0
