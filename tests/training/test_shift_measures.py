@@ -9,6 +9,7 @@ import pytest
 from geonorm.__main__ import main as command
 from geonorm.training.shift.bootstrap import interval, resamples
 from geonorm.training.shift.comparison import Comparison, as_json, as_markdown
+from geonorm.training.shift.heat_map import draw
 from geonorm.training.shift.measures import MEAN, Scores, mean_over, measure
 from geonorm.training.shift.score_files import read_scores, write_scores
 
@@ -80,6 +81,20 @@ def test_the_baseline_against_the_network_is_another_number():
     assert mean_over([*found.values()]).retained[0] == pytest.approx((0.5 + 2 / 3) / 2 / 0.9)
 
 
+def test_of_a_clean_score_of_0_nothing_can_be_left(tmp_path):
+    found = measure(scores(0.0, fog=(0.1, 0.3)), scores(0.9, fog=(0.7, 0.5)))["fog"]
+    assert np.isnan(found.retained[0])
+    assert found.error[0] == pytest.approx(1.6 / 0.8)
+    comparison = Comparison({"a": scores(0.0, fog=(0.1,))}, {"all": ["fog"]}, "mIoU")
+    assert cells(as_markdown(comparison))["fog"] == {
+        "corruption": "fog", "mIoU": "10.00", "RR": "none",
+    }  # fmt: skip
+    as_written = as_json(comparison)["networks"]["a"]["groups"]["all"]["mean"]
+    assert as_written["retained"] == [None, None, None]
+    draw(comparison, tmp_path / "heat_map.png")
+    assert (tmp_path / "heat_map.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_mean_over_levels_stands_for_them():
     means = Scores(NETWORK.clean, {"fog": {MEAN: np.array([0.4])}, "snow": {MEAN: np.array([0.5])}})
     for network, baseline in ((means, BASELINE), (NETWORK, BASELINE)):
@@ -96,7 +111,6 @@ def test_a_corruption_that_the_baseline_lacks_has_no_error():
 
 
 @pytest.mark.parametrize(("network", "baseline", "message"), [
-    (scores(0.0, fog=(0.1,)), None, r"clean score must be above 0.*got 0\.0"),
     (NETWORK, scores(0.9, fog=(1.0, 1.0, 1.0)), r"no error under fog, and CE divides by"),
     (NETWORK, scores(0.9, fog=(0.7, 0.5)), r"fog must have the same levels.*1, 2, 3 and 1, 2$"),
 ])  # fmt: skip
@@ -191,8 +205,7 @@ def test_bad_files_of_scores(tmp_path, kind):
     assert isinstance(said, str)
     assert said.startswith("geonorm evaluate-shift: ")
     assert re.search(message, said)
-    if kind != "a clean score of 0":
-        assert "bad.csv" in said
+    assert "bad.csv" in said
 
 
 def test_files_that_do_not_go_together(tmp_path):

@@ -29,7 +29,7 @@ def draw(comparison: Comparison, path: Path) -> None:
     )
     for axes, (network, scores) in zip(grid[0], comparison.networks.items(), strict=True):
         values = _grid(scores, names, count)
-        shares = values / scores.clean[0]
+        shares = values / scores.clean[0] if scores.clean[0] > 0 else np.full_like(values, np.nan)
         image = axes.imshow(shares, cmap="viridis", vmin=0, vmax=1, aspect="auto")
         for row, column in np.argwhere(np.isfinite(values)):
             axes.text(

@@ -48,14 +48,14 @@ def measure(scores: Scores, baseline: Scores | None = None) -> dict[str, Measure
 
         RR = Σ s_l / (L · clean),   CE = Σ (1 − s_l) / Σ (1 − b_l).
 
-    A corruption that the baseline lacks has no CE.
+    A corruption that the baseline lacks has no CE, and RR is NaN where the clean score is 0.
 
     Args:
         scores: of the network.
         baseline: of the network that CE divides by.
 
     Raises:
-        ValueError: the clean score is 0, the baseline makes no error, or the levels differ.
+        ValueError: the baseline makes no error, or the levels differ.
 
     Sources: Kong et al., "Robo3D", ICCV 2023; Yi et al., "Benchmarking the Robustness of
     Spatial-Temporal Models Against Corruptions", NeurIPS Datasets and Benchmarks 2021.
@@ -65,10 +65,6 @@ def measure(scores: Scores, baseline: Scores | None = None) -> dict[str, Measure
     >>> round(found["fog"].retained[0], 3), round(found["fog"].error[0], 3)
     (0.625, 2.5)
     """
-    if not scores.clean[0] > 0:
-        raise ValueError(
-            f"the clean score must be above 0, as others are divided by it; got {scores.clean[0]}"
-        )
     return {
         name: _of_one(name, levels, scores.clean, baseline and baseline.corrupted.get(name))
         for name, levels in scores.corrupted.items()
@@ -83,7 +79,7 @@ def _of_one(
 ) -> Measures:
     score = _mean_over_levels(levels)
     with np.errstate(divide="ignore", invalid="ignore"):  # of a resample: it has no interval then
-        retained = score / clean
+        retained = np.where(clean > 0, score / clean, np.nan)
         if baseline is None:
             return Measures(score, retained, None, error_over=0)
         if MEAN not in levels and MEAN not in baseline and levels.keys() != baseline.keys():

@@ -35,7 +35,7 @@ def read_scores(path: Path) -> tuple[dict[str, Scores], dict[str, list[str]]]:
 
     Raises:
         ValueError: the file is missing, lacks a column or the row `clean`, or has a row that is no
-            score, twice the same, or both a mean and levels of a corruption.
+            score, twice the same, or both a mean and levels of a corruption; or a clean score is 0.
     """
     lines = _lines(path)
     percent = max(line[3] for line in lines) > 1
@@ -56,6 +56,11 @@ def read_scores(path: Path) -> tuple[dict[str, Scores], dict[str, list[str]]]:
             raise ValueError(
                 f"{path} has no row `clean` with an empty level{_of(network)}; the score without "
                 "corruption is needed"
+            )
+        if not found[CLEAN][MEAN][0] > 0:
+            raise ValueError(
+                f"{path}: the clean score must be above 0{_of(network)}, as others are divided by "
+                f"it; got {found[CLEAN][MEAN][0]}"
             )
         if len(found) == 1:
             raise ValueError(f"{path} has no score of a corruption{_of(network)}, only the clean")
