@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from geonorm.models.minkunet_input import ME, check_input, voxelize, with_features
-from geonorm.models.norm import MakeNorm, Norm, norm_act, resolve
+from geonorm.models.norm import MakeNorm, Norm, norm_act, resolve, resolve_input
 from geonorm.names import did_you_mean
-from geonorm.norms.registry import NORMS
+from geonorm.norms.registry import NORMS, Build
 from geonorm.recompute import recomputable
 from geonorm.sparse_convolution import ENGINES, SparseConvolution, SparseConvolutionTranspose
 
@@ -141,6 +141,13 @@ class Concatenate(nn.Module):
         return ME.cat(x, skip)
 
 
+def _weights_for(norm: nn.Module, weights: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """Return the weights of points as an argument of a norm, if there are any and it takes them."""
+    if weights is None or "point_weights" not in signature(norm.forward).parameters:
+        return {}
+    return {"point_weights": weights}
+
+
 # Public checkpoints have MinkowskiEngine's keys for batch norm.
 NAMES = {**NORMS, "batch": ME.MinkowskiBatchNorm}
 STAGES = {
@@ -184,6 +191,9 @@ class MinkUNet(nn.Module):
         convolution: what runs the convolutions: "geonorm", "minkowski", or "auto", geonorm's
             operator on the CPU and MinkowskiEngine's on CUDA. Parameters and checkpoints are the
             same.
+        input_norm: a norm of the raw features, of points where points are given: a name, or a
+            callable taking the number of channels. An instance norm takes a gain and an offset of
+            each channel out of each scan, intensity's as well as where the scan lies.
 
     Shape:
         - Input: `SparseTensor` or `TensorField` with features (N, in_channels).
@@ -218,6 +228,7 @@ class MinkUNet(nn.Module):
         D: int = 3,  # noqa: N803  (the name under which MinkowskiEngine's users know it)
         point_stem: int | None = None,
         convolution: str = "auto",
+        input_norm: str | Build | None = None,
     ):
         super().__init__()
         if convolution not in ENGINES:
@@ -230,6 +241,7 @@ class MinkUNet(nn.Module):
         def maker(stage: str) -> MakeNorm:
             return partial(resolve, norm, stage, names=NAMES, stages=STAGES)
 
+        self.input_norm = resolve_input(input_norm, in_channels, NAMES)
         self.point_linear: Any = None
         self.point_norm: Any = None
         if point_stem is not None:
@@ -280,20 +292,18 @@ class MinkUNet(nn.Module):
         Args:
             x: voxels or points.
             point_weights: for a `TensorField`, the weight of each point, (N,): in the average of
-                its voxel, and in the point stem's norm if that takes weights. Weights of
+                its voxel, and in the norms of points, if those take weights. Weights of
                 1 / multiplicity undo any duplication of points.
         """
         check_input(self, x, point_weights)
         if x.F.dtype != self.conv0p1s1.kernel.dtype:
             x = with_features(x, x.F.to(self.conv0p1s1.kernel.dtype))
         points = x
+        if self.input_norm is not None:
+            points = self.input_norm(points, **_weights_for(self.input_norm, point_weights))
         if self.point_linear is not None:
-            options = {}
-            if point_weights is not None and "point_weights" in signature(
-                self.point_norm.forward
-            ).parameters:
-                options["point_weights"] = point_weights
-            points = norm_act(self.point_norm, self.point_linear(x), **options)
+            options = _weights_for(self.point_norm, point_weights)
+            points = norm_act(self.point_norm, self.point_linear(points), **options)
         if isinstance(x, ME.SparseTensor):
             return self._voxels(points)
         return self._voxels(voxelize(points, point_weights)).slice(points)

@@ -85,6 +85,36 @@ def resolve(
     return module
 
 
+def resolve_input(
+    norm: str | Build | None, num_features: int, names: Mapping[str, Build] = NORMS
+) -> nn.Module | None:
+    """Build the norm of a backbone's raw input, or None where there shall be none.
+
+    A norm inside a network cannot undo the gain of one of several input channels, which the first
+    convolution has mixed with the others; one of the input takes it out of each.
+
+    Args:
+        norm: a name in the registry, or a callable taking the number of channels.
+        num_features: channels of the input.
+        names: what each name builds.
+
+    Raises:
+        ValueError: for an unknown name.
+        TypeError: for any other kind of norm, or a callable that does not return a module.
+
+    >>> resolve_input("instance", 3)
+    InstanceNorm(3)
+    """
+    if norm is None:
+        return None
+    if isinstance(norm, Mapping):
+        raise TypeError(
+            "input_norm must be a name or a callable taking the number of channels: the input is "
+            f"one place; got a mapping with keys {sorted(norm)}"
+        )
+    return resolve(norm, "input", num_features, {"input": "input"}, names=names)
+
+
 def _of_stage(norm: Mapping[str, str | Build], stage: str, stages: Mapping[str, str]) -> Any:
     """Return what a mapping says of a stage."""
     for key in norm:

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from geonorm.models.checkpoints import CheckpointReport, load_checkpoint
-from geonorm.models.norm import MakeNorm, Norm, norm_act, resolve
+from geonorm.models.norm import MakeNorm, Norm, norm_act, resolve, resolve_input
+from geonorm.norms.registry import Build
 
 Kind = Literal["3d", "2d", "2+1d"]
 Padding = Literal["zeros", "replicate"]
@@ -268,10 +269,13 @@ def _build(
     stem_design: Literal["3d", "2+1d", "hara"], kinds: tuple[Kind, Kind, Kind, Kind],
     blocks: tuple[int, int, int, int],
     num_classes: int, norm: Norm, *, bottleneck: bool = False, nested: bool = True,
-    width: int = 64, padding_mode: Padding = "zeros",
+    width: int = 64, padding_mode: Padding = "zeros", input_norm: str | Build | None = None,
 ) -> ResNet3D:
     """Build any of the nets; the arguments are what differs between them."""
-    modules = stem(stem_design, partial(norm_factory(norm, "stem"), place="stem"))
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    if (first := resolve_input(input_norm, 3)) is not None:
+        modules["input_norm"] = first
+    modules |= stem(stem_design, partial(norm_factory(norm, "stem"), place="stem"))
     channels = 64
     for number, (kind, depth) in enumerate(zip(kinds, blocks, strict=True), 1):
         stage, planes = f"layer{number}", width * 2 ** (number - 1)
@@ -292,7 +296,7 @@ def _build(
 
 def r3d_18(
     num_classes: int = 400, norm: Norm = "instance", weights: str | None = None, *,
-    padding_mode: Padding = "zeros",
+    padding_mode: Padding = "zeros", input_norm: str | Build | None = None,
 ) -> ResNet3D:
     """Build torchvision's r3d_18: every convolution 3×3×3 (Tran et al., CVPR 2018).
 
@@ -311,6 +315,8 @@ def r3d_18(
         padding_mode: what convolutions see beyond the edge of a clip: "zeros", as published, or
             "replicate", the nearest position. Zeros let an offset of the input, such as the
             exposure of a standardized clip, pass any instance norm (docs/studies).
+        input_norm: a norm of the clip before all else: a name, or a callable taking the number of
+            channels, such as `lambda channels: SpatioTemporalInstanceNorm(channels, axes="T")`.
 
     Shape:
         (B, 3, T, H, W) -> (B, num_classes)
@@ -326,26 +332,26 @@ def r3d_18(
         torch.Size([1, 5])
     """
     model = _build("3d", ("3d", "3d", "3d", "3d"), (2, 2, 2, 2), num_classes, norm,
-                   padding_mode=padding_mode)
+                   padding_mode=padding_mode, input_norm=input_norm)
     return _with_weights(model, "r3d_18", weights)
 
 
 def mc3_18(
     num_classes: int = 400, norm: Norm = "instance", weights: str | None = None, *,
-    padding_mode: Padding = "zeros",
+    padding_mode: Padding = "zeros", input_norm: str | Build | None = None,
 ) -> ResNet3D:
     """Build torchvision's mc3_18: 3×3×3 in layer 1, 1×3×3 above, T kept (Tran et al., CVPR 2018).
 
     Arguments, shapes and errors are those of `r3d_18`; top-1 on Kinetics-400 is 64.0%.
     """
     model = _build("3d", ("3d", "2d", "2d", "2d"), (2, 2, 2, 2), num_classes, norm,
-                   padding_mode=padding_mode)
+                   padding_mode=padding_mode, input_norm=input_norm)
     return _with_weights(model, "mc3_18", weights)
 
 
 def r2plus1d_18(
     num_classes: int = 400, norm: Norm = "instance", weights: str | None = None, *,
-    padding_mode: Padding = "zeros",
+    padding_mode: Padding = "zeros", input_norm: str | Build | None = None,
 ) -> ResNet3D:
     """Build torchvision's r2plus1d_18: 1×3×3 then 3×1×1, norms between (Tran et al., CVPR 2018).
 
@@ -353,13 +359,13 @@ def r2plus1d_18(
     """
     kinds: tuple[Kind, Kind, Kind, Kind] = ("2+1d", "2+1d", "2+1d", "2+1d")
     model = _build("2+1d", kinds, (2, 2, 2, 2), num_classes, norm,
-                   padding_mode=padding_mode)
+                   padding_mode=padding_mode, input_norm=input_norm)
     return _with_weights(model, "r2plus1d_18", weights)
 
 
 def resnet3d(
     depth: int, num_classes: int = 400, norm: Norm = "instance", width: int = 64, *,
-    padding_mode: Padding = "zeros",
+    padding_mode: Padding = "zeros", input_norm: str | Build | None = None,
 ) -> ResNet3D:
     """Build a 3D-ResNet of Hara, Kataoka and Satoh (CVPR 2018), parameters and keys theirs.
 
@@ -372,6 +378,7 @@ def resnet3d(
         width: planes of layer1, which each further stage doubles; 64 are published. The stem
             always has 64 channels, as in Hara's wide nets.
         padding_mode: as in `r3d_18`.
+        input_norm: as in `r3d_18`.
 
     Shape:
         (B, 3, T, H, W) -> (B, num_classes)
@@ -392,6 +399,7 @@ def resnet3d(
     return _build(
         "hara", ("3d", "3d", "3d", "3d"), _HARA_BLOCKS[depth], num_classes, norm,
         bottleneck=depth >= 50, nested=False, width=width, padding_mode=padding_mode,
+        input_norm=input_norm,
     )
 
 
@@ -403,6 +411,8 @@ def _with_weights(model: ResNet3D, name: str, weights: str | None) -> ResNet3D:
     head = model.get_submodule("fc")
     if head.get_parameter("bias").shape != state["fc.bias"].shape:
         state |= {f"fc.{key}": value for key, value in head.state_dict().items()}
+    own = model.state_dict().items()
+    state |= {key: value for key, value in own if key.startswith("input_norm.")}
     model.report = load_checkpoint(model, state)
     return model
 

@@ -1,0 +1,136 @@
+"""A norm of the raw input: in front of everything, and able to undo what no other norm can."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import TOLERANCES, relative_error
+
+from geonorm import BatchNorm, InstanceNorm, SpatioTemporalInstanceNorm
+from geonorm.datasets import SyntheticStreets
+from geonorm.models import load_checkpoint, mc3_18, r2plus1d_18, r3d_18, resnet3d
+from helpers.minkunet_cases import ME, MUST_MOVE, MinkUNet14A, batch, scan
+
+VIDEO = {
+    "r3d_18": r3d_18, "mc3_18": mc3_18, "r2plus1d_18": r2plus1d_18,
+    "resnet3d": lambda **options: resnet3d(10, **options),
+}  # fmt: skip
+
+
+def clips():
+    return torch.rand(2, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def street():
+    """Return the voxels of a built-in scan, with coordinates and intensity as features."""
+    scan = SyntheticStreets(1, seed=3)[0]
+    places, first = np.unique(np.floor(scan.points / 0.2).astype(np.int32), axis=0,
+                              return_index=True)  # fmt: skip
+    features = np.concatenate([scan.points[first], scan.intensity[first, None]], 1)
+    return torch.from_numpy(places), torch.from_numpy(features).float()
+
+
+def moved(kind: str, input_norm, gain: float) -> float:
+    """Return how far an intensity gain moves the logits of a network with random weights."""
+    torch.manual_seed(0)
+    coordinates, features = street()
+    model = MinkUNet14A(4, 19, norm=kind, input_norm=input_norm)
+    dimmer = features.clone()
+    dimmer[:, 3] *= gain
+    with torch.inference_mode():
+        plain = model(batch((coordinates, features))).F
+        dimmed = model(batch((coordinates, dimmer))).F
+    return float((dimmed - plain).norm() / plain.norm())
+
+
+def test_a_gain_of_one_of_several_channels_passes_all_norms_but_that_of_the_input():
+    """Intensity at 0.3 of itself: inside, it is mixed with the coordinates before any norm."""
+    inside = moved("instance", None, 0.3)
+    at_the_input = moved("instance", "instance", 0.3)
+    print(f"instance norms alone {inside:.4f}, and one of the input {at_the_input:.6f}")
+    assert inside > 0.02
+    assert at_the_input < inside / 20
+    assert moved("batch", "batch", 0.3) < inside / 20  # in training, by the statistics of the batch
+
+
+@pytest.mark.parametrize("name", VIDEO)
+def test_it_stands_before_the_first_convolution(name: str):
+    torch.manual_seed(1)
+    norm = {"default": "instance", "layer3": "none", "layer4": "none"}  # where one place is left
+    model = VIDEO[name](num_classes=4, norm=norm, input_norm="instance").double()
+    assert next(iter(model._modules)) == "input_norm"
+    assert isinstance(model.input_norm, InstanceNorm)
+    plain = VIDEO[name](num_classes=4, norm=norm).double()
+    assert not hasattr(plain, "input_norm")
+    plain.load_state_dict({key: value for key, value in model.state_dict().items()
+                           if not key.startswith("input_norm.")})  # fmt: skip
+    x = clips().double()
+    by_hand = x - x.mean((2, 3, 4), keepdim=True)
+    by_hand /= (by_hand.square().mean((2, 3, 4), keepdim=True) + 1e-5).sqrt()
+    assert relative_error(model(x), plain(by_hand)) <= 1e-9
+    assert relative_error(model(x), plain(x)) > MUST_MOVE
+
+
+def test_any_norm_may_stand_there():
+    model = resnet3d(10, num_classes=4, input_norm=lambda channels: SpatioTemporalInstanceNorm(
+        channels, affine=False, axes="T"))  # fmt: skip
+    still = clips()[:, :, :1].expand(-1, -1, 8, -1, -1)
+    assert relative_error(model(clips() + still), model(clips())) <= 1e-3
+    keys = resnet3d(10, num_classes=4).state_dict().keys()
+    assert model.state_dict().keys() == keys
+    assert isinstance(resnet3d(10, input_norm="batch").input_norm, BatchNorm)
+
+
+def test_a_checkpoint_with_it_loads_again(tmp_path):
+    torch.manual_seed(2)
+    model = resnet3d(10, num_classes=4, norm="batch", input_norm="instance")
+    with torch.no_grad():
+        model.input_norm.weight.copy_(torch.tensor([0.5, 2.0, 3.0]))
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    again = resnet3d(10, num_classes=4, norm="batch", input_norm="instance")
+    load_checkpoint(again, tmp_path / "weights.pt")
+    assert torch.equal(again.eval()(clips()), model.eval()(clips()))
+
+
+@pytest.mark.parametrize("kind", [ME.SparseTensor, ME.TensorField])
+@pytest.mark.parametrize("point_stem", [None, 8])
+def test_scans_are_normalized_before_everything(kind, point_stem):
+    torch.manual_seed(3)
+    scans = [scan(), scan(200, seed=1)]
+    model = MinkUNet14A(3, 5, input_norm="instance", point_stem=point_stem)
+    plain = MinkUNet14A(3, 5, point_stem=point_stem)
+    plain.load_state_dict({key: value for key, value in model.state_dict().items()
+                           if not key.startswith("input_norm.")})  # fmt: skip
+    by_hand = [
+        (places, (f - f.mean(0)) / (f.var(0, correction=0) + 1e-5).sqrt()) for places, f in scans
+    ]
+    x = batch(*scans, kind=kind)
+    out = model(x)
+    assert isinstance(out, kind)
+    assert relative_error(out.F, plain(batch(*by_hand, kind=kind)).F) <= TOLERANCES["logits"]
+    assert relative_error(out.F, plain(batch(*scans, kind=kind)).F) > MUST_MOVE
+
+
+def test_weights_of_points_reach_it():
+    """A point repeated, with half the weight each time, counts once in the input's statistics."""
+    torch.manual_seed(4)
+    model = MinkUNet14A(3, 5, input_norm="instance", point_stem=8)
+    places, features = scan(extent=8)
+    times = torch.randint(1, 4, (len(features),), generator=torch.Generator().manual_seed(0))
+    plain = model(batch((places / 2, features), kind=ME.TensorField)).F
+    repeated = batch((places.repeat_interleave(times, 0) / 2, features.repeat_interleave(times, 0)),
+                     kind=ME.TensorField)  # fmt: skip
+    weights = (1 / times).repeat_interleave(times)
+    last = times.cumsum(0) - 1
+    assert relative_error(model(repeated, weights).F[last], plain) <= TOLERANCES["logits"]
+    assert relative_error(model(repeated).F[last], plain) > MUST_MOVE
+
+
+@pytest.mark.parametrize("build", [lambda norm: resnet3d(10, input_norm=norm),
+                                   lambda norm: MinkUNet14A(3, 5, input_norm=norm)])  # fmt: skip
+def test_bad_norms_of_the_input(build):
+    with pytest.raises(ValueError, match=r"norm 'instanse' is unknown.*instance"):
+        build("instanse")
+    with pytest.raises(TypeError, match=r"input_norm must be a name or a callable .*a mapping"):
+        build({"default": "instance"})
+    with pytest.raises(TypeError, match="norm must be a name, a callable"):
+        build(3)
