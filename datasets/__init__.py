@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # what is imported on first use, said to type checkers
     from geonorm.datasets.augmented import Augmented as Augmented
     from geonorm.datasets.check_videos import Finding as Finding
     from geonorm.datasets.check_videos import check_data as check_data
+    from geonorm.datasets.clip_corruptions import ClipCorruption as ClipCorruption
     from geonorm.datasets.clips import Clip as Clip
     from geonorm.datasets.clips import ClipDataset as ClipDataset
     from geonorm.datasets.clips import FileReport as FileReport
@@ -98,6 +99,7 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "synthetic.actions": ("SyntheticActions",),
     "video_transforms": ("ClipTransform",),
     "appearance_shift": ("AppearanceShift",),
+    "clip_corruptions": ("ClipCorruption",),
     "check_videos": ("Finding", "check_data"),
     "audio_folders": ("AudioFolders", "Sound", "log_mel", "read_audio"),
 })

@@ -70,7 +70,8 @@ class ClipDataset(Dataset[Clip]):
     """Clips of a set of videos; a file that cannot be decoded never ends a run.
 
     A file that cannot be opened is left out from the start. One that opens but yields no frame is
-    replaced by the next video of the list that does. Both are counted, named once in the log, and
+    replaced by the next video of the list that does, and so is one of which its transform, a
+    corruption of codecs, leaves no frame. Both are counted, named once in the log, and
     listed by :meth:`report`; the counts are shared by all workers of a loader. What is random is a
     function of (seed, epoch, index) alone, so neither workers nor resuming change it.
 
@@ -87,6 +88,8 @@ class ClipDataset(Dataset[Clip]):
             control without motion).
         views: clips per video with "dense" sampling; item ``i`` is view ``i % views`` of video
             ``i // views``.
+        repeats: items per video whose frames and transform are drawn anew, each by itself (repeated
+            augmentation, Hoffer et al. 2019); item ``i`` is of video ``i // repeats``.
         portion: the part of each video to draw from, as fractions of its length.
         size: what frames are resized to in decoding: (height, width) or the shorter side, pixels.
         transform: called with the uint8 (T, C, H, W) clip and the key (seed, epoch, index).
@@ -106,6 +109,7 @@ class ClipDataset(Dataset[Clip]):
         fps: float | None = None,
         sampling: Sampling = "random",
         views: int = 1,
+        repeats: int = 1,
         portion: tuple[float, float] = (0.0, 1.0),
         size: Size = None,
         transform: Transform | None = None,
@@ -113,11 +117,17 @@ class ClipDataset(Dataset[Clip]):
         cache: str | Path | None = None,
     ) -> None:
         _check(length, step, fps, sampling, views, portion)
+        if repeats < 1 or (repeats > 1 and sampling not in _DRAWN_ANEW):
+            raise ValueError(
+                f"repeats must be at least 1, and 1 unless sampling draws frames anew "
+                f"({', '.join(_DRAWN_ANEW)}); got {repeats} with {sampling!r}"
+            )
         if seed < 0:
             raise ValueError(f"seed must be at least 0; got {seed}")
         self.classes = videos.classes
         self.length, self.step, self.fps = length, step, fps
         self.sampling, self.views, self.portion = sampling, views, portion
+        self.repeats = repeats
         self.size, self.transform, self.seed = size, transform, seed
         index = video_index([path for path, _ in videos.videos], cache)
         rows = list(zip(videos.videos, index, strict=True))
@@ -141,7 +151,7 @@ class ClipDataset(Dataset[Clip]):
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
-        return len(self.videos) * self.views
+        return len(self.videos) * self.views * self.repeats
 
     def __getitem__(self, index: int) -> Clip:
         """Return a clip, of a later video where this one cannot be decoded.
@@ -152,17 +162,15 @@ class ClipDataset(Dataset[Clip]):
         """
         if not 0 <= index < len(self):
             raise IndexError(f"index must be in [0, {len(self)}); got {index}")
-        video, view = divmod(index, self.views)
+        video, view = divmod(index, self.views * self.repeats)
         epoch = int(self._epoch) if self.sampling in _DRAWN_ANEW else 0
         key = (self.seed, epoch, index)
         for place in range(video, video + min(len(self.videos), _MAX_SUBSTITUTES)):
             chosen = place % len(self.videos)
             try:
-                frames = self._read(chosen, view, key)
+                return self._clip(self._read(chosen, view, key), chosen, key)
             except UndecodableVideoError as error:
                 self._count(self._skipped, chosen, "is skipped, another takes its place", error)
-                continue
-            return self._clip(frames, chosen, key)
         raise ValueError(
             f"{min(len(self.videos), _MAX_SUBSTITUTES)} videos in a row cannot be decoded, from "
             f"{self.videos[video][0]} on. Run check_data on the list"

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -199,18 +201,45 @@ def write_video(
         raise ValueError(f"film must be uint8 (T, H, W, 3); got {film.dtype} {film.shape}")
     if film.shape[1] % 2 or film.shape[2] % 2:
         raise ValueError(f"both sides of a film must be even; got {film.shape[1:3]}")
-    with av.open(location(path), "w") as container:
-        stream = container.add_stream(codec, rate=fps)
+    options = {"crf": "18", "preset": "veryfast"} if codec == "libx264" else {"q": "3"}
+    encode(location(path), film, fps=fps, codec=codec, options=options)
+
+
+def encode(
+    target: str | BytesIO,
+    film: np.ndarray,
+    *,
+    fps: float,
+    codec: str,
+    options: dict[str, str],
+    container: str | None = None,
+) -> None:
+    """Encode a film in one thread, to a file or to memory.
+
+    Args:
+        target: where to.
+        film: uint8 RGB (T, H, W, 3) with even sides.
+        fps: frames per second.
+        codec: FFmpeg's name of an encoder that takes yuv420p.
+        options: the encoder's.
+        container: FFmpeg's name of the format; by default the target's suffix tells.
+
+    Raises:
+        ValueError: a codec of sound or text.
+    """
+    rate = Fraction(fps).limit_denominator(1001)
+    with av.open(target, "w", format=container) as out:
+        stream = out.add_stream(codec, rate=rate)
         if not isinstance(stream, VideoStream):
             raise ValueError(f"codec must encode pictures; {codec!r} encodes {stream.type}")
         stream.height, stream.width = film.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1
-        stream.options = {"crf": "18", "preset": "veryfast"} if codec == "libx264" else {"q": "3"}
+        stream.options = options
         for picture in film:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
 
 
 class Decoder:
@@ -233,7 +262,7 @@ class Decoder:
                 yield from self.stream.codec_context.decode(None)
                 return
             try:
-                frames = packet.decode()
+                frames = self.stream.decode(packet)  # whose packet, once filtered, forgets it
             except av.FFmpegError:
                 self.errors += 1
                 continue

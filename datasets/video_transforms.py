@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from geonorm.datasets.appearance_shift import AppearanceShift
+from geonorm.datasets.clip_corruptions import ClipCorruption
 
 KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
 KINETICS_STD = (0.22803, 0.22145, 0.216989)
@@ -30,7 +31,10 @@ class ClipTransform:
             the left into one to the right, which is another class in many datasets.
         jitter: strength of the change of brightness, contrast and saturation, and a quarter of it
             for hue; 0 for none.
-        shift: a change of appearance laid on every clip before anything else, test or training.
+        rand_augment: magnitude, 0 to 30, of the two changes that RandAugment (Cubuk et al., 2020)
+            draws for a training clip, the same in every frame; 0 for none.
+        shift: a change of appearance or a corruption laid on every clip before anything else,
+            test or training.
         mean: of the channels, in [0, 1].
         std: likewise.
 
@@ -53,12 +57,15 @@ class ClipTransform:
         scale: tuple[float, float] | None = None,
         flip: float = 0.0,
         jitter: float = 0.0,
-        shift: AppearanceShift | None = None,
+        rand_augment: int = 0,
+        shift: AppearanceShift | ClipCorruption | None = None,
         mean: Sequence[float] = KINETICS_MEAN,
         std: Sequence[float] = KINETICS_STD,
     ) -> None:
         self.crop = (crop, crop) if isinstance(crop, int) else tuple(crop)
         _check(self.crop, scale, flip, jitter)
+        if rand_augment not in range(31):
+            raise ValueError(f"rand_augment must be a magnitude from 0 to 30; got {rand_augment}")
         self.shift = shift
         steps: list[torch.nn.Module] = []
         if not train:
@@ -71,6 +78,8 @@ class ClipTransform:
             steps.append(v2.RandomHorizontalFlip(flip))
         if train and jitter:
             steps.append(v2.ColorJitter(jitter, jitter, jitter, jitter / 4))
+        if train and rand_augment:
+            steps.append(v2.RandAugment(num_ops=2, magnitude=rand_augment))
         steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
         self.steps = v2.Compose(steps)
 

@@ -72,7 +72,9 @@ class Optimization:
         return left**POLY_POWER if self.schedule == "poly" else 1.0
 
     def configure(
-        self, module: LightningModule, slow: Iterable[nn.Parameter] = (), slow_factor: float = 1.0
+        self,
+        module: LightningModule,
+        rates: Iterable[tuple[float, Iterable[nn.Parameter]]] = (),
     ) -> OptimizerLRSchedulerConfig:
         """Return what LightningModule.configure_optimizers must return.
 
@@ -81,15 +83,14 @@ class Optimization:
 
         Args:
             module: what is trained.
-            slow: those of its parameters that learn at another rate, such as a backbone's.
-            slow_factor: their rate as a part of the others'.
+            rates: those of its parameters that learn at another rate, such as a backbone's, each
+                group with its rate as a part of the others'.
         """
-        slow = list(slow)
-        apart = {id(parameter) for parameter in slow}
-        others = [p for p in module.parameters() if id(p) not in apart]
+        apart = [(factor, list(parameters)) for factor, parameters in rates]
+        named = {id(parameter) for _, parameters in apart for parameter in parameters}
+        others = [p for p in module.parameters() if id(p) not in named]
         groups: list[dict[str, Any]] = [{"params": others}]
-        if slow:
-            groups.append({"params": slow, "lr": self.lr * slow_factor})
+        groups += [{"params": each, "lr": self.lr * factor} for factor, each in apart if each]
         optimizer = getattr(torch.optim, self.name)(
             groups, lr=self.lr, weight_decay=self.weight_decay, **self.options
         )

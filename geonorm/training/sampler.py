@@ -20,6 +20,10 @@ class EpochSampler(Sampler[int]):
         shuffle: whether this is for training.
         seed: seed of the order.
         rank, world_size: number of this process and of all.
+        repeats: shuffled, so many neighbours among the indices are one sample's and stay together:
+            among the first `block` · `repeats` indices are all of `block` samples, each of them
+            once before any comes again, and so on.
+        block: samples between a sample and its repetition.
     """
 
     def __init__(
@@ -29,7 +33,10 @@ class EpochSampler(Sampler[int]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        repeats: int = 1,
+        block: int = 1,
     ) -> None:
+        self.repeats, self.block = repeats, block
         self.dataset, self.shuffle, self.seed = dataset, shuffle, seed
         self.rank, self.world_size = rank, world_size
         self.set_epoch(0)
@@ -45,8 +52,15 @@ class EpochSampler(Sampler[int]):
         if not self.shuffle:
             return range(self.rank, total, self.world_size)
         rng = np.random.default_rng([self.seed, self.epoch])
-        order: list[int] = rng.permutation(total).tolist()
-        return order[self.rank : total - total % self.world_size : self.world_size]
+        samples = total // self.repeats
+        shuffled: list[int] = rng.permutation(samples).tolist()
+        order = shuffled[self.rank : samples - samples % self.world_size : self.world_size]
+        return [
+            sample * self.repeats + repetition
+            for first in range(0, len(order), self.block)
+            for repetition in range(self.repeats)
+            for sample in order[first : first + self.block]
+        ]
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._indices())

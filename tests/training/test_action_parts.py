@@ -176,7 +176,7 @@ class Rates(LightningModule):
 def test_a_backbone_learns_at_its_own_rate():
     module = Rates()
     optim = Optimization(lr=0.5, warmup=0, schedule="constant")
-    slow = optim.configure(module, module.backbone.parameters(), 0.1)["optimizer"].param_groups
+    slow = optim.configure(module, [(0.1, module.backbone.parameters())])["optimizer"].param_groups
     assert [group["lr"] for group in slow] == pytest.approx([0.5, 0.05])
     assert {id(p) for p in slow[1]["params"]} == {id(p) for p in module.backbone.parameters()}
     (alike,) = optim.configure(module)["optimizer"].param_groups

@@ -16,6 +16,7 @@ from geonorm.datasets import (
     UCF101,
     AppearanceShift,
     ClassFolders,
+    ClipCorruption,
     ClipDataset,
     ClipTransform,
     Diving48,
@@ -72,6 +73,8 @@ class ClipFormat:
         jitter: strength of random changes of colour in training, 0 to 1.
         mean: of red, green and blue, in [0, 1].
         std: likewise.
+        rand_augment: magnitude, up to 30, of two changes that RandAugment (Cubuk et al., 2020)
+            draws for each training clip, the same in all its frames; 0 for none.
     """
 
     length: int = 16
@@ -85,6 +88,7 @@ class ClipFormat:
     jitter: float = 0.0
     mean: tuple[float, float, float] = KINETICS_MEAN
     std: tuple[float, float, float] = KINETICS_STD
+    rand_augment: int = 0
 
 
 def clips_of(
@@ -95,7 +99,8 @@ def clips_of(
     still: bool = False,
     views: int = 1,
     portion: tuple[float, float] = (0.0, 1.0),
-    shift: AppearanceShift | None = None,
+    shift: AppearanceShift | ClipCorruption | None = None,
+    repeats: int = 1,
     seed: int = 0,
 ) -> ClipDataset:
     """Return the clips of some videos in the form that a network is trained on.
@@ -107,7 +112,8 @@ def clips_of(
         still: make clips of one frame repeated.
         views: clips of each video.
         portion: part of each video to draw from, as fractions of its length.
-        shift: a change of appearance laid on every clip.
+        shift: a change of appearance or a corruption laid on every clip.
+        repeats: clips of each video to train on, each drawn by itself.
         seed: of everything random.
     """
     trained, judged = SAMPLING[clip.sampling]
@@ -119,6 +125,7 @@ def clips_of(
         fps=clip.fps,
         sampling="still" if still else sampling,
         views=views,
+        repeats=repeats if train else 1,
         portion=portion,
         size=clip.size,
         transform=ClipTransform(
@@ -127,6 +134,7 @@ def clips_of(
             scale=clip.scale,
             flip=clip.flip,
             jitter=clip.jitter,
+            rand_augment=clip.rand_augment,
             shift=shift,
             mean=clip.mean,
             std=clip.std,
@@ -150,9 +158,11 @@ class ClipData(LightningDataModule):
         still: clips of one frame repeated, which show appearance without motion: "also" judges
             them beside the real ones where a validation or test stands alone, "only" in their
             place.
-        shift: a change of appearance laid on every validation and test clip.
+        shift: a change of appearance or a corruption laid on every validation and test clip.
         batch_size: clips per step and device.
         num_workers: processes that decode.
+        repeats: clips of each video in a training batch, each drawn by itself (repeated
+            augmentation); an epoch is so many times longer. A divisor of batch_size.
         seed: seed of order, clips and changes in training; set by --seed_everything.
     """
 
@@ -167,12 +177,18 @@ class ClipData(LightningDataModule):
         train_portion: tuple[float, float] = (0.0, 1.0),
         eval_portion: tuple[float, float] = (0.0, 1.0),
         still: Literal["no", "also", "only"] = "no",
-        shift: AppearanceShift | None = None,
+        shift: AppearanceShift | ClipCorruption | None = None,
         batch_size: int = 24,
         num_workers: int = 4,
+        repeats: int = 1,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if repeats < 1 or batch_size % repeats:
+            raise ValueError(
+                f"repeats must be at least 1 and divide batch_size; got {repeats} and {batch_size}"
+            )
+        self.repeats = repeats
         self.factories: dict[str, Callable[..., VideoSet] | None] = {
             "train": train, "val": val, "test": test or val
         }
@@ -213,6 +229,7 @@ class ClipData(LightningDataModule):
             views=self.views if name == "test" and not still else 1,
             portion=self.portions[name],
             shift=None if train else self.shift,
+            repeats=self.repeats,
             seed=self.seed,
         )
 
@@ -238,7 +255,10 @@ class ClipData(LightningDataModule):
         return EpochLoader(
             dataset,
             batch_size=self.batch_size,
-            sampler=EpochSampler(dataset, train, self.seed, rank, world_size),
+            sampler=EpochSampler(
+                dataset, train, self.seed, rank, world_size, self.repeats,
+                self.batch_size // self.repeats,
+            ),
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=train and self.num_workers > 0,

@@ -1,6 +1,7 @@
 """The LightningModule that `geonorm train-action` trains."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,8 @@ from geonorm import SpatioTemporalInstanceNorm
 from geonorm.models.video_resnet import Padding
 from geonorm.recompute import recompute_activations
 from geonorm.training.action.data import ClipBatch
-from geonorm.training.action.networks import build
+from geonorm.training.action.mixing import ClipMixing, check_mixing
+from geonorm.training.action.networks import build, rates_by_depth
 from geonorm.training.action.report import ActionReport, FailedFiles
 from geonorm.training.action.scores import VideoResult, VideoScores
 from geonorm.training.norm_option import norm_in_words, with_factories
@@ -35,6 +37,10 @@ class ActionModule(LightningModule):
         optim: optimizer and schedule.
         weights: a file of weights to go on from, or the name of torchvision's for this network.
         backbone_lr_factor: learning rate of all but the last layer, as a part of the last's.
+        layer_decay: each stage's learning rate as a part of the next one's: layer 4 learns at this
+            part of the last layer's, the stem at its fifth power.
+        mixup: parameter of the Beta distribution by which mixup weighs pairs of clips; 0 for none.
+        cutmix: likewise of CutMix, which takes turns with mixup where there are both.
         label_smoothing: part of each label that is spread over all classes, in the loss.
         channels_last: keep the channels of each position side by side in memory, which is faster
             on processors for small clips; the results are the same but for rounding.
@@ -60,6 +66,9 @@ class ActionModule(LightningModule):
         optim: Optimization = Optimization(),  # noqa: B008  (frozen)
         weights: str | None = None,
         backbone_lr_factor: float = 1.0,
+        layer_decay: float = 1.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
         label_smoothing: float = 0.0,
         channels_last: bool = False,
         compile: Literal["no", "default", "reduce-overhead", "max-autotune"] = "no",
@@ -70,15 +79,20 @@ class ActionModule(LightningModule):
         super().__init__()
         if not backbone_lr_factor >= 0:
             raise ValueError(f"backbone_lr_factor must be at least 0; got {backbone_lr_factor}")
+        if not 0 < layer_decay <= 1:
+            raise ValueError(f"layer_decay must be a part in (0, 1]; got {layer_decay}")
+        check_mixing(mixup, cutmix)
         self.save_hyperparameters()
         self.name, self.norm, self.optim, self.weights = name, norm, optim, weights
         self.backbone_lr_factor, self.label_smoothing = backbone_lr_factor, label_smoothing
+        self.layer_decay, self.mixup, self.cutmix = layer_decay, mixup, cutmix
         self.memory_format = torch.channels_last_3d if channels_last else torch.contiguous_format
-        self.input_norm: torch.nn.Module = torch.nn.Identity()
+        self.input_norm: Callable[[int], torch.nn.Module] | None = None
         if input_norm is not None:
-            self.input_norm = SpatioTemporalInstanceNorm(
-                3, input_eps, affine=False, axes=input_norm
+            self.input_norm = partial(
+                SpatioTemporalInstanceNorm, eps=input_eps, affine=False, axes=input_norm
             )
+            self.input_norm(3)  # refuses other axes before there is a network
         self.compile_mode, self.recompute = compile, recompute
         self.padding_mode = padding_mode
         # Named as load_checkpoint expects it, so that a run's checkpoint is a file of weights.
@@ -92,7 +106,9 @@ class ActionModule(LightningModule):
         self.classes = classes
         self.hparams.update(classes=classes)
         norm = with_factories(self.norm, {"instance": self.instance_norm})
-        network = build(self.name, norm, len(classes), weights, self.padding_mode)
+        network = build(
+            self.name, norm, len(classes), weights, self.padding_mode, self.input_norm
+        )
         self.model = network.to(memory_format=self.memory_format)
         if self.recompute:
             recompute_activations(self.model)
@@ -149,13 +165,17 @@ class ActionModule(LightningModule):
     def forward(self, video: Tensor) -> Tensor:
         """Return the scores of the classes; (B, 3, T, H, W) to (B, K)."""
         video = video.contiguous(memory_format=self.memory_format)
-        scores: Tensor = self._network()(self.input_norm(video))
+        scores: Tensor = self._network()(video)
         return scores
 
     def training_step(self, batch: ClipBatch, batch_index: int) -> Tensor:
-        loss = functional.cross_entropy(
-            self(batch.video), batch.label, label_smoothing=self.label_smoothing
-        )
+        video, label = batch.video, batch.label
+        if self.mixup or self.cutmix:
+            trainer: Any = self.trainer
+            key = (trainer.datamodule.seed, self.current_epoch, batch_index, trainer.global_rank)
+            mixing = ClipMixing(len(self.classes), self.mixup, self.cutmix)
+            video, label = mixing(video, label, key)
+        loss = functional.cross_entropy(self(video), label, label_smoothing=self.label_smoothing)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.label))
         return loss
 
@@ -191,7 +211,7 @@ class ActionModule(LightningModule):
         self._conclude("test")
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        weights = self._network().named_parameters()
-        backbone = [p for name, p in weights if not name.startswith("fc.")]
-        slow = backbone if self.backbone_lr_factor != 1 else ()
-        return self.optim.configure(self, slow, self.backbone_lr_factor)
+        if self.backbone_lr_factor == 1 and self.layer_decay == 1:
+            return self.optim.configure(self)
+        rates = rates_by_depth(self._network(), self.backbone_lr_factor, self.layer_decay)
+        return self.optim.configure(self, rates)

@@ -5,10 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from geonorm.models import ResNet3D, load_checkpoint, mc3_18, r2plus1d_18, r3d_18, resnet3d
 from geonorm.models.norm import Norm
 from geonorm.models.video_resnet import Padding
 from geonorm.names import choices
+from geonorm.norms.registry import Build
 
 NETWORKS: dict[str, Callable[..., ResNet3D]] = {
     build.__name__: build for build in (r3d_18, mc3_18, r2plus1d_18)
@@ -19,10 +22,34 @@ NETWORKS |= {
 # Half the width, a quarter of the weights: for two cores and some minutes.
 NETWORKS["resnet3d_slim"] = partial(resnet3d, 10, width=32)
 
+_DEPTHS = {f"layer{number}": number for number in (1, 2, 3, 4)} | {"fc": 5}
+
+
+def rates_by_depth(
+    network: ResNet3D, backbone: float, decay: float
+) -> list[tuple[float, list[nn.Parameter]]]:
+    """Return groups of a network's parameters but the last layer's, with their parts of its rate.
+
+    Args:
+        network: what is trained.
+        backbone: part of the last layer's rate at which all others learn.
+        decay: each stage's rate as a part of the next one's (layer-wise decay, Clark et al., 2020):
+            layer 4 learns at `decay` of the last layer's rate, and what precedes layer 1 at
+            `decay`^5.
+    """
+    groups: dict[int, list[nn.Parameter]] = {depth: [] for depth in range(5)}
+    for name, parameter in network.named_parameters():
+        depth = _DEPTHS.get(name.partition(".")[0], 0)
+        if depth < 5:
+            groups[depth].append(parameter)
+    if decay == 1:
+        return [(backbone, [p for group in groups.values() for p in group])]
+    return [(backbone * decay ** (5 - depth), group) for depth, group in groups.items()]
+
 
 def build(
     name: str, norm: Norm, num_classes: int, weights: str | None = None,
-    padding_mode: Padding = "zeros",
+    padding_mode: Padding = "zeros", input_norm: Build | None = None,
 ) -> ResNet3D:
     """Return a network, new or with weights to go on from, and print what became of these.
 
@@ -34,13 +61,16 @@ def build(
             torchvision's weights of this network. The last layer is left as initialized where the
             weights were trained for another number of classes.
         padding_mode: what the convolutions see beyond the edge of a clip.
+        input_norm: what builds a norm of the clip, given its number of channels; None for none.
 
     Raises:
         ValueError: an unknown name, or a file that does not fit.
     """
     if name not in NETWORKS:
         raise ValueError(f"no network {name!r}; {choices(name, NETWORKS)}")
-    options: dict[str, Any] = {"norm": norm, "padding_mode": padding_mode}
+    options: dict[str, Any] = {
+        "norm": norm, "padding_mode": padding_mode, "input_norm": input_norm
+    }  # fmt: skip
     if weights is None:
         return NETWORKS[name](num_classes, **options)
     if Path(weights).is_file():
