@@ -181,8 +181,8 @@ def test_optimizer_has_the_rates(monkeypatch: pytest.MonkeyPatch):
 
     module = ActionModule("resnet3d_10", classes=list("ab"), layer_decay=0.5,
                           optim=Optimization(lr=0.32, warmup=0, schedule="constant"))  # fmt: skip
-    monkeypatch.setattr(module, "_trainer", type("T", (), {
-        "estimated_stepping_batches": 10, "callbacks": [], "max_epochs": 1, "max_steps": 10, "max_time": None})())
+    trainer = type("T", (), {"estimated_stepping_batches": 10, "callbacks": ()})()
+    monkeypatch.setattr(module, "_trainer", trainer)
     groups = module.configure_optimizers()["optimizer"].param_groups
     assert [group["lr"] for group in groups] == pytest.approx([0.32, 0.01, 0.02, 0.04, 0.08, 0.16])
     assert sum(len(group["params"]) for group in groups) == len(list(module.parameters()))
