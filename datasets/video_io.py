@@ -227,11 +227,11 @@ def encode(
     Raises:
         ValueError: a codec of sound or text.
     """
-    rate = Fraction(fps).limit_denominator(1001)
+    kind = av.Codec(codec, "w").type
+    if kind != "video":
+        raise ValueError(f"codec must encode pictures; {codec!r} encodes {kind}")
     with av.open(target, "w", format=container) as out:
-        stream = out.add_stream(codec, rate=rate)
-        if not isinstance(stream, VideoStream):
-            raise ValueError(f"codec must encode pictures; {codec!r} encodes {stream.type}")
+        stream: Any = out.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width = film.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1

@@ -103,7 +103,7 @@ def test_average_bit_rate_is_kept(monkeypatch: pytest.MonkeyPatch):
         through("h264_abr", severity, film)
         rate = 8 * sizes[-1] / (100 / 25)
         assert rate == pytest.approx(whole / 2**severity, rel=0.3)
-    assert bit_rate(film, 50) == pytest.approx(2 * whole, rel=0.1)
+    assert bit_rate(film, 50) == pytest.approx(2 * whole, rel=0.25)
 
 
 def test_transport_packets_are_lost_at_the_rate_told():
