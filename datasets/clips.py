@@ -32,6 +32,7 @@ Failure = Literal["left out", "skipped", "damaged"]
 Transform = Callable[[Tensor, tuple[int, int, int]], Tensor]
 # So many files in a row that fail are no accident: the list or the disk is wrong.
 _MAX_SUBSTITUTES = 20
+_USUAL_RATE = 25.0
 
 
 class Clip(NamedTuple):
@@ -149,6 +150,18 @@ class ClipDataset(Dataset[Clip]):
     def set_epoch(self, epoch: int) -> None:
         """Choose which random clips and transforms the items hold."""
         self._epoch.fill_(epoch)
+
+    def rate(self, video: int) -> float:
+        """Return how many frames of a clip of a video make a second of it; 25 where nothing tells.
+
+        Args:
+            video: place in `videos`.
+        """
+        info = self._infos[video]
+        if info.fps > 0 and self.sampling in ("uniform", "segments"):
+            first, last = (int(info.frames * part) for part in self.portion)
+            return info.fps * self.length / max(last - first, 1)
+        return (self.fps or info.fps or _USUAL_RATE) / self.step
 
     def __len__(self) -> int:
         return len(self.videos) * self.views * self.repeats

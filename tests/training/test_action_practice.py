@@ -209,6 +209,16 @@ def test_repeats_are_drawn_each_by_itself(films, tmp_path):
     assert again != starts
 
 
+@pytest.mark.parametrize(("options", "rate"), [
+    ({"length": 5}, 25), ({"length": 5, "step": 2}, 12.5), ({"length": 5, "step": 2, "fps": 10}, 5),
+    ({"length": 6, "sampling": "uniform"}, 5),
+    ({"length": 6, "sampling": "segments", "portion": (0.5, 1.0)}, 10),
+])  # fmt: skip
+def test_a_clip_knows_its_rate(films, tmp_path, options, rate):
+    """Of films of 30 frames at 25 a second; six frames of the last 15 stand for 0.6 seconds."""
+    assert ClipDataset(films, cache=tmp_path / "cache", **options).rate(3) == pytest.approx(rate)
+
+
 def test_a_batch_holds_all_repeats_of_its_videos_and_no_two_side_by_side():
     """mixup takes each clip with the one before it, and the first with the last."""
     for rank in range(2):
