@@ -216,6 +216,40 @@ def test_a_change_of_appearance_in_testing(trained):
     assert found(Path("out"), "test")["videos"] == 12
 
 
+def test_a_corruption_in_testing(trained):
+    run, _ = trained
+    last = run / "checkpoints" / "last.ckpt"
+    options = ["test", "--ckpt_path", str(last), "--run_dir=out", "--data.views=1",
+               "--trainer.precision=32-true", "--data.shift=ClipCorruption",
+               "--data.shift.name=shot_noise"]  # fmt: skip
+    seen = []
+    for more in ([], ["--data.shift.severity=0"], ["--data.shift.severity=5"]):
+        main([*(options if more else options[:6]), *more])
+        assert found(Path("out"), "test")["videos"] == 12
+        with (Path("out") / "metrics.csv").open() as file:
+            seen.append([row["test/loss"] for row in csv.DictReader(file)])
+    assert seen[0] == seen[1] != seen[2]
+
+
+def test_what_training_may_add_is_reached_and_repeats_itself():
+    """Twelve films twice make four batches of six, and two steps; the same run gives the same."""
+    options = ["--model.mixup=0.8", "--model.cutmix=1.0", "--model.label_smoothing=0.1",
+               "--model.layer_decay=0.5", "--data.repeats=2", "--data.clip.rand_augment=9",
+               "--trainer.accumulate_grad_batches=2", "--model.input_norm=HW"]  # fmt: skip
+    seen = []
+    for folder in ("a", "b"):
+        main(["fit", *FILMS, *QUICK, *options, f"--run_dir={folder}"])
+        seen.append((losses(Path(folder)), weights(Path(folder) / "checkpoints" / "last.ckpt")))
+    assert list(seen[0][0]) == [0, 1]
+    assert seen[0][0] == seen[1][0]
+    assert all(torch.equal(value, seen[1][1][key]) for key, value in seen[0][1].items())
+    with (Path("a") / "metrics.csv").open() as file:
+        rates = next(row for row in csv.DictReader(file) if row["lr-SGD/pg6"])
+    base = float(rates["lr-SGD/pg1"])
+    found_rates = [float(rates[f"lr-SGD/pg{group}"]) / base for group in range(2, 7)]
+    assert found_rates == pytest.approx([1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
