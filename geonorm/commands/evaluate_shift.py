@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 DATA = """By default those of the first checkpoint's run. Its options, such as --data.root FOLDER or
---data.val.init_args.num_scans 8, are those of geonorm train-seg."""
+--data.val.init_args.num_scans 8, are those of geonorm train-seg or train-action."""
 
 
 def parser() -> "ArgumentParser":
@@ -28,11 +28,12 @@ def parser() -> "ArgumentParser":
     from jsonargparse import ArgumentParser
 
     made = ArgumentParser(prog="geonorm evaluate-shift", description=__doc__)
-    made.add_argument("checkpoints", nargs="*", type=Path, help="files of geonorm train-seg")
+    made.add_argument("checkpoints", nargs="*", type=Path,
+                      help="files of geonorm train-seg, or of train-action")
     made.add_argument("--names", nargs="+", type=str, help="of the networks, in the tables")
     made.add_argument("--corruptions", nargs="+", type=str, help="which (all that apply)")
     made.add_argument("--samples", type=int | Literal["all"] | None, default=None,
-                      help="scans to judge, spread over the data, or all (16)")
+                      help="scans or videos to judge, spread over the data, or all (16, 60)")
     made.add_argument("--baseline", type=str | None, default=None,
                       help="what CE divides by: a CSV file of scores, or one of the checkpoints")
     made.add_argument("--summarize", metavar="FILE", type=Path | None, default=None,
@@ -92,7 +93,9 @@ def evaluate_shift(options: Any, data: Sequence[str]) -> None:
         print(as_markdown(summary(options.summarize, base)), end="")
         return
     if not options.checkpoints:
-        raise ValueError("expected checkpoints of geonorm train-seg, or --summarize; got neither")
+        raise ValueError(
+            "expected checkpoints of geonorm train-seg or train-action, or --summarize; got neither"
+        )
     from geonorm.training.shift.comparison import as_markdown
     from geonorm.training.shift.run import Options, evaluate_checkpoints, write_results
     from geonorm.training.shift.tasks import judged_on

@@ -344,7 +344,7 @@ def test_bad_input_of_the_command(run, tmp_path):
     other = tmp_path / "other.yaml"
     other.write_text("data: {val: {class_path: geonorm.datasets.S3DIS}}\n")
     bad = {
-        r"expected checkpoints of geonorm train-seg, or --summarize": [],
+        r"expected checkpoints of geonorm train-seg or train-action, or --summarize": [],
         r"none\.ckpt": [str(tmp_path / "none.ckpt")],
         r"no configuration beside the checkpoint .*alone\.ckpt.*as --config": [str(alone)],
         r"none\.yaml has no section `data`": [good, f"--config={tmp_path / 'none.yaml'}"],

@@ -1,21 +1,29 @@
 """What checkpoints are judged on: the data of their own configuration, or of another."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from jsonargparse import ArgumentParser
+from torch import Tensor
 
 from geonorm.commands.predict import usable_device
 from geonorm.datasets.label_map import in_words
+from geonorm.training.action.data import ClipData
+from geonorm.training.action.module import ActionModule
+from geonorm.training.action.predictor import ClipPredictor
 from geonorm.training.checkpoints import read_run_checkpoint
 from geonorm.training.cli import config_file
 from geonorm.training.segmentation.data import ScanData
 from geonorm.training.segmentation.predictor import ScanPredictor
+from geonorm.training.shift.clips import ClipTask
 from geonorm.training.shift.evaluate import Task
 from geonorm.training.shift.scans import ScanTask, beams_of
+
+# Options of data modules that change what validation sees.
+_FACTS = ("val", "root", "label_map", "clip", "eval_portion", "shift", "still")
 
 
 class Judged(NamedTuple):
@@ -50,7 +58,7 @@ def judged_on(
     """Open checkpoints and the validation data that they are judged on.
 
     Args:
-        checkpoints: files of `geonorm train-seg`.
+        checkpoints: files of `geonorm train-seg`, or all of `geonorm train-action`.
         config: a configuration of training with the data, a file or a name; by default that of the
             first checkpoint's run.
         words: options that change it, such as `--data.root=FOLDER`.
@@ -60,16 +68,24 @@ def judged_on(
         seed: of the corruptions.
 
     Raises:
-        ValueError: a checkpoint is damaged or knows other classes than the data, or there are no
-            data.
+        ValueError: a checkpoint is damaged, of scans where the first is of videos, or knows other
+            classes than the data; or there are no data.
     """
+    videos = "ClipData" in read_run_checkpoint(checkpoints[0])
+    kind, tool = ("ClipData", "train-action") if videos else ("ScanData", "train-seg")
     for checkpoint in checkpoints:
-        if "ScanData" not in read_run_checkpoint(checkpoint):
+        if kind not in read_run_checkpoint(checkpoint):
             raise ValueError(
                 f"{checkpoint} does not say what it was trained on; expected a checkpoint of "
-                "geonorm train-seg"
+                f"geonorm {tool}"
             )
     section = data_section(checkpoints[0], config)
+    if videos:
+        if beams is not None or domain is not None:
+            raise ValueError(
+                "--beams and --domain are of scans; the checkpoints are of videos: leave them out"
+            )
+        return _videos(checkpoints, section, words, device, seed)
     return _scans(checkpoints, section, words, device, beams, domain, seed)
 
 
@@ -111,7 +127,7 @@ def _open(
         if "unexpected keyword argument" not in str(error):
             raise
         raise ValueError(f"the data take no such option ({error}); leave the option out") from error
-    options = {name: told[name] for name in ("val", "root", "label_map") if name in told}
+    options = {name: told[name] for name in _FACTS if name in told}
     return module.datasets["val"], json.loads(json.dumps(options, default=str))
 
 
@@ -127,12 +143,7 @@ def _scans(
     scans, options = _open(ScanData, section, words)
     device = usable_device(device, scans=True)
     networks = [ScanPredictor(each, device, domain) for each in checkpoints]
-    for checkpoint, network in zip(checkpoints, networks, strict=True):
-        if network.classes != list(scans.classes):
-            raise ValueError(
-                f"{checkpoint} knows the classes {in_words(network.classes)}; the data have "
-                f"{in_words(list(scans.classes))}"
-            )
+    _check_classes(checkpoints, [network.classes for network in networks], scans.classes)
     beams = beams_of(scans.dataset) if beams is None else beams
     return Judged(
         task=ScanTask(networks, scans, beams, seed),
@@ -144,3 +155,46 @@ def _scans(
             "data": options, "scans": len(scans), "beams": beams, "domain": domain, "seed": seed,
         },
     )  # fmt: skip
+
+
+def _videos(
+    checkpoints: Sequence[Path],
+    section: dict[str, Any],
+    words: Sequence[str],
+    device: str,
+    seed: int,
+) -> Judged:
+    clips, options = _open(ClipData, section, words)
+    device = usable_device(device, scans=False)
+    networks = [ClipPredictor(each, device) for each in checkpoints]
+    _check_classes(checkpoints, [network.classes for network in networks], clips.classes)
+    for checkpoint, network in zip(checkpoints, networks, strict=True):
+        if network.clip != networks[0].clip:
+            raise ValueError(
+                f"{checkpoint} was trained on clips of another form than {checkpoints[0]}; judge "
+                "it by itself"
+            )
+
+    def of(module: ActionModule) -> Callable[[Tensor], Tensor]:
+        return lambda video: module(video.to(module.device)).float().cpu()
+
+    return Judged(
+        task=ClipTask([of(network.module) for network in networks], clips, seed),
+        titles=[network.module.title for network in networks],
+        score="top-1",
+        total=len(clips),
+        samples=60,
+        facts={"data": options, "videos": len(clips), "seed": seed},
+    )
+
+
+def _check_classes(
+    checkpoints: Sequence[Path], known: Sequence[list[str]], classes: Sequence[str]
+) -> None:
+    """Refuse networks of other classes than the data."""
+    for checkpoint, own in zip(checkpoints, known, strict=True):
+        if own != list(classes):
+            raise ValueError(
+                f"{checkpoint} knows the classes {in_words(own)}; the data have "
+                f"{in_words(list(classes))}"
+            )
