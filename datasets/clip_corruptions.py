@@ -161,10 +161,8 @@ def _motion_blur(
 def _frame_rate(
     film: np.ndarray, severity: int, fps: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Show each frame of a lower rate until the next; a clip of a lower one still is kept."""
+    """Show each frame of a lower rate until the next, which keeps a clip of a lower one still."""
     rate = (20, 16, 12, 9, 6)[severity - 1]
-    if rate >= fps:
-        return film
     shown = np.floor(np.arange(len(film)) * rate / fps + 1e-9)
     return film[np.ceil(shown * fps / rate - 1e-9).astype(int)]
 
