@@ -248,6 +248,8 @@ def test_what_is_asked_for_must_be_there():
     bare = Scan(scan.points, None, None, "bare")
     with pytest.raises(ValueError, match="scan rings has no 64 rings in the order of its points"):
         corrupted(shuffled, "beam_missing", 1)
+    with pytest.raises(ValueError, match="azimuth starts again 31 times"):
+        corrupted(ring_scan(31), "cross_sensor", 1)
     with pytest.raises(ValueError, match=r"wet_ground is for scans with labels.* bare has none"):
         corrupted(bare, "wet_ground", 1)
     for name in ("fog", "snow", "intensity_gain", "intensity_offset"):

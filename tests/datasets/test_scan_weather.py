@@ -90,6 +90,13 @@ def test_before_a_black_wall_every_flake_is_seen():
     # Evenly in the area of a triangle, but for a few beams with two flakes.
     assert np.square(at).mean() == pytest.approx((12**2 + 0.9**2) / 2, rel=0.06)
     assert seen.intensity.max() <= np.float32(0.9)
+    # A flake of diameter D, exponential with mean m, covers min(1, D / w) of a beam w wide: on
+    # average m / w (1 - exp(-w / m)). Of two flakes the nearer is seen as a rule; far ones seldom.
+    _, mean = flakes(2.5, 1.6)
+    far = at > 6
+    width = 2 * math.tan(0.0015) * at[far].astype(np.float64)
+    covered = seen.intensity[seen.moved][far].mean() / 0.9
+    assert covered == pytest.approx(np.mean(mean / width * -np.expm1(-width / mean)), rel=0.04)
 
 
 def test_snow_takes_light_by_the_width_that_flakes_cover():
