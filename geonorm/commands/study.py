@@ -34,8 +34,8 @@ def study(
         name: a study, "all", or "list".
         quick: leave out what takes long: trainings and large measurements.
         seeds: how many, 5 by default and 1 where it is quick; trainings need 3 to be judged.
-        first_seed: the first of them; the published studies of trainings begin at one that nobody
-            had looked at when their tests were stated.
+        first_seed: the first of them, up to 99; one that nobody has looked at where tests were
+            settled on others.
         data: a folder with a scan (SemanticKITTI's .bin) and films of your own, at any depth;
             $GEONORM_DATA by default. What needs them is left out without.
         json: where to write what was measured; a folder for all studies.
