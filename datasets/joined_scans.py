@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from geonorm.datasets.label_map import in_words
 from geonorm.datasets.scan import Scan, ScanDataset
 
 
@@ -78,7 +79,7 @@ class JoinedScans(Dataset[Scan]):
             if tuple(dataset.classes) != tuple(self.datasets[0].classes):
                 raise ValueError(
                     "data sets that are joined must have the same classes in the same order; got "
-                    f"{list(self.datasets[0].classes)} and {list(dataset.classes)}"
+                    f"{in_words(self.datasets[0].classes)} and {in_words(dataset.classes)}"
                 )
         if len(self.domains) != number or min(self.domains) < 0:
             raise ValueError(f"domains must be {number} ids from 0; got {self.domains}")

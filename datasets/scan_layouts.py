@@ -19,7 +19,7 @@ _LAYOUTS = (
     ("SemanticSTF", ("train/velodyne", "val/velodyne"), "--config semanticstf"),
     ("Waymo", tuple(f"{split}/lidar/*.parquet" for split in ("training", "validation", "testing")),
      "--config waymo"),
-    ("version 1 of Waymo", ("*.tfrecord", "*/*.tfrecord"),
+    ("version 1 of Waymo", ("*.tfrecord",),
      "take version 2, in Parquet, which needs no TensorFlow"),
     ("S3DIS in blocks of PointNet", ("ply_data_all_*.h5",), "take the release itself"),
     ("S3DIS of KPConv", ("original_ply/Area_*.ply",), "take the release itself"),

@@ -9,7 +9,14 @@ import re
 import numpy as np
 import pytest
 
-from geonorm.datasets import NuScenes, SemanticKITTI, SemanticPOSS, SemanticSTF, SynLiDAR
+from geonorm.datasets import (
+    JoinedScans,
+    NuScenes,
+    SemanticKITTI,
+    SemanticPOSS,
+    SemanticSTF,
+    SynLiDAR,
+)
 from geonorm.datasets.label_ids import LabelIds
 from geonorm.datasets.label_map import in_words, label_maps, mapped, maps_of
 from geonorm.datasets.semantickitti import IGNORED_RAW_IDS
@@ -171,6 +178,15 @@ def test_two_sets_never_mix(streets, tmp_path):
         run_config("semantickitti", streets, run, checkpoint, subcommand="validate")
 
 
+def test_joined_datasets_have_one_set(streets, tmp_path):
+    write_synlidar(tmp_path / "syn")
+    kitti = SemanticKITTI(streets, "val", label_map="lidog")
+    joined = JoinedScans([kitti, SynLiDAR(tmp_path / "syn", "val", label_map="lidog")])
+    assert [{*joined[i].labels.tolist()} for i in range(2)] == [{*range(7), 255}] * 2
+    with pytest.raises(ValueError, match=r"got LiDOG's vehicle, .* and SemanticKITTI's car, bicyc"):
+        JoinedScans([kitti, SynLiDAR(tmp_path / "syn", "val", label_map="semantickitti")])
+
+
 def test_trained_on_one_dataset_and_validated_on_another(streets, tmp_path):
     write_synlidar(tmp_path / "syn")
     arguments = ("--data.voxel_size=0.8", "--data.root=null", "--data.label_map=semantickitti",
@@ -184,5 +200,5 @@ def test_trained_on_one_dataset_and_validated_on_another(streets, tmp_path):
 
 
 def test_datasets_without_maps_say_so(tmp_path):
-    with pytest.raises(ValueError, match=r"dataset to train has no label maps .*ScanNet.*leave"):
+    with pytest.raises(ValueError, match=r"dataset to train takes no label map .*ScanNet.*leave"):
         run_config("scannet", tmp_path, tmp_path / "run", "--data.label_map=dglss")

@@ -86,6 +86,12 @@ def test_a_sequence_that_is_still_in_parts(tmp_path):
             ["00", "01"])  # fmt: skip
 
 
+def test_every_sequence_is_still_in_parts(tmp_path):
+    for part in ("00.tar.gz", "01.tar.gz.aa"):
+        (tmp_path / part).touch()
+    refused(tmp_path, r"no scans in .*00.velodyne .*still packed in 00.tar.gz. Join", "train")
+
+
 def test_files_that_are_none_of_the_users_are_passed_over(root):
     (root / "12/velodyne/._000007.bin").write_bytes(b"Mac OS X        ")
     (root / "12/labels/._000007.label").write_bytes(b"Mac")

@@ -3,14 +3,17 @@
 import json
 
 import numpy as np
+import pyarrow
 import pytest
 
-pytest.importorskip("pyarrow")
 from geonorm.datasets import Waymo
 from helpers.segmentation_runs import run_config
 from helpers.waymo_trees import (
     NO_TURN,
     ids,
+    image_types,
+    images,
+    keys,
     write_calibration,
     write_labels,
     write_lidar,
@@ -141,6 +144,9 @@ def test_missing_and_half_downloads(root, tmp_path):
     (folder / "lidar_pose/c_2.parquet").unlink()
     refused(root, r"Waymo is incomplete: 2 of 5 files are missing: .*lidar_pose.c_2.*vehicle_pose")
     write_segment(folder, "c_2")
+    (folder / "lidar/c_2.parquet").unlink()
+    refused(root, r"Waymo is incomplete: 1 of 5 files are missing: .*lidar.c_2.parquet")
+    write_segment(folder, "c_2")
     write_segment(folder, "e_4", labelled=())
     refused(root, r"incomplete: 1 of 10 files are missing: .*lidar_segmentation.e_4.parquet")
 
@@ -165,6 +171,11 @@ def test_broken_files(root):
     refused(root, r"lidar.c_2.parquet must hold one row with key.laser_name = 1 and .* = 10; got 0")
     write_lidar(folder, "c_2", {10: {1: frames[10][1][..., :3], 2: None}})
     refused(root, r"lidar.c_2.*frame 10, return 1: expected .*\(4, 30, 4\); got 360 .*\(4, 30, 3\)")
+    cells = images("LiDARComponent", {1: frames[10][1], 2: None})
+    cells["[LiDARComponent].range_image_return1.values"].pop()
+    write_table(folder, "lidar", "c_2", image_types("LiDARComponent", (1, 2), pyarrow.float32()),
+                [keys("c_2", 10, 1) | cells])  # fmt: skip
+    refused(root, r"return 1: expected .*\(4, 30, 4\); got 479 values for the shape \(4, 30, 4\)")
     write_lidar(folder, "c_2", {10: {1: frames[10][1], 2: frames[10][2][:, :29]}})
     refused(root, r"frame 10, return 2: expected .*\(4, 30, 4\); got 464 .*\(4, 29, 4\)")
     write_lidar(folder, "c_2", {10: {1: None, 2: None}})

@@ -138,7 +138,8 @@ class ScanData(LightningDataModule):
             if "unexpected keyword argument 'label_map'" not in str(error):
                 raise
             raise ValueError(
-                f"the dataset to {name} has no label maps ({error}); leave --data.label_map out"
+                f"the dataset to {name} takes no label map ({error}); leave --data.label_map "
+                "out, and name the map at each data set that has it"
             ) from error
         return Augmented(dataset, self.augment if name == "train" else (), self.seed)
 
