@@ -14,6 +14,7 @@ from geonorm.training.action.module import ActionModule
 from geonorm.training.optimization import Optimization
 from geonorm.training.segmentation.data import ScanData
 from geonorm.training.segmentation.module import SegmentationModule
+from geonorm.training.shift.clips import ClipTask
 from geonorm.training.shift.run import Options
 from geonorm.training.shift.scans import ScanTask
 
@@ -80,6 +81,7 @@ OF_OTHERS = [
                           "recompute": False, "in_channels": 4, "num_domains": 1}),
     (Options, {"seed": 0, "resamples": 1000, "resume": True}),
     (ScanTask, {"beams": 64, "seed": 0}),
+    (ClipTask, {"seed": 0}),
     (losses.lovasz_softmax, {"ignore_index": 255}),
     (Optimization, {"name": "AdamW", "lr": 0.002, "weight_decay": 0.01, "schedule": "cosine",
                     "warmup": 0.05, "milestones": ()}),

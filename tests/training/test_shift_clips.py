@@ -166,6 +166,13 @@ def test_the_command_judges_a_checkpoint_of_videos(films, tmp_path, monkeypatch,
     said = command(["evaluate-shift", checkpoint, "--beams=32"])
     assert "--beams and --domain are of scans" in str(said)
     state = torch.load(checkpoint, weights_only=True)
+    state["ClipData"]["clip"]["flip"] = 0.5  # in training alone
+    torch.save(state, "run/checkpoints/flipped.ckpt")
+    both = ["evaluate-shift", checkpoint, "run/checkpoints/flipped.ckpt", *options]
+    assert command(both) == 0
+    state["ClipData"]["clip"]["length"] += 1
+    torch.save(state, "run/checkpoints/flipped.ckpt")
+    assert re.search(r"flipped\.ckpt was trained on clips of another form", command(both))
     state["ScanData"] = state.pop("ClipData")
     torch.save(state, "run/checkpoints/scans.ckpt")
     said = command(["evaluate-shift", checkpoint, "run/checkpoints/scans.ckpt"])
