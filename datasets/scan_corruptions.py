@@ -48,7 +48,7 @@ class ScanCorruption(ScanTransform):
     Robo3D's (Kong et al., ICCV 2023) at the levels 1 to 3, light, moderate and heavy, with its
     parameters. Points that a corruption puts somewhere else keep no label.
 
-    - fog, wet_ground, snow: `geonorm.datasets.scan_weather`
+    - fog, wet_ground, snow: ``geonorm.datasets.scan_weather``
     - motion_blur: one move of the scan, normal with s = 0.2, 0.25, 0.3 m along each axis, and one
       of each point, with 0.1 s along x and y and 0.05 s along z
     - beam_missing: a quarter, half and three quarters of the beams are drawn among all but the
