@@ -201,6 +201,17 @@ def test_fog_is_one_layer_for_the_whole_clip():
         assert layers[0].std() > 0.08
 
 
+def test_fog_is_that_of_its_level():
+    """(x + c p) m / (m + c), p being the corner of a plasma of 256 pixels each way."""
+    clip = grey(100, 1, 224, 224)
+    parameters = [(1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)]
+    for severity, (strength, decay) in enumerate(parameters, 1):
+        layer = plasma(256, decay, np.random.default_rng(0))[:224, :224]
+        x = 100 / 255
+        expected = (x + strength * layer) * x / (x + strength)
+        assert corrupted("fog", severity, clip)[0, 1] == pytest.approx(expected, abs=0.51 / 255)
+
+
 def test_fog_looks_the_same_at_any_size():
     """The layer of a small clip is the large one's, averaged over each small pixel."""
     large, small = grey(100, 1, 224, 224), grey(100, 1, 56, 56)
@@ -227,6 +238,30 @@ def test_plasma_by_hand():
     heights = np.array([[0, first / 2 + second], [first / 2 + third, first]])
     heights -= heights.min()
     assert plasma(2, 3, np.random.default_rng(5)) == pytest.approx(heights / heights.max())
+
+
+def test_plasma_height_by_height():
+    """Each height is the mean of the four around it, and noise that falls by decay squared."""
+    side, rng = 8, np.random.default_rng(3)
+    heights, step, noise = np.zeros((side, side)), side, 1.0
+
+    def near(row, column, *ways):
+        return sum(heights[(row + y) % side, (column + x) % side] for y, x in ways) / 4
+
+    while step >= 2:
+        half = step // 2
+        starts = range(0, side, step)
+        corners = [(y, x) for y in (-half, half) for x in (-half, half)]
+        edges = [(-half, 0), (half, 0), (0, -half), (0, half)]
+        for down, right, ways in ((half, half, corners), (0, half, edges), (half, 0, edges)):
+            drawn = rng.uniform(-noise, noise, (len(starts), len(starts)))
+            for i, row in enumerate(starts):
+                for j, column in enumerate(starts):
+                    place = row + down, column + right
+                    heights[place] = near(*place, *ways) + drawn[i, j]
+        step, noise = half, noise / 1.7**2
+    heights -= heights.min()
+    assert plasma(8, 1.7, np.random.default_rng(3)) == pytest.approx(heights / heights.max())
 
 
 @pytest.mark.parametrize("severity", range(1, 6))
