@@ -100,7 +100,7 @@ class JoinedScans(Dataset[Scan]):
         total = sum(lengths) if length is None else length
         # Where the shares end, rounded: no share is off by one or more.
         ends = [round(total * end / sum(self.weights)) for end in accumulate(self.weights)]
-        counts = np.diff([0, *ends]).tolist()
+        counts: list[int] = np.diff([0, *ends]).tolist()
         if min(counts) < 1:
             raise ValueError(
                 f"length must give each data set at least one scan; {total} scans in shares of "
@@ -139,7 +139,8 @@ class JoinedScans(Dataset[Scan]):
         dataset, place = self.datasets[which], index - self.peers(index).start
         if self.weights is not None:
             place = self._place(which, int(self._epoch) * self.counts[which] + place)
-        return replace(dataset[place], domain=self.domains[which])
+        scan: Scan = replace(dataset[place], domain=self.domains[which])
+        return scan
 
     def _place(self, which: int, turn: int) -> int:
         """Return the scan of a data set at its turn, counted over all epochs."""
