@@ -115,13 +115,13 @@ def test_what_is_mixed_is_a_function_of_the_key():
 
 
 class Recorder(ActionModule):
-    """An action module whose network gives the same logits to all, and that runs no trainer."""
+    """An action module whose network gives six clips logits of their own, without a trainer."""
 
-    logits = torch.tensor([[2.0, 0.5, -1.0, 0.1]])
+    logits = torch.tensor([2.0, 0.5, -1.0, 0.1]) * torch.arange(1, 7)[:, None]
 
     def forward(self, video: torch.Tensor) -> torch.Tensor:
         self.seen = video
-        return self.logits.expand(len(video), -1)
+        return self.logits
 
     def log(self, name: str, value: torch.Tensor, **_: object) -> None:
         self.logged = float(value)
