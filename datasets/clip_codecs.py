@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from io import BytesIO
 from itertools import chain
+from typing import Any
 
 import av
 import numpy as np
@@ -47,8 +48,8 @@ def compressed(film: np.ndarray, fps: float, codec: str, **options: str) -> np.n
 def bit_rate(film: np.ndarray, fps: float) -> float:
     """Return the bits per second of a clip in H.264 at the encoder's own quality (CRF 23)."""
     stream = _encoded(film, fps, "libx264", "mp4", {})
-    with av.open(BytesIO(stream)) as container:
-        size = sum(packet.size for packet in container.demux(video=0))
+    with av.open(BytesIO(stream), "r") as container:
+        size: int = sum(packet.size for packet in container.demux(video=0))
     return 8 * size * fps / len(film)
 
 
@@ -123,11 +124,11 @@ def _decoded(
     frames: dict[int, np.ndarray] = {}
     first, parameter_sets = _start(intact or stream)
     try:
-        with av.open(BytesIO(stream), metadata_errors="ignore") as container:
+        with av.open(BytesIO(stream), "r", metadata_errors="ignore") as container:
             video = container.streams.video[0]
             video.thread_count = 1
             video.codec_context.flags |= Flags.output_corrupt
-            packets = container.demux(video)
+            packets: Iterator[Any] = container.demux(video)
             if intact is not None:  # first of all; a decoder's extradata, set anew, is freed twice
                 packets = chain([av.Packet(parameter_sets)], packets)
             if bitstream_filter:
@@ -144,7 +145,7 @@ def _decoded(
 
 def _start(stream: bytes) -> tuple[int, bytes]:
     """Return the first frame's time stamp in a whole stream, and its parameter sets."""
-    with av.open(BytesIO(stream)) as container:
+    with av.open(BytesIO(stream), "r") as container:
         video = container.streams.video[0]
         stamps = [packet.pts for packet in container.demux(video) if packet.pts is not None]
         return min(stamps), video.codec_context.extradata or b""

@@ -130,7 +130,8 @@ def _brightness(
     """Raise V, hue and saturation kept: all channels grow in proportion, and black turns grey."""
     value = film.max(-1, keepdims=True)
     raised = (value + severity / 10).clip(0, 1)
-    return np.where(value > 0, film / np.maximum(value, 1e-9), 1) * raised
+    brighter: np.ndarray = np.where(value > 0, film / np.maximum(value, 1e-9), 1) * raised
+    return brighter
 
 
 def _saturate(film: np.ndarray, severity: int, fps: float, rng: np.random.Generator) -> np.ndarray:
@@ -145,7 +146,8 @@ def _saturate(film: np.ndarray, severity: int, fps: float, rng: np.random.Genera
     most = lacking.max(-1, keepdims=True)
     saturation = most / np.maximum(value, 1e-9)
     share = np.where(most > 0, lacking / np.maximum(most, 1e-9), np.array([0, 1, 1]))
-    return value - value * (saturation * factor + constant).clip(0, 1) * share
+    saturated: np.ndarray = value - value * (saturation * factor + constant).clip(0, 1) * share
+    return saturated
 
 
 def _motion_blur(
@@ -155,7 +157,8 @@ def _motion_blur(
     sums = np.concatenate([np.zeros_like(film[:1], np.float64), film.cumsum(0, np.float64)])
     places = np.arange(len(film))
     first, last = (places - reach).clip(0), (places + reach).clip(None, len(film))
-    return (sums[last] - sums[first]) / (last - first)[:, None, None, None]
+    means: np.ndarray = (sums[last] - sums[first]) / (last - first)[:, None, None, None]
+    return means
 
 
 def _frame_rate(
@@ -164,7 +167,8 @@ def _frame_rate(
     """Show each frame of a lower rate until the next, which keeps a clip of a lower one still."""
     rate = (20, 16, 12, 9, 6)[severity - 1]
     shown = np.floor(np.arange(len(film)) * rate / fps + 1e-9)
-    return film[np.ceil(shown * fps / rate - 1e-9).astype(int)]
+    held: np.ndarray = film[np.ceil(shown * fps / rate - 1e-9).astype(int)]
+    return held
 
 
 def _codec(
@@ -213,7 +217,8 @@ def _flicker(film: np.ndarray, severity: int, fps: float, rng: np.random.Generat
     frequency, phase = rng.uniform(0.1, 0.4), rng.random()
     turns = frequency * np.arange(len(film)) + phase
     gains = 1 + 0.1 * severity * np.sin(2 * np.pi * turns)
-    return film * gains[:, None, None, None]
+    lit: np.ndarray = film * gains[:, None, None, None]
+    return lit
 
 
 def _linear_noise(

@@ -17,7 +17,8 @@ _DROP = 220 / 255
 def less_contrast(film: np.ndarray, factor: float) -> np.ndarray:
     """Return frames whose values are nearer by a factor to each frame's mean of each channel."""
     means = film.mean((1, 2), keepdims=True)
-    return (film - means) * factor + means
+    nearer: np.ndarray = (film - means) * factor + means
+    return nearer
 
 
 def rain(film: np.ndarray, severity: int, fps: float, rng: np.random.Generator) -> np.ndarray:
@@ -58,7 +59,8 @@ def fog(film: np.ndarray, severity: int, fps: float, rng: np.random.Generator) -
         layer = torch.from_numpy(seen)[None, None]
         seen = interpolate(layer, film.shape[1:3], mode="bilinear", antialias=True)[0, 0].numpy()
     most = film.max((1, 2, 3), keepdims=True)
-    return (film + strength * seen[..., None]) * most / (most + strength)
+    behind: np.ndarray = (film + strength * seen[..., None]) * most / (most + strength)
+    return behind
 
 
 def plasma(side: int, decay: float, rng: np.random.Generator) -> np.ndarray:
@@ -92,7 +94,8 @@ def plasma(side: int, decay: float, rng: np.random.Generator) -> np.ndarray:
         heights[half::step, ::step] = down / 4 + rng.uniform(-noise, noise, down.shape)
         step, noise = half, noise / decay**2
     heights -= heights.min()
-    return heights / heights.max()
+    scaled: np.ndarray = heights / heights.max()
+    return scaled
 
 
 def _blurred(film: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -167,7 +167,8 @@ def without_labels(scan: Scan, moved: np.ndarray) -> np.ndarray | None:
 def of_classes(scan: Scan, classes: Sequence[str], kind: Sequence[str]) -> list[np.ndarray]:
     """Return which points are of each class of a kind that there is, (N,) bool each."""
     numbers = [number for number, name in enumerate(classes) if name in kind]
-    return [scan.labels == number for number in numbers]
+    labels: Any = scan.labels  # they are there: `ScanCorruption` asked for them
+    return [labels == number for number in numbers]
 
 
 def _fog(scan: Scan, level: int, sensor: Sensor, rng: np.random.Generator) -> Scan:

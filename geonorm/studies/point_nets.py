@@ -71,7 +71,7 @@ def small_minkunet(inputs: int, outputs: int, norm: Any, width: int = 32) -> nn.
     from geonorm.models import MinkUNet14A
 
     class Small(MinkUNet14A):
-        PLANES = (16, *[width] * 7)
+        PLANES = (16, width, width, width, width, width, width, width)
 
     return Small(inputs, outputs, norm=norm)
 

@@ -26,7 +26,7 @@ _DEPTHS = {f"layer{number}": number for number in (1, 2, 3, 4)} | {"fc": 5}
 
 
 def rates_by_depth(
-    network: ResNet3D, backbone: float, decay: float
+    network: nn.Module, backbone: float, decay: float
 ) -> list[tuple[float, list[nn.Parameter]]]:
     """Return groups of a network's parameters but the last layer's, with their parts of its rate.
 

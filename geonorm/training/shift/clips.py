@@ -1,7 +1,7 @@
 """Classification of corrupted videos, judged by the share that is right."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ class ClipTask:
             return _Sample(None, clip.label, item)
         return _Sample(clip.video, clip.label, item)
 
-    def corrupt(self, sample: _Sample, item: int, corruption: Corruption, level: int) -> _Sample:
+    def corrupt(self, sample: _Sample, item: int, corruption: Any, level: int) -> _Sample:
         if sample.video is None:
             return sample
         change = ClipCorruption(corruption, level, self.dataset.rate(item))

@@ -24,10 +24,17 @@ class Task(Protocol):
         unit: what one item is called.
     """
 
-    benchmark: str
-    standard: tuple[str, ...]
-    corruptions: tuple[str, ...]
-    unit: str
+    @property
+    def benchmark(self) -> str: ...
+
+    @property
+    def standard(self) -> tuple[str, ...]: ...
+
+    @property
+    def corruptions(self) -> tuple[str, ...]: ...
+
+    @property
+    def unit(self) -> str: ...
 
     def levels(self, corruption: str) -> int:
         """Return the heaviest level of a corruption."""

@@ -1,7 +1,7 @@
 """Segmentation of corrupted scans, judged by the mean IoU."""
 
 from collections.abc import Callable, Sequence
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -62,7 +62,7 @@ class ScanTask:
             raise ValueError(f"scan {scan.name} has no labels, so nothing can be judged")
         return scan
 
-    def corrupt(self, sample: Scan, item: int, corruption: Corruption, level: int) -> Scan:
+    def corrupt(self, sample: Scan, item: int, corruption: Any, level: int) -> Scan:
         change = ScanCorruption(corruption, level, self.dataset.classes, self.beams)
         return change(sample, np.random.default_rng((self.seed, 0, item, 1)))
 
