@@ -11,9 +11,11 @@ from geonorm.models import video_resnet
 from geonorm.norms.base import Norm
 from geonorm.training.action.data import ClipData, ClipFormat
 from geonorm.training.action.module import ActionModule
+from geonorm.training.action.predictor import ClipPredictor
 from geonorm.training.optimization import Optimization
 from geonorm.training.segmentation.data import ScanData
 from geonorm.training.segmentation.module import SegmentationModule
+from geonorm.training.segmentation.predictor import ScanPredictor
 from geonorm.training.shift.clips import ClipTask
 from geonorm.training.shift.run import Options
 from geonorm.training.shift.scans import ScanTask
@@ -82,6 +84,8 @@ OF_OTHERS = [
     (Options, {"seed": 0, "resamples": 1000, "resume": True}),
     (ScanTask, {"beams": 64, "seed": 0}),
     (ClipTask, {"seed": 0}),
+    (ClipPredictor.predict_files, {"num_workers": 0}),
+    (ScanPredictor.predict_files, {"intensity_max": 1.0}),
     (losses.lovasz_softmax, {"ignore_index": 255}),
     (Optimization, {"name": "AdamW", "lr": 0.002, "weight_decay": 0.01, "schedule": "cosine",
                     "warmup": 0.05, "milestones": ()}),

@@ -8,6 +8,7 @@ from matplotlib.colors import to_rgb
 from geonorm.training.action.pictures import RIGHT, WRONG, ShownClip, draw_clips
 from geonorm.training.figures import confusion_figure, curve_figure, plt
 from geonorm.training.segmentation.pictures import SegmentedScan, draw_scans
+from helpers.rendering import skip_without_rendering
 
 
 @pytest.fixture
@@ -93,11 +94,9 @@ def test_scans_are_shown_with_truth_prediction_and_errors(drawn, tmp_path):
     assert error.tolist() == [right, wrong, grey, right]
     assert [*scans[1].panels(colors)] == ["predicted"]
 
-    try:
-        paths = [tmp_path / "known.png", tmp_path / "unknown.png"]
-        draw_scans(scans, ["road", "car", "tree"], colors, paths)
-    except RuntimeError as error:
-        pytest.skip(f"Open3D cannot render here: {error}")
+    skip_without_rendering()
+    paths = [tmp_path / "known.png", tmp_path / "unknown.png"]
+    draw_scans(scans, ["road", "car", "tree"], colors, paths)
     assert all(path.is_file() for path in paths)
     titles = [[axes.get_title() for axes in figure.axes if axes.images] for figure in drawn]
     of_errors = "wrong points in red (66.7% of the labelled points are right)"

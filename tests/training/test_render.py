@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip("open3d")
 
 from geonorm.training.segmentation.render import SIZE, render
+from helpers.rendering import skip_without_rendering
 
 WHITE, RED = (255, 255, 255), (255, 0, 0)
 
@@ -20,10 +21,8 @@ def ground(ahead):
 
 def drawn_scenes(*ranges):
     """Return the pictures of the ground in several ranges, or skip where Open3D cannot render."""
-    try:
-        return render([ground(ahead) for ahead in ranges])
-    except RuntimeError as error:
-        pytest.skip(f"Open3D cannot render here: {error}")
+    skip_without_rendering()
+    return render([ground(ahead) for ahead in ranges])
 
 
 def test_points_are_drawn_wherever_the_middle_of_the_scan_lies():
