@@ -103,7 +103,7 @@ def resolve_input(
         TypeError: for any other kind of norm, or a callable that does not return a module.
 
     >>> resolve_input("instance", 3)
-    InstanceNorm(3)
+    InstanceNorm(3, eps=1e-05, affine=True)
     """
     if norm is None:
         return None

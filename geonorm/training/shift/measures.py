@@ -62,8 +62,8 @@ def measure(scores: Scores, baseline: Scores | None = None) -> dict[str, Measure
 
     >>> half, most = np.array([0.5]), np.array([0.8])
     >>> found = measure(Scores(most, {"fog": {1: half}}), Scores(most, {"fog": {1: most}}))
-    >>> round(found["fog"].retained[0], 3), round(found["fog"].error[0], 3)
-    (0.625, 2.5)
+    >>> f"RR {found['fog'].retained[0]:.3f}, CE {found['fog'].error[0]:.1f}"
+    'RR 0.625, CE 2.5'
     """
     return {
         name: _of_one(name, levels, scores.clean, baseline and baseline.corrupted.get(name))
