@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from geonorm.datasets.video_io import Decoder, UndecodableVideoError, encode
 
 TS_PACKET = 188
-_LEAST, _LEAST_FRAMES = 64, 4
+_LEAST, _LEAST_FRAMES = 96, 4
 # Of small clips, what x264's vectorized code and x265's cutree give differs from call to call. x265
 # writes to the terminal and starts threads by itself.
 _ENCODERS = {
@@ -92,8 +92,8 @@ def _encoded(
 ) -> bytes:
     """Return a clip's file, its pictures extended to what encoders take; `_decoded` cuts it off.
 
-    Sides must be even. Below 64 pixels x265 writes beyond its memory, and MP4 takes no stream of
-    its of one or two frames.
+    Sides must be even. Below 64 pixels x265 writes beyond its memory, with 64 its average
+    bit rates differ from call to call, and MP4 takes no stream of its of one or two frames.
     """
     height, width = film.shape[1:3]
     frames, below, right = (
