@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from geonorm import checks
+from geonorm import checks, neighbours
 
 Layout = tuple[Tensor | None, int]  # the instance of every row, (N,) int64, and how many there are
 
@@ -28,6 +28,8 @@ class Kind:
         replace: returns the same tensor with other features.
         place: returns what two tensors with the same rows have in common; None where that is
             not known.
+        neighbours: returns the pairs of rows that lie side by side, (2, P), each once; None where
+            that is not known.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Kind:
     read: Callable[[Any], tuple[Tensor, Tensor | None, int]]
     replace: Callable[[Any, Tensor], Any]
     place: Callable[[Any], Any] = lambda x: None
+    neighbours: Callable[[Any], Tensor] | None = None
 
 
 class Input(NamedTuple):
@@ -335,16 +338,20 @@ ENGINES = (
          lambda x: (id(x.coordinate_manager), str(x.coordinate_field_map_key.get_key()))),
     Kind("MinkowskiEngine's SparseTensor", ("coordinate_manager", "coordinate_map_key"),
          _read_sparse, _minkowski_sparse,
-         lambda x: (id(x.coordinate_manager), str(x.coordinate_map_key.get_key()))),
+         lambda x: (id(x.coordinate_manager), str(x.coordinate_map_key.get_key())),
+         lambda x: neighbours.of_voxels(x.C, x.tensor_stride)),
     Kind("spconv's SparseConvTensor", ("features", "indices", "batch_size", "replace_feature"),
-         _read_spconv, lambda x, rows: x.replace_feature(rows), lambda x: id(x.indices)),
+         _read_spconv, lambda x, rows: x.replace_feature(rows), lambda x: id(x.indices),
+         lambda x: neighbours.of_voxels(x.indices, 1)),
     # torchsparse 2.1 moved the batch index from the last column of the coordinates to the first.
     Kind("torchsparse 2.1's SparseTensor", ("feats", "coords", "stride", "spatial_range"),
-         _read_torchsparse(0), _copy_with("feats"), lambda x: id(x.coords)),
+         _read_torchsparse(0), _copy_with("feats"), lambda x: id(x.coords),
+         lambda x: neighbours.of_voxels(x.coords, x.stride)),
     Kind("torchsparse 1.4's SparseTensor", ("feats", "coords", "stride", "cmaps", "kmaps"),
-         _read_torchsparse(-1), _copy_with("feats"), lambda x: id(x.coords)),
+         _read_torchsparse(-1), _copy_with("feats"), lambda x: id(x.coords),
+         lambda x: neighbours.of_voxels(x.coords.roll(1, dims=1), x.stride)),
     Kind("torch_geometric's Data", ("x", "batch", "edge_index", "num_nodes"),
-         _read_geometric, _copy_with("x")),
+         _read_geometric, _copy_with("x"), neighbours=lambda x: neighbours.of_edges(x.edge_index)),
 )
 _KINDS: dict[type, Kind] = {
     Tensor: DENSE,

@@ -1,6 +1,5 @@
 """Losses of style transfer on every kind of input, and of segmentation on rows."""
 
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -8,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geonorm.inputs import Input, read
-from geonorm.kernel_maps import of_minkowski
 from geonorm.ops.backends import checks_values
 from geonorm.style import StyleStatistics, fit_style, style_statistics
 
@@ -109,14 +107,16 @@ def total_variation_loss(x: Any) -> Tensor:
     """Return the mean absolute difference between neighbours.
 
     Args:
-        x: a dense tensor or a MinkowskiEngine SparseTensor, whose neighbours are the voxels one
-            stride away along one axis; a missing voxel has no difference.
+        x: a dense tensor; a sparse tensor, whose neighbours are the voxels one stride away along
+            one axis, where a missing voxel has no difference; or a torch_geometric Data, whose
+            neighbours are joined by an edge, of either direction.
 
     Shape:
         (B, C, …) or features (N, C) -> (); 0 where there are no neighbours
 
     Raises:
-        TypeError: another kind: rows without coordinates have no neighbours.
+        TypeError: another kind: rows and points have no neighbours.
+        ValueError: a graph without edges.
 
     From Rudin, Osher and Fatemi (1992), anisotropic.
 
@@ -125,15 +125,17 @@ def total_variation_loss(x: Any) -> Tensor:
     """
     given = read(x)
     if given.instance is None:
-        steps = [x.diff(dim=axis).flatten() for axis in range(2, x.ndim)]
-    elif hasattr(x, "coordinate_manager") and hasattr(x, "coordinate_map_key"):
-        steps = [_sparse_steps(x, given.features)]
+        steps = [x.diff(dim=axis) for axis in range(2, x.ndim)]
+    elif given.kind.neighbours is not None:
+        here, there = given.features[given.kind.neighbours(x)]
+        steps = [there - here]
     else:
         raise TypeError(
-            "neighbours need a dense tensor or a MinkowskiEngine SparseTensor; got "
-            f"{type(x).__name__}"
+            "neighbours need a dense tensor, voxels or a graph with edges; got "
+            f"{given.kind.name}, whose points have none: voxelize them, or join them by the edges "
+            "of a torch_geometric Data"
         )
-    differences = torch.cat(steps).abs()
+    differences = torch.cat([step.flatten() for step in steps]).abs()
     return differences.sum() / max(differences.numel(), 1)
 
 
@@ -269,17 +271,6 @@ def _check_rows(
                 f"labels must be classes in [0, {logits.shape[1]}) or {ignore_index}; got "
                 f"{int(known.min())} to {int(known.max())}"
             )
-
-
-def _sparse_steps(x: Any, features: Tensor) -> Tensor:
-    """Return the differences between neighbouring voxels, each pair once."""
-    # The engine's own HYPER_CROSS joins the first offsets of the cube on a CPU, not the axes'.
-    cube = import_module("MinkowskiEngine").KernelGenerator(kernel_size=3, dimension=x.D)
-    key = x.coordinate_map_key
-    source, target = of_minkowski(x.coordinate_manager, key, key, cube, False).pairs.long()
-    axes = (x.C.index_select(0, source) != x.C.index_select(0, target)).sum(1)
-    once = (axes == 1) & (source < target)
-    return features.index_select(0, source[once]) - features.index_select(0, target[once])
 
 
 def _gram(given: Input) -> Tensor:

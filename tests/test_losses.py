@@ -48,6 +48,54 @@ def test_variation_of_missing_voxels() -> None:
     assert float(losses.total_variation_loss(alone)) == 0.0
 
 
+def voxels(kind: str) -> tuple[object, Tensor, Tensor, int]:
+    """Return voxels of two scans with holes, their features, their places and their stride."""
+    generator = torch.Generator().manual_seed(3)
+    places = torch.cartesian_prod(torch.arange(2), *[torch.arange(n) for n in (3, 4, 5)])
+    places = places[torch.randperm(len(places), generator=generator)[:70]]
+    x = torch.randn(70, 2, generator=generator) ** 3
+    if kind == "MinkowskiEngine":
+        return ME.SparseTensor(x, places.int()), x, places, 1
+    if kind == "spconv":
+        spconv = pytest.importorskip("spconv.pytorch", reason="pip install 'geonorm[test]'")
+        return spconv.SparseConvTensor(x, places.int(), [3, 4, 5], 2), x, places, 1
+    if kind == "torch_geometric":
+        data = pytest.importorskip("torch_geometric.data", reason="pip install 'geonorm[test]'")
+        beside = (places[:, None] - places[None]).abs().sum(2) == 1
+        edges = (beside & (places[:, None, 0] == places[None, :, 0])).nonzero().T  # both directions
+        edges = torch.cat([edges, edges[:, :9], torch.tensor([[4], [4]])], 1)  # twice, and a loop
+        return data.Data(x, edges, batch=places[:, 0]), x, places, 1
+    # It cannot be installed without CUDA: an object of its attributes stands in for its tensor.
+    other = {"torchsparse 2.1": ("spatial_range",), "torchsparse 1.4": ("cmaps", "kmaps")}[kind]
+    strided = places * torch.tensor([1, 2, 2, 2])
+    tensor = type("SparseTensor", (), dict.fromkeys(other))()
+    tensor.feats, tensor.stride = x, (2, 2, 2) if kind == "torchsparse 2.1" else 2
+    tensor.coords = (strided if kind == "torchsparse 2.1" else strided.roll(-1, 1)).int()
+    return tensor, x, strided, 2
+
+
+@pytest.mark.parametrize("kind", ["MinkowskiEngine", "spconv", "torchsparse 2.1", "torchsparse 1.4",
+                                  "torch_geometric"])  # fmt: skip
+def test_variation_of_every_kind_that_has_neighbours(kind: str) -> None:
+    given, x, places, stride = voxels(kind)
+    steps = []
+    for i in range(70):
+        for j in range(i):
+            apart = (places[i] - places[j]).abs()
+            if apart[0] == 0 and sorted(apart[1:].tolist()) == [0, 0, stride]:
+                steps.append((x[i] - x[j]).abs())
+    assert len(steps) > 40
+    found = losses.total_variation_loss(given)
+    assert float(found) == pytest.approx(float(torch.stack(steps).mean()), rel=1e-5)
+
+
+def test_variation_of_strided_voxels() -> None:
+    """At 0, 2 and 6: the last has no neighbour."""
+    places = torch.tensor([[0, 0], [0, 2], [0, 6]]).int()
+    x = ME.SparseTensor(torch.tensor([[1.0], [4.0], [9.0]]), places, tensor_stride=2)
+    assert float(losses.total_variation_loss(x)) == 3.0
+
+
 def test_rows_in_any_order_and_styles_of_one_instance() -> None:
     x, style = example(1), example(2, batch=1)
     rows, index = x.movedim(1, -1).flatten(0, 2), torch.arange(2).repeat_interleave(20)
@@ -87,5 +135,10 @@ def test_what_does_not_fit_is_refused() -> None:
         losses.style_loss(x, StyleStatistics(torch.zeros(1, 4), torch.ones(1, 4)))
     with pytest.raises(ValueError, match=r"residual must have|shape"):
         losses.content_loss(x, torch.randn(2, 3, 4, 6))
-    with pytest.raises(TypeError, match=r"neighbours need a dense tensor or a Minkowski.*got Rows"):
+    with pytest.raises(TypeError, match=r"need a dense tensor, voxels.*; got Rows, whose"):
         losses.total_variation_loss(Rows(torch.randn(3, 2), torch.tensor([0, 0, 1])))
+    with pytest.raises(TypeError, match="got MinkowskiEngine's TensorField, whose points"):
+        losses.total_variation_loss(ME.TensorField(torch.randn(3, 2), torch.rand(3, 4)))
+    data = pytest.importorskip("torch_geometric.data", reason="pip install 'geonorm[test]'")
+    with pytest.raises(ValueError, match="a graph with edges; its edge_index is None"):
+        losses.total_variation_loss(data.Data(torch.randn(3, 2)))
