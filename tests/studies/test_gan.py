@@ -1,10 +1,13 @@
 """The study of adversarial training: distances, gradient noise, what a batch is worth, verdict."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from geonorm import BatchNorm, InstanceNorm
+from geonorm.datasets import Scan
+from geonorm.datasets.synthetic.lidar import LidarSensor
 from geonorm.studies.gan import (
     BATCHES,
     NORMS,
@@ -22,6 +25,7 @@ from geonorm.studies.gan import (
     trained_pair,
     worth,
 )
+from geonorm.studies.gan_data import SECTORS, SHAPES, recordings, sectors
 from geonorm.studies.gan_nets import CODE, Discriminator, Generator, Pair, gradient_noise, train
 from geonorm.studies.outcome import Outcome
 from geonorm.studies.report import as_page
@@ -39,7 +43,7 @@ def test_verdict_and_what_turns_it(short: Outcome) -> None:
     judged = [each.passed for each in short.judge()]
     # How the first clip and the others of its batch differ is left to the draw, so is the eighth.
     assert judged[:7] == [True, True, False, True, True, True, True]
-    assert judged[8:] == [None] * 9
+    assert judged[8:] == [None] * 14
     assert {6} <= {*short.turned("mutated")}
     assert {6} <= {*short.turned("broken")}
 
@@ -68,6 +72,38 @@ def test_distances_see_mean_deviation_and_the_rest_apart() -> None:
     assert moved["rest"] > 0.5
     assert max(moved["mean"], moved["deviation"]) < 1e-6
     assert features(clips)["rest"].shape == (256, 24)
+
+
+def test_a_scan_becomes_images_of_its_intensities() -> None:
+    """Three points: two ahead in one cell at the top, one to the left a quarter of the way down."""
+    sensor = LidarSensor(fov_down=-32, fov_up=0)  # 2 degrees a row; a column has 360 / 128
+
+    def point(azimuth: float, elevation: float) -> list[float]:
+        a, e = np.radians([azimuth, elevation])
+        return [7 * np.cos(e) * np.cos(a), 7 * np.cos(e) * np.sin(a), 7 * np.sin(e)]
+
+    places = np.array([point(0.3, -0.5), point(-0.3, -1.5), point(90, -9)], np.float32)
+    light = np.array([0.2, 0.6, 0.9], np.float32)
+    images = sectors(Scan(places, light, None, "three points"), sensor)
+    assert images.shape == (SECTORS, 16, 16)
+    assert images[0, 0, 0] == pytest.approx(0.4)  # the mean of the two
+    assert images[2, 4, 0] == pytest.approx(0.9)
+    assert images.count_nonzero() == 2
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_recordings_of_both_kinds(kind) -> None:
+    found = recordings(kind, 20, 3)
+    assert found.shape == (20, *SHAPES[kind])
+    assert found.min() >= -1
+    assert found.max() <= 1
+    assert 0.2 < found.std() < 0.7
+    levels = found.mean((1, 2, 3, 4))
+    assert levels.std() > 0.1  # exposures, or the sensor's drift
+    assert not torch.equal(found, recordings(kind, 20, 4))
+    brighter = distances(found + 0.3, found)
+    assert brighter["mean"] > 0.1
+    assert max(brighter["deviation"], brighter["rest"]) < 1e-5
 
 
 def test_worth_of_independent_positions_is_their_number() -> None:
@@ -115,16 +151,17 @@ def test_noise_of_different_norms_is_measured_at_the_same_weights() -> None:
         assert torch.equal(parameter, weights[name])
 
 
+@pytest.mark.parametrize("shape", SHAPES.values())
 @pytest.mark.parametrize("name", PAIRS)
-def test_norms_of_the_pair_and_shapes(name: str) -> None:
+def test_norms_of_the_pair_and_shapes(name: str, shape) -> None:
     types = {"batch": BatchNorm, "instance": InstanceNorm, "none": None}
-    for net, norm in zip((Generator(SHAPE, PAIRS[name][0]), Discriminator(SHAPE, PAIRS[name][1])),
+    for net, norm in zip((Generator(shape, PAIRS[name][0]), Discriminator(shape, PAIRS[name][1])),
                          PAIRS[name], strict=True):  # fmt: skip
         found = {type(m) for m in net.modules() if isinstance(m, BatchNorm | InstanceNorm)}
         assert found == ({types[norm]} if types[norm] else set())
-    clips = Generator(SHAPE, PAIRS[name][0])(torch.randn(2, CODE))
-    assert clips.shape == (2, *SHAPE)
-    assert Discriminator(SHAPE, PAIRS[name][1])(clips).shape == (2,)
+    clips = Generator(shape, PAIRS[name][0])(torch.randn(2, CODE))
+    assert clips.shape == (2, *shape)
+    assert Discriminator(shape, PAIRS[name][1])(clips).shape == (2,)
 
 
 def test_the_company_of_a_clip() -> None:
