@@ -12,6 +12,7 @@ from geonorm.datasets.voxelize import ScanBatch
 from geonorm.models.minkunet import ME, MinkUNet
 from geonorm.models.norm import Norm
 from geonorm.names import choices
+from geonorm.norms.registry import Build
 
 CHANNELS = 4  # of scans of the street: x, y, z and intensity
 
@@ -39,7 +40,11 @@ def names() -> list[str]:
 
 
 def build(
-    name: str, norm: Norm, num_classes: int, in_channels: int = CHANNELS
+    name: str,
+    norm: Norm,
+    num_classes: int,
+    in_channels: int = CHANNELS,
+    input_norm: str | Build | None = None,
 ) -> MinkUNet | PointMLP:
     """Return a new network.
 
@@ -48,18 +53,24 @@ def build(
         norm: norm of a MinkUNet; PointMLP has its own.
         num_classes: outputs of each row.
         in_channels: features of each row.
+        input_norm: norm of a MinkUNet's input, a name or what builds it; None for none.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or an input norm for PointMLP.
     """
     if name not in names():
         raise ValueError(f"no network {name!r}; {choices(name, names())}")
     if name == "PointMLP":
+        if input_norm is not None:
+            raise ValueError(
+                "PointMLP sees each point alone and takes no input_norm: leave it out, or take a "
+                "MinkUNet"
+            )
         return PointMLP(in_channels, num_classes)
     network: type[MinkUNet] = (
         MinkUNetSlim if name == "MinkUNetSlim" else getattr(geonorm.models, name)
     )
-    return network(in_channels, num_classes, norm=norm)
+    return network(in_channels, num_classes, norm=norm, input_norm=input_norm)
 
 
 def usable_accelerator(name: str) -> str:

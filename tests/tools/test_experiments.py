@@ -1,0 +1,254 @@
+"""The grid of tools/experiments.py: its order, its rows, the choice of rates, and a kill."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from grid.actions import Actions, Differences
+from grid.cells import BROKEN, PLACES, RATE_SEED, RATES, Cell, chosen, grid, norm_of
+from grid.rows import Row, append, best_rate, claimed, read
+from grid.run import run, trained
+from grid.streets import REAL, Streets, real_scan
+
+from geonorm.datasets import SemanticKITTI
+from geonorm.datasets.scan import IGNORE_INDEX
+from geonorm.training.action.data import ClipFormat
+
+ROOT = Path(__file__).parents[2]
+INSTANCE = Cell("streets", "instance")
+SMALL = Streets(steps=2, scans=2, tested=2, validated=1, voxel=1.0, corruptions=("fog", "density"))
+
+
+def row(cell=INSTANCE, rate="1", validation=0.5, **scores):
+    """Return a row as a cell gives it."""
+    return Row(cell, rate, 6e-3, 2, validation, scores, 1.0, 2.0, 3.0, "abc")
+
+
+def test_rates_come_first_then_the_first_seed_of_every_norm():
+    cells = grid()
+    assert len(set(cells)) == len(cells)
+    norms = [cell for cell in cells if cell.place == "everywhere" and cell.norm != BROKEN]
+    assert cells[: len(norms)] == norms
+    assert all(cell.rate for cell in norms[:36])
+    assert {(cell.data, cell.norm) for cell in norms[36:48]} == {(c.data, c.norm) for c in norms}
+    assert {cell.seed for cell in norms[36:48]} == {0}
+    judged = [cell for cell in cells if not cell.rate]
+    assert RATE_SEED not in {cell.seed for cell in judged}
+    # Of everything that is judged a rate has been chosen before.
+    for number, cell in enumerate(cells):
+        if not cell.rate:
+            known = {c.rate for c in cells[:number] if c.rate and c.tuned == cell.tuned}
+            assert known == RATES.keys(), cell
+
+
+def test_a_row_is_read_as_it_was_written(tmp_path):
+    path = tmp_path / "rows.csv"
+    one = row(replace(INSTANCE, seed=3), "1/3", clean=0.75, **{"fog 3": 0.125})
+    append(path, one)
+    append(path, row(Cell("actions", "ibn-a", seed=RATE_SEED, rate="3")))
+    assert read(path) == [one, row(Cell("actions", "ibn-a", seed=RATE_SEED, rate="3"))]
+
+
+def test_a_line_that_was_cut_off_goes_and_rows_of_another_design_do_not_count(tmp_path):
+    path = tmp_path / "rows.csv"
+    append(path, row())
+    append(path, replace(row(Cell("streets", "batch")), design=0))
+    path.write_bytes(path.read_bytes() + b"streets,layer,everywhere,,0")
+    assert read(path) == [row()]
+    append(path, row(Cell("streets", "group")))
+    lines = path.read_text().splitlines()
+    assert [line.split(",")[1] for line in lines] == ["norm", "instance", "batch", "group"]
+
+
+def test_damaged_rows_are_refused(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("norm,seed\n")
+    with pytest.raises(ValueError, match=r"must have the columns data, norm, .*; got norm, seed"):
+        read(path)
+    append(path := tmp_path / "other.csv", row())
+    path.write_text(path.read_text().replace("0.5000", "half"))
+    with pytest.raises(ValueError, match=r"damaged in line 2 .*half.*delete it"):
+        read(path)
+
+
+def test_the_best_rate_on_validation_data_is_chosen():
+    def rated(norm, **scores):
+        return [row(Cell("streets", norm, seed=RATE_SEED, rate=rate), rate, score)
+                for rate, score in zip(RATES, scores.values(), strict=True)]  # fmt: skip
+
+    rows = [*rated("batch", a=0.7, b=0.5, c=0.6), *rated("instance", a=0.1, b=0.2, c=0.3),
+            *rated("layer", a=0.4, b=0.4, c=0.4), *rated("none", a=0.1, b=float("nan"), c=0.2),
+            *rated("group", a=0.9, b=0.1, c=0.1)[1:]]  # fmt: skip
+    # What judges a norm does not choose its rate.
+    rows.append(row(Cell("streets", "batch"), "1", 0.99))
+    rates = {norm: best_rate(rows, Cell("streets", norm, seed=4)) for norm in
+             ("batch", "instance", "layer", "none", "group", BROKEN)}  # fmt: skip
+    assert rates == {"batch": "1/3", "instance": "3", "layer": "1", "none": "3", "group": None,
+                     BROKEN: "3"}  # fmt: skip
+    assert best_rate(rows, Cell("actions", "batch")) is None
+    assert best_rate(rows, Cell("streets", "batch", rival="tent", seed=1)) == "1/3"
+    assert best_rate(rows, Cell("streets", "instance", "encoder")) is None
+
+
+def test_a_claimed_cell_is_free_again_afterwards(tmp_path):
+    cell = Cell("streets", "batch", seed=RATE_SEED, rate="1/3")
+    with claimed(tmp_path, cell) as first, claimed(tmp_path, cell) as second:
+        assert first
+        assert not second
+    with claimed(tmp_path, cell) as again:
+        assert again
+
+
+def test_cells_are_chosen_by_conditions():
+    cells = chosen(grid(), ["norm=ibn-a", "seed=2", "data=streets"])
+    assert cells == [Cell("streets", "ibn-a", seed=2)]
+    for words, message in ((["norm"], "conditions such as norm=instance; got 'norm'"),
+                           (["colour=red"], "got 'colour=red'. Fields are data, norm"),
+                           (["norm=instence"], r"no cell has norm=instence; .*instance"),
+                           ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            chosen(grid(), words)
+    with pytest.raises(ValueError, match=r"no place 'encodr'; .*encoder"):
+        norm_of(Cell("streets", "instance", "encodr"))
+
+
+def test_every_place_can_be_built():
+    for data, subject in (("streets", Streets()), ("actions", Actions())):
+        for place in PLACES[data]:
+            module = subject.module(Cell(data, "instance", place), 1e-3)
+            kinds = {type(part).__name__ for part in module.modules()}
+            assert any("BatchNorm" in kind for kind in kinds) == (place != "also input")
+            assert any("InstanceNorm" in kind for kind in kinds)
+
+
+def test_differences_keep_a_gain_and_lose_what_stands_still():
+    clip = torch.rand(2, 3, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+    found = Differences()(3 * clip + 7)
+    assert torch.allclose(found[:, :, 2], 6 * (clip[:, :, 2] - clip[:, :, 1]), atol=1e-5)
+    assert not found[:, :, 0].any()
+
+
+def test_the_real_scan_has_the_labels_of_the_streets(monkeypatch):
+    if "GEONORM_DATA" not in os.environ:
+        pytest.skip("GEONORM_DATA is not set")
+    classes = Streets().classes
+    scan = real_scan(classes)
+    own = SemanticKITTI(Path(os.environ["GEONORM_DATA"]) / "semantickitti", split=["00"])
+    theirs = own[0].labels
+    for name in ("road", "building", "car"):
+        there = theirs == own.classes.index(name)
+        assert there.any()
+        assert (scan.labels[there] == classes.index(name)).all()
+    lost = np.isin(theirs, [own.classes.index(name) for name in own.classes if name not in classes])
+    assert (scan.labels[lost | (theirs == IGNORE_INDEX)] == IGNORE_INDEX).all()
+    assert 0 < len(near := real_scan(classes, 10.0)) < len(scan)
+    assert np.linalg.norm(near.points, axis=1).max() <= 10
+    monkeypatch.delenv("GEONORM_DATA")
+    with pytest.raises(ValueError, match="GEONORM_DATA is not set; expected a folder"):
+        real_scan(classes)
+
+
+@pytest.fixture
+def scored(monkeypatch, tmp_path):
+    """Rows in which every rate of instance norm is judged; a real scan in its folder."""
+    if "GEONORM_DATA" not in os.environ:
+        pytest.skip("GEONORM_DATA is not set")
+    for rate in RATES:
+        append(tmp_path / "rows.csv", row(replace(INSTANCE, seed=RATE_SEED, rate=rate), rate))
+    return tmp_path / "rows.csv"
+
+
+def test_a_cell_is_trained_and_judged_once(scored, tmp_path, capsys):
+    cells = [INSTANCE, Cell("streets", "batch")]
+    assert run({"streets": SMALL}, cells, scored, tmp_path) == 1  # batch norm has no rate yet
+    found = read(scored)[-1]
+    assert found.cell == INSTANCE
+    assert (found.rate, found.lr, found.steps) == ("1", SMALL.lr, 2)
+    assert {"clean", "fog 2", "fog 3", "density 3", "density 5", "16 beams", "mast64", REAL,
+            f"{REAL}: road"} <= found.scores.keys()  # fmt: skip
+    assert all(0 <= score <= 1 for score in found.scores.values())
+    assert 0 < found.train_cpu_s < found.cpu_s
+    before = scored.read_bytes()
+    assert run({"streets": SMALL}, cells, scored, tmp_path) == 1
+    assert scored.read_bytes() == before
+    # The weights are kept, and are those that were judged.
+    module, seconds = trained(SMALL, INSTANCE, SMALL.lr, tmp_path / "weights")
+    assert round(SMALL.validation(SMALL.network(INSTANCE, module)), 4) == found.validation
+    assert seconds == pytest.approx(found.train_cpu_s, abs=0.06)
+    assert "validation" in capsys.readouterr().out
+
+
+def test_a_cell_that_fails_is_told_of_and_leaves_no_row(scored, tmp_path, capsys):
+    before = scored.read_bytes()
+    broken = replace(SMALL, name="MinkUNetSlimmer")
+    assert run({"streets": broken}, [INSTANCE], scored, tmp_path) == 1
+    assert scored.read_bytes() == before
+    assert "no network 'MinkUNetSlimmer'" in capsys.readouterr().out
+
+
+KILLED = """
+import sys; sys.path.insert(0, {tools!r})
+from pathlib import Path
+from dataclasses import replace
+from grid.cells import Cell
+from grid.run import run
+from grid.streets import Streets
+small = Streets(steps=10**6, scans=2, tested=2, validated=1, voxel=1.0, corruptions=("fog",))
+run({{"streets": small}}, [Cell("streets", "instance")], Path({rows!r}), Path({folder!r}))
+"""
+
+
+def test_a_killed_cell_leaves_no_row_and_is_run_again(scored, tmp_path):
+    before = scored.read_bytes()
+    code = KILLED.format(tools=str(ROOT / "tools"), rows=str(scored), folder=str(tmp_path))
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert "streets, instance" in child.stdout.readline()
+    # Another process leaves the cell to the one that runs it.
+    assert run({"streets": SMALL}, [INSTANCE], scored, tmp_path) == 1
+    assert scored.read_bytes() == before
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    assert run({"streets": SMALL}, [INSTANCE], scored, tmp_path) == 0
+    assert len(read(scored)) == len(RATES) + 1
+
+
+def test_a_cell_of_films_is_judged(tmp_path):
+    small = Actions(steps=2, batch=4, films=12, tested=2, validated=2, corruptions=("gain", "fog"),
+                    clip=ClipFormat(length=4, size=24, crop=20))  # fmt: skip
+    cell = Cell("actions", "batch", "input", seed=RATE_SEED)
+    module, _ = trained(small, cell, small.lr, tmp_path)
+    scores = small.scores(small.network(cell, module))
+    assert scores.keys() == {"clean", "gain 3", "gain 5", "fog 3", "fog 5"}
+    again, _ = trained(small, cell, small.lr, tmp_path)
+    same = zip(module.state_dict().items(), again.state_dict().items(), strict=True)
+    assert all(a == b and torch.equal(x, y) for (a, x), (b, y) in same)
+
+
+def test_the_broken_norm_mixes_the_scans_of_a_batch(tmp_path):
+    """The control shows: its network sees a scan beside others, and they change the result."""
+    cell = Cell("streets", BROKEN)
+    module = SMALL.module(cell, 1e-3).eval()
+    scan = SMALL._streets[0]
+    from geonorm.studies.broken import broken_instance_norm
+
+    whole = SMALL.network(INSTANCE, module)("clean", 0, scan)
+    beside = SMALL.network(cell, module)
+    assert (beside("clean", 0, scan) == whole).mean() > 0.999  # a norm that is not broken
+    with broken_instance_norm():
+        assert (beside("clean", 0, scan) != whole).mean() > 0.05
+
+
+def test_the_list_tells_what_is_done(scored):
+    words = [sys.executable, str(ROOT / "tools" / "experiments.py"), "--list=true",
+             "--only=norm=instance,data=streets,place=everywhere", f"--csv={scored}"]  # fmt: skip
+    told = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert told[:4] == [
+        *(f"done streets, instance, everywhere, seed {RATE_SEED}, rate {rate}" for rate in RATES),
+        "     streets, instance, everywhere, seed 0",
+    ]

@@ -1,0 +1,1 @@
+"""The grid of docs/experiments.csv: every norm, trained briefly and judged under every shift."""

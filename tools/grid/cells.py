@@ -1,0 +1,151 @@
+"""The cells of the grid as data, in the order in which they run."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from geonorm.names import choices
+
+# Raised whenever a training or a test changes: rows of another design are not counted.
+DESIGN = 1
+# Parts of the base learning rate, of which one is chosen for each norm on validation data.
+RATES = {"1/3": 1 / 3, "1": 1.0, "3": 3.0}
+RATE_SEED = 100  # judges rates and nothing else
+SEEDS = {"streets": 5, "actions": 3}
+BROKEN_SEEDS = 3
+
+EVERYWHERE = "everywhere"
+NORMS = ("batch", "instance", "ibn-a", "group", "layer", "none")
+# Instance norm over the whole batch (`geonorm.studies.broken`): the control.
+BROKEN = "broken"
+# Instance norm at these stages or on the input, batch norm at the others; "also input" is instance
+# norm everywhere and on the input.
+PLACES = {
+    "streets": {
+        "stem": {"default": "batch", "stem": "instance"},
+        "encoder": {"default": "batch", "stem": "instance", "encoder": "instance"},
+        "bottom": {"default": "batch", "encoder3": "instance", "bottleneck": "instance"},
+        "decoder": {"default": "batch", "decoder": "instance"},
+        "input": "batch",
+        "also input": "instance",
+    },
+    "actions": {
+        "stem": {"default": "batch", "stem": "instance"},
+        "early": {"default": "batch", "stem": "instance", "layer1": "instance"},
+        "late": {"default": "batch", "layer3": "instance", "layer4": "instance"},
+        "input": "batch",
+        "also input": "instance",
+    },
+}
+ON_INPUT = ("input", "also input")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and what it is judged by.
+
+    Args:
+        data: "streets", segmented by a MinkUNet, or "actions", classified by a 3D-ResNet.
+        norm: the name of a norm, or `BROKEN`.
+        place: where it stands, `EVERYWHERE` or a key of `PLACES`.
+        rival: what else is done, in training or at the test, a name; "" for nothing.
+        seed: of weights, training data and their order.
+        rate: key of `RATES` in a cell that only judges learning rates; "" for the chosen one.
+        variant: of the streets that are trained on.
+    """
+
+    data: str
+    norm: str
+    place: str = EVERYWHERE
+    rival: str = ""
+    seed: int = 0
+    rate: str = ""
+    variant: str = "plain"
+
+    @property
+    def tuned(self) -> tuple[str, str, str, str]:
+        """What a learning rate is chosen for; a rival has the rate of the norm it is added to."""
+        return self.data, "instance" if self.norm == BROKEN else self.norm, self.place, self.variant
+
+    @property
+    def title(self) -> str:
+        """The cell in words."""
+        words = [self.data, self.norm, self.place, self.rival, f"seed {self.seed}"]
+        words += [f"rate {self.rate}"] if self.rate else []
+        words += [self.variant] if self.variant != "plain" else []
+        return ", ".join(word for word in words if word)
+
+
+def norm_of(cell: Cell) -> str | dict[str, str]:
+    """Return the argument `norm` of the cell's network.
+
+    Raises:
+        ValueError: an unknown place.
+    """
+    if cell.place == EVERYWHERE:
+        return "instance" if cell.norm == BROKEN else cell.norm
+    if cell.place not in PLACES[cell.data]:
+        raise ValueError(f"no place {cell.place!r}; {choices(cell.place, PLACES[cell.data])}")
+    return PLACES[cell.data][cell.place]
+
+
+def grid() -> list[Cell]:
+    """Return every cell in order.
+
+    First the learning rates of the norms, then the first seed of each, further seeds, the places
+    with their rates, and the control.
+    """
+    return [*_norms(), *_places(), *_control()]
+
+
+def _rates(cell: Cell) -> Iterator[Cell]:
+    for rate in RATES:
+        yield replace(cell, seed=RATE_SEED, rate=rate)
+
+
+def _norms() -> Iterator[Cell]:
+    each = [Cell(data, norm) for data in SEEDS for norm in NORMS]
+    for cell in each:
+        yield from _rates(cell)
+    for seed in range(max(SEEDS.values())):
+        for cell in each:
+            if seed < SEEDS[cell.data]:
+                yield replace(cell, seed=seed)
+
+
+def _places() -> Iterator[Cell]:
+    each = [Cell(data, "instance", place) for data in SEEDS for place in PLACES[data]]
+    for cell in each:
+        yield from _rates(cell)
+    for seed in range(max(SEEDS.values())):
+        for cell in each:
+            if seed < SEEDS[cell.data]:
+                yield replace(cell, seed=seed)
+
+
+def _control() -> Iterator[Cell]:
+    for data in SEEDS:
+        for seed in range(BROKEN_SEEDS):
+            yield Cell(data, BROKEN, seed=seed)
+
+
+def chosen(cells: list[Cell], words: list[str]) -> list[Cell]:
+    """Return the cells that meet every condition, in their order.
+
+    Args:
+        cells: of the grid.
+        words: conditions on fields, such as norm=instance or seed=0.
+
+    Raises:
+        ValueError: a word that is no condition, an unknown field, or no cell that meets them.
+    """
+    fields = [*Cell.__dataclass_fields__]
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or name not in fields:
+            raise ValueError(f"--only takes conditions such as norm=instance; got {word!r}. "
+                             f"Fields are {', '.join(fields)}")  # fmt: skip
+        known = {str(getattr(cell, name)) for cell in cells}
+        cells = [cell for cell in cells if str(getattr(cell, name)) == value]
+        if not cells:
+            raise ValueError(f"no cell has {word}; {choices(value, known)}")
+    return cells

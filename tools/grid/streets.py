@@ -1,0 +1,206 @@
+"""Streets: a small MinkUNet trained on simulated scans, judged on others and on a real one."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import torch
+
+from geonorm.datasets import Scan, SemanticKITTI, SyntheticStreets
+from geonorm.datasets.scan import IGNORE_INDEX, ScanDataset
+from geonorm.datasets.scan_corruptions import Corruption, levels
+from geonorm.datasets.synthetic.lidar import SENSORS, LidarSensor
+from geonorm.datasets.voxelize import collate_scans
+from geonorm.training.optimization import Optimization
+from geonorm.training.segmentation.data import ScanData
+from geonorm.training.segmentation.module import SegmentationModule
+from geonorm.training.segmentation.scores import class_iou
+from geonorm.training.shift.evaluate import CLEAN
+from geonorm.training.shift.scans import ScanTask
+from grid.cells import BROKEN, ON_INPUT, Cell, norm_of
+from grid.tests import LEVELS, EveryTest, Network, Samples, Test, judge
+
+# Seeds of data; that of a training is the first one and the cell's own.
+TRAINING_SEED, TEST_SEED, VALIDATION_SEED = 1000, 1, 2
+COMPANIONS = 3  # clean scans that the broken norm sees beside each it is judged on
+# What is trained on: data sets of a number of scans and a seed.
+VARIANTS: dict[str, Callable[[int, int], ScanDataset]] = {"plain": SyntheticStreets}
+TRAINED_ON = SENSORS["roof32"]
+# Each differs in one respect from the sensor that is trained on; mast64 does in all of them.
+OTHER_SENSORS: dict[str, LidarSensor] = {
+    "64 beams": replace(TRAINED_ON, beams=64),
+    "16 beams": replace(TRAINED_ON, beams=16),
+    "other field of view": replace(TRAINED_ON, fov_down=-28.0, fov_up=2.0),
+    "other intensity law": replace(
+        TRAINED_ON, intensity_gain=0.55, intensity_offset=0.2, response=0.8
+    ),
+    "mast64": SENSORS["mast64"],
+}
+REAL, NEAR = "real scan", "real scan to 30 m"
+
+
+class Remembered:
+    """The scans of a data set, kept in memory: every epoch has the same.
+
+    Args:
+        dataset: whose scans.
+    """
+
+    def __init__(self, dataset: ScanDataset) -> None:
+        self.classes, self.colors = dataset.classes, dataset.colors
+        self.ignore_index = dataset.ignore_index
+        self.scans = [dataset[index] for index in range(len(dataset))]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Stay as it is."""
+
+    def __len__(self) -> int:
+        return len(self.scans)
+
+    def __getitem__(self, index: int) -> Scan:
+        return self.scans[index]
+
+
+# The cells of one seed follow each other.
+@lru_cache(maxsize=1)
+def remembered(variant: str, scans: int, seed: int) -> Remembered:
+    """Return scans to train on."""
+    return Remembered(VARIANTS[variant](scans, seed))
+
+
+def real_scan(classes: Sequence[str], reach: float = np.inf) -> Scan:
+    """Return the scan of SemanticKITTI in $GEONORM_DATA with the labels of the streets.
+
+    Args:
+        classes: of the streets; points of other classes have no label.
+        reach: metres from the sensor within which points are.
+
+    Raises:
+        ValueError: $GEONORM_DATA is not set, or has no such scan.
+    """
+    if "GEONORM_DATA" not in os.environ:
+        raise ValueError(
+            "GEONORM_DATA is not set; expected a folder with semantickitti/sequences/00, which "
+            "holds the real scan that networks are judged on"
+        )
+    real = SemanticKITTI(Path(os.environ["GEONORM_DATA"]) / "semantickitti", split=["00"])
+    scan = real[0]
+    ids = [classes.index(name) if name in classes else IGNORE_INDEX for name in real.classes]
+    table = np.full(IGNORE_INDEX + 1, IGNORE_INDEX, dtype=np.int64)
+    table[: len(ids)] = ids
+    near = np.linalg.norm(scan.points, axis=1) <= reach
+    return replace(scan, labels=table[scan.labels]).take(near)
+
+
+@dataclass(frozen=True)
+class Streets:
+    """How a cell of streets is trained and judged; smaller numbers make a quick try.
+
+    Args:
+        steps: of the training.
+        batch: scans in a step.
+        scans: to train on.
+        tested, validated: scans to judge networks and learning rates on.
+        network: name of the MinkUNet.
+        voxel: edge of a voxel in metres.
+        lr: the base learning rate.
+        corruptions: that networks are judged on, beside other sensors and the real scan.
+    """
+
+    steps: int = 300
+    batch: int = 2
+    scans: int = 300
+    tested: int = 16
+    validated: int = 12
+    name: str = "MinkUNetSlim"
+    voxel: float = 0.3
+    lr: float = 6e-3
+    corruptions: tuple[Corruption, ...] = get_args(Corruption)
+
+    @cached_property
+    def _streets(self) -> Remembered:
+        return Remembered(SyntheticStreets(self.tested, TEST_SEED, TRAINED_ON))
+
+    @cached_property
+    def _validation(self) -> Remembered:
+        return Remembered(SyntheticStreets(self.validated, VALIDATION_SEED, TRAINED_ON))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return SyntheticStreets.classes
+
+    def module(self, cell: Cell, lr: float) -> SegmentationModule:
+        """Return the module of a cell, before it is trained."""
+        return SegmentationModule(
+            self.name,
+            norm_of(cell),
+            Optimization(lr=lr, warmup=0.1),
+            classes=list(self.classes),
+            input_norm="instance" if cell.place in ON_INPUT else None,
+        )
+
+    def data(self, cell: Cell) -> ScanData:
+        """Return what a cell is trained on."""
+        seed = TRAINING_SEED + cell.seed
+        scans = partial(remembered, cell.variant, self.scans, seed)
+        return ScanData(scans, scans, voxel_size=self.voxel, batch_size=self.batch, num_workers=0,
+                        seed=cell.seed)  # fmt: skip
+
+    def network(self, cell: Cell, module: SegmentationModule) -> Network:
+        """Return a trained module as what is judged."""
+        beside = []
+        if cell.norm == BROKEN:
+            beside = [self._streets[item % self.tested] for item in range(COMPANIONS)]
+
+        def predict(test: str, level: int, scan: Scan) -> np.ndarray:
+            batch = collate_scans([scan, *beside], voxel_size=self.voxel)
+            with torch.inference_mode():
+                classes: np.ndarray = module(batch)[: len(scan)].numpy()
+            return classes
+
+        return predict
+
+    def validation(self, network: Network) -> float:
+        """Return the mIoU on the validation streets."""
+        return self._judged(self._validated, network)[0][CLEAN]
+
+    def scores(self, network: Network) -> dict[str, float]:
+        """Return the mIoU of every test, and the IoU of each class of the real scan."""
+        scores, counts = self._judged(self._tests, network)
+        each = class_iou(torch.from_numpy(counts[REAL])).tolist()
+        own = {f"{REAL}: {name}": iou for name, iou in zip(self.classes, each, strict=True)}
+        return scores | {name: iou for name, iou in own.items() if not np.isnan(iou)}
+
+    def _judged(
+        self, samples: Samples, network: Network
+    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        kinds = len(self.classes)
+        empty = np.zeros((kinds, kinds), dtype=np.int64)
+        return judge(EveryTest(samples, ScanTask([], self._streets), network, empty))
+
+    @cached_property
+    def _validated(self) -> Samples:
+        return Samples({CLEAN: Test((0,), lambda item, _: self._validation[item])}, self.validated)
+
+    @cached_property
+    def _tests(self) -> Samples:
+        streets = self._streets
+        corrupting = ScanTask([], streets, TRAINED_ON.beams)
+        tests = {CLEAN: Test((0,), lambda item, _: streets[item])}
+        for name, sensor in OTHER_SENSORS.items():
+            seen = SyntheticStreets(self.tested, TEST_SEED, sensor)
+            tests[name] = Test((0,), lambda item, _, seen=seen: seen[item])
+        for name, reach in ((REAL, np.inf), (NEAR, 30.0)):
+            scan = real_scan(self.classes, reach)
+            tests[name] = Test((0,), lambda item, _, scan=scan: None if item else scan)
+        for name in self.corruptions:
+            def changed(item: int, level: int, name: str = name) -> Scan:
+                return corrupting.corrupt(streets[item], item, name, level)
+
+            tests[name] = Test(LEVELS[levels(name)], changed)
+        return Samples(tests, self.tested)
