@@ -10,8 +10,10 @@ import torch
 import train_action
 import train_seg
 
+from geonorm import InstanceNorm
 from geonorm.training import VideoScores
 from geonorm.training.cli import run_folder
+from geonorm.training.segmentation.module import SegmentationModule
 from geonorm.training.segmentation.networks import check_precision
 from helpers.action_runs import FILMS, QUICK, found
 
@@ -112,3 +114,12 @@ def test_minkunet_refuses_a_precision_without_convolutions(precision):
         train_seg.main([*SCANS, "--model.name=MinkUNetSlim", f"--trainer.precision={precision}"])
     for usable in ("32-true", "64-true", "16-mixed", "bf16-mixed"):
         check_precision(usable)
+
+
+def test_a_norm_of_the_input_is_an_option():
+    module = SegmentationModule("MinkUNetSlim", "batch", classes=["a"], input_norm="instance")
+    assert isinstance(module.network.input_norm, InstanceNorm)
+    assert module.hparams["input_norm"] == "instance"  # travels in the checkpoint
+    assert SegmentationModule("MinkUNetSlim", classes=["a"]).network.input_norm is None
+    with pytest.raises(ValueError, match="PointMLP sees each point alone and takes no input_norm"):
+        SegmentationModule("PointMLP", classes=["a"], input_norm="instance")
