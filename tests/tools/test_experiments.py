@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from experiments import experiments
 from grid.actions import Actions, Differences
 from grid.cells import BROKEN, PLACES, RATE_SEED, RATES, Cell, chosen, grid, norm_of
 from grid.rows import Row, append, best_rate, claimed, read
@@ -204,6 +205,7 @@ run({{"streets": small}}, [Cell("streets", "instance")], Path({rows!r}), Path({f
 """
 
 
+@pytest.mark.slow
 def test_a_killed_cell_leaves_no_row_and_is_run_again(scored, tmp_path):
     before = scored.read_bytes()
     code = KILLED.format(tools=str(ROOT / "tools"), rows=str(scored), folder=str(tmp_path))
@@ -244,11 +246,9 @@ def test_the_broken_norm_mixes_the_scans_of_a_batch(tmp_path):
         assert (beside("clean", 0, scan) != whole).mean() > 0.05
 
 
-def test_the_list_tells_what_is_done(scored):
-    words = [sys.executable, str(ROOT / "tools" / "experiments.py"), "--list=true",
-             "--only=norm=instance,data=streets,place=everywhere", f"--csv={scored}"]  # fmt: skip
-    told = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
-    assert told[:4] == [
+def test_the_list_tells_what_is_done(scored, capsys):
+    assert experiments(list=True, only="norm=instance,data=streets,rival=", csv=scored) == 0
+    assert capsys.readouterr().out.splitlines()[:4] == [
         *(f"done streets, instance, everywhere, seed {RATE_SEED}, rate {rate}" for rate in RATES),
         "     streets, instance, everywhere, seed 0",
     ]
