@@ -206,6 +206,9 @@ class _Tape:
         self.context: saved_tensors_hooks | None = None
         self.outputs: dict[int, _Output] = {}
         self.inside: list[list[_Held]] = []  # what the norms that run now have kept
+        # It runs while a graph is traced, and breaks none. This import of torch's compiler takes as
+        # long as that of torch: only who recomputes waits for it.
+        torch.compiler.assume_constant_result(_say_that_it_is_off)
 
     def begin(self, model: nn.Module, arguments: object) -> None:
         """Take over what autograd keeps."""
@@ -307,8 +310,6 @@ def _parts(x: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
     return features, empty.rebuild
 
 
-# It runs while a graph is traced, and breaks none.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _say_that_it_is_off() -> None:
     warnings.warn(
         "recompute_activations does nothing under torch.compile, which decides by itself what to "

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from jsonargparse.typing import NonNegativeInt
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
@@ -28,9 +29,10 @@ class TrainingCLI(LightningCLI):
     """LightningCLI that keeps logs, checkpoints, pictures and configuration in one folder.
 
     Args:
-        module: what is trained; its `reports(folder)` returns the callbacks that show the results,
-            its `monitor` is the score to maximize, and its `auto_accelerator`, if any, stands for
-            the trainer's accelerator "auto".
+        module: what is trained; its `reports(folder, num_pictures)` returns the callbacks that show
+            the results, its `num_pictures` is the default of the option, its `monitor` is the score
+            to maximize, and its `auto_accelerator`, if any, stands for the trainer's accelerator
+            "auto".
         data: the data module.
         default_config: configuration used where neither `--config` nor a checkpoint tells one.
         args: command line without the program's name.
@@ -73,6 +75,13 @@ class TrainingCLI(LightningCLI):
             help="Folder of this run's logs, checkpoints and pictures; by default a new one, "
             "numbered, under runs/.",
         )
+        module: Any = self.model_class
+        parser.add_argument(
+            "--num_pictures",
+            type=NonNegativeInt,
+            default=module.num_pictures,
+            help="Scans or clips to draw at the end of a run, 0 for none.",
+        )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -114,7 +123,8 @@ class TrainingCLI(LightningCLI):
 
     def _callbacks(self, config: Any, given: list[Any]) -> list[Callback]:
         """Return the callbacks of every run, but for those in whose place the user gave others."""
-        callbacks = list(self.model.reports(self.run_dir))
+        num_pictures = self._get(self.config_init, "num_pictures")
+        callbacks = list(self.model.reports(self.run_dir, num_pictures))
         if config.get("barebones"):  # in which Lightning refuses the others
             return callbacks
 

@@ -7,13 +7,12 @@ from pathlib import Path
 from geonorm.training.cli import CONFIGS, TrainingCLI
 from geonorm.training.segmentation.data import ScanData
 from geonorm.training.segmentation.module import SegmentationModule
-from geonorm.training.segmentation.report import SegmentationReport
-from geonorm.training.segmentation.submissions import SubmissionWriter
 
 SMALL = [
     "--model.name=MinkUNetSlim", "--data.batch_size=2", "--data.num_workers=0",
     "--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=1", "--trainer.accelerator=cpu",
     "--trainer.logger=false", "--trainer.enable_progress_bar=false",
+    "--num_pictures=0",  # Open3D takes longer to start than such a run
 ]  # fmt: skip
 
 # Of the built-in streets, a few seconds.
@@ -21,14 +20,6 @@ STREETS = [
     "--data.train.init_args.num_scans=4", "--data.val.init_args.num_scans=2",
     "--data.voxel_size=0.8",
 ]  # fmt: skip
-
-
-class WithoutPictures(SegmentationModule):
-    """What train-seg trains; Open3D takes longer to start than such a run."""
-
-    @staticmethod
-    def reports(folder):
-        return [SegmentationReport(folder, num_pictures=0), SubmissionWriter(folder)]
 
 
 def run_config(config, root, run_dir, *words, subcommand="fit"):
@@ -46,5 +37,5 @@ def run_config(config, root, run_dir, *words, subcommand="fit"):
     with chdir(run_dir), warnings.catch_warnings():
         warnings.simplefilter("default")
         TrainingCLI(
-            WithoutPictures, ScanData, CONFIGS / "streets.yaml", arguments, name="train_seg"
+            SegmentationModule, ScanData, CONFIGS / "streets.yaml", arguments, name="train_seg"
         )

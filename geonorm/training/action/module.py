@@ -54,6 +54,7 @@ class ActionModule(LightningModule):
     """
 
     monitor = "val/top1"
+    num_pictures = 8
     # What the norm "instance" builds, given the number of channels.
     instance_norm: Callable[[int], torch.nn.Module] = SpatioTemporalInstanceNorm
 
@@ -134,9 +135,9 @@ class ActionModule(LightningModule):
         return f"{self.name}, {norm_in_words(self.norm)}"
 
     @staticmethod
-    def reports(folder: Path) -> list[Callback]:
+    def reports(folder: Path, num_pictures: int) -> list[Callback]:
         """Return the callbacks that show and keep what this module gives."""
-        return [ActionReport(folder), FailedFiles()]
+        return [ActionReport(folder, num_pictures), FailedFiles()]
 
     def configure_model(self) -> None:
         """Build the network for the classes of the data, where there is none yet.

@@ -67,7 +67,7 @@ class ActionReport(Callback):
         num_clips: clips drawn, spread over the videos.
     """
 
-    def __init__(self, folder: Path, num_clips: int = 8) -> None:
+    def __init__(self, folder: Path, num_clips: int) -> None:
         self.folder, self.num_clips = folder, num_clips
         self.clips: dict[int, ShownClip] = {}
 
@@ -112,6 +112,8 @@ class ActionReport(Callback):
             curve_figure(metrics, "train/loss", "val/top1", self.folder / "curve.png")
         attached: Any = trainer  # Lightning declares no `datamodule`
         form: ClipFormat = attached.datamodule.clip
+        if not clips:
+            return
         draw_clips(
             [clips[video] for video in sorted(clips)], module.classes, form.mean, form.std,
             title, self.folder / f"{stage}_clips.png",

@@ -63,6 +63,7 @@ class SegmentationModule(LightningModule):
     """
 
     monitor = "val/miou"
+    num_pictures = 2
     weights: Tensor | None  # of the classes
     # What the norm "instance" builds, given the number of channels.
     instance_norm: Callable[[int], torch.nn.Module] = SparseInstanceNorm
@@ -146,9 +147,9 @@ class SegmentationModule(LightningModule):
         return usable_accelerator(self.name)
 
     @staticmethod
-    def reports(folder: Path) -> list[Callback]:
+    def reports(folder: Path, num_pictures: int) -> list[Callback]:
         """Return the callbacks that show and keep what this module gives."""
-        return [SegmentationReport(folder), SubmissionWriter(folder)]
+        return [SegmentationReport(folder, num_pictures), SubmissionWriter(folder)]
 
     def configure_model(self) -> None:
         """Build the network for the classes of the data, where there is none yet.

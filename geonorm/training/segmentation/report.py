@@ -49,7 +49,7 @@ class SegmentationReport(Callback):
         num_pictures: scans drawn, the first of the data.
     """
 
-    def __init__(self, folder: Path, num_pictures: int = 2) -> None:
+    def __init__(self, folder: Path, num_pictures: int) -> None:
         self.folder, self.num_pictures = folder, num_pictures
         self.scans: list[SegmentedScan] = []
 
