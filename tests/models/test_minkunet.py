@@ -185,7 +185,7 @@ def logits_under(model, x, dtype):
 )
 def test_train_step_in_half_precision(name, dtype, share):
     model = build(name, "instance")
-    x = batch(scan(1500, extent=64), scan(1500, seed=1, extent=64))
+    x = batch(scan(500, extent=40), scan(500, seed=1, extent=40))
     labels = torch.arange(len(x)) % 5
     logits, plain = logits_under(model, x, dtype), logits_under(model, x, torch.float32)
     assert logits.dtype is dtype

@@ -190,6 +190,8 @@ def test_commands_of_the_other_tools(place, command):
     if tool == "study" and words != ["list"]:
         own = {"NAME": "affine", "FOLDER": "data"}
         words = [own.get(word, word) for word in words if word != "--quick"] + ["--quick"]
+    if tool == "evaluate_shift" and "--summarize" not in words:
+        words += ["--corruptions", "fog", "snow"]
     program = [f"tools/{tool}.py"] if tool in TOOLS else ["-m", "geonorm", tool]
     done = subprocess.run(
         [sys.executable, *program, *words], cwd=place, capture_output=True, text=True,

@@ -35,7 +35,7 @@ def run(tmp_path_factory):
         "--data.voxel_size=0.8", "--data.batch_size=1", "--data.num_workers=0",
         "--data.clip_range=[-40, -40, -4, 40, 40, 20]", "--trainer.max_epochs=1",
         "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
-        f"--run_dir={folder}",
+        f"--run_dir={folder}", "--num_pictures=0",
     ])  # fmt: skip
     return folder
 

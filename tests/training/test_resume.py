@@ -26,6 +26,7 @@ RUN = [
     "--data.num_workers=0", "--data.augment+=RandomRotation", "--data.augment+=RandomJitter",
     "--trainer.max_epochs=3", "--trainer.max_time=null", "--trainer.accelerator=cpu",
     "--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1",
+    "--num_pictures=0",
 ]  # fmt: skip
 STEPS_PER_EPOCH = 2
 

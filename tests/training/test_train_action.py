@@ -120,7 +120,9 @@ def test_a_checkpoint_gives_the_scores_of_the_end_of_training(trained, subcomman
 def test_still_clips_alone(trained):
     run, _ = trained
     last = run / "checkpoints" / "last.ckpt"
-    main(["test", "--ckpt_path", str(last), "--run_dir=out", "--data.still=only"])
+    main(["test", "--ckpt_path", str(last), "--run_dir=out", "--data.still=only",
+          "--num_pictures=0"])
+    assert not list(Path("out").glob("*clips.png"))  # of which `trained` has one
     assert found(Path("out"), "test")["top1"] == pytest.approx(found(run)["still_top1"])
 
 

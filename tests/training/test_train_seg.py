@@ -256,7 +256,8 @@ def test_fit_leaves_a_complete_run(trained):
 def test_a_checkpoint_gives_the_scores_of_the_end_of_training(trained, tmp_path, subcommand, stage):
     run, _ = trained
     last = run / "checkpoints" / "last.ckpt"
-    main([subcommand, "--ckpt_path", str(last), "--run_dir", str(tmp_path)])
+    main([subcommand, "--ckpt_path", str(last), "--run_dir", str(tmp_path), "--num_pictures=0"])
+    assert not list(tmp_path.glob("*scan*.png"))  # of which `trained` has two
     assert miou(tmp_path, stage) == pytest.approx(miou(run), abs=1e-3)
 
 
@@ -264,7 +265,8 @@ def test_a_checkpoint_gives_the_scores_of_the_end_of_training(trained, tmp_path,
 def test_resume_with_more_epochs_goes_on_with_the_schedule(trained, tmp_path):
     run, _ = trained
     last = run / "checkpoints" / "last.ckpt"
-    main(["fit", "--ckpt_path", str(last), "--run_dir", str(tmp_path), "--trainer.max_epochs=2"])
+    main(["fit", "--ckpt_path", str(last), "--run_dir", str(tmp_path), "--trainer.max_epochs=2",
+          "--num_pictures=0"])
     with (tmp_path / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row.get("lr-AdamW")]
     rates = {int(row["step"]): float(row["lr-AdamW"]) for row in rows}
@@ -289,7 +291,7 @@ def test_resume_with_more_epochs_goes_on_with_the_schedule(trained, tmp_path):
 )  # fmt: skip
 def test_options(tmp_path, monkeypatch, options):
     monkeypatch.chdir(tmp_path)
-    main(["fit", *TINY, *options])
+    main(["fit", *TINY, *options, "--num_pictures=0"])
     assert 0 <= miou(tmp_path / "run") < 1
 
 

@@ -22,6 +22,7 @@ SCANS = [
     "--data.val.init_args.num_scans=1", "--data.voxel_size=0.8", "--data.batch_size=1",
     "--data.num_workers=0", "--trainer.max_epochs=1", "--trainer.accelerator=cpu",
     "--trainer.enable_progress_bar=false", "--run_dir=run",
+    "--num_pictures=0",
 ]  # fmt: skip
 pytestmark = pytest.mark.filterwarnings("default")  # as users run it
 
