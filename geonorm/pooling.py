@@ -81,13 +81,17 @@ def over_windows(given: Input, kernel_size: int) -> Pool:
 def _dense_window(average: Callable[..., Tensor], width: int, x: Tensor) -> Pool:
     """Return what averages over the elements of a window that exist, of any size against x's."""
     # torch's own padding will not do: avg_pool3d takes no input smaller than its window.
-    margins = [width // 2] * 2 * (x.ndim - 2)
+    axes = x.ndim - 2
+    margins = [width // 2] * 2 * axes
 
-    def pad(z: Tensor) -> Tensor:
-        return average(nn.functional.pad(z, margins), width, 1)
+    def padded(z: Tensor) -> Tensor:
+        z = nn.functional.pad(z, margins)
+        for axis in range(axes):  # apart they read width · axes elements, together width ** axes
+            z = average(z, [width if each == axis else 1 for each in range(axes)], 1)
+        return z
 
-    share = pad(x.new_ones((1, 1, *x.shape[2:]), dtype=checks.statistics_dtype(x)))
-    return lambda z: pad(z) / share
+    share = padded(x.new_ones((1, 1, *x.shape[2:]), dtype=checks.statistics_dtype(x)))
+    return lambda z: padded(z) / share
 
 
 def scales_of(surround: Any) -> tuple[float, ...] | Literal["mean"] | None:
