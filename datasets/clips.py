@@ -149,6 +149,8 @@ class ClipDataset(Dataset[Clip]):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose which random clips and transforms the items hold."""
+        if epoch < 0:
+            raise ValueError(f"epoch must be >= 0; got {epoch}")
         self._epoch.fill_(epoch)
 
     def rate(self, video: int) -> float:

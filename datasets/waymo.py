@@ -263,7 +263,7 @@ def _row(file: Path, columns: list[str], which: list[tuple[str, str, int]]) -> l
     cells = [table[name].combine_chunks() for name in columns]
     # Of a list, what it holds; a null holds nothing.
     flat = [cell.flatten() if hasattr(cell, "flatten") else cell for cell in cells]
-    return [cell.drop_null().to_numpy(zero_copy_only=False) for cell in flat]
+    return [cell.drop_null().to_numpy() for cell in flat]
 
 
 def _table(file: Path, columns: list[str], which: list[tuple[str, str, int]]) -> Any:

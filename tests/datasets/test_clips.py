@@ -51,6 +51,8 @@ def test_an_item(films: list[Path], cache: Path) -> None:
     assert (clip.label, clip.video_index, clip.path) == (1, 3, str(films[3]))
     assert numbers(clip.video) == list(range(7, 23, 2))
     assert data.classes == ("even", "odd")
+    with pytest.raises(ValueError, match="epoch must be >= 0; got -1"):
+        data.set_epoch(-1)
     with pytest.raises(IndexError, match=r"index must be in \[0, 4\); got 4"):
         data[4]
     assert data.report() == []

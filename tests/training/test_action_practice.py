@@ -250,6 +250,16 @@ def test_training_clips_repeat_and_others_do_not(films):
     assert sorted(batch.video_index.unique(return_counts=True)[1].tolist()) == [3, 3]
 
 
+@pytest.mark.parametrize(("option", "stills"), [("also", [False, True]), ("only", [True])])
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_still_clips_are_one_frame_repeated(films, option, stills, stage):
+    data = ClipData(lambda: films, lambda: films, clip=ClipFormat(length=3, size=36, crop=32),
+                    still=option)  # fmt: skip
+    data.setup(stage)
+    clips = [dataset[0].video for dataset in data.datasets.values()]
+    assert [torch.equal(clip[:, :1].expand_as(clip), clip) for clip in clips] == stills
+
+
 def test_clips_are_augmented_as_their_format_says(films):
     plain, augmented = (
         clips_of(films, ClipFormat(length=3, size=48, crop=48, rand_augment=magnitude), train=True)
