@@ -1,6 +1,7 @@
 """Actions: a small 3D-ResNet trained on drawn films, judged on others and on corrupted ones."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, get_args
 
@@ -18,7 +19,8 @@ from geonorm.training.action.module import ActionModule
 from geonorm.training.optimization import Optimization
 from geonorm.training.shift.clips import ClipTask
 from geonorm.training.shift.evaluate import CLEAN
-from grid.cells import BROKEN, ON_INPUT, Cell, norm_of
+from grid.cells import AT_TEST, BROKEN, ON_INPUT, Cell, norm_of
+from grid.rivals import Adapted, mix_styles_after
 from grid.tests import LEVELS, EveryTest, Network, Samples, Test, judge
 
 # The films that networks and learning rates are judged on; the seeds of cells are of weights, order
@@ -62,6 +64,12 @@ class InputModule(ActionModule):
         self._build(classes, None)
 
 
+def _logits(network: nn.Module, clips: Sequence[Tensor]) -> list[Tensor]:
+    """Return the scores of each clip, (1, K)."""
+    batch = torch.cat([*clips]).contiguous(memory_format=torch.channels_last_3d)
+    return list(network(batch).split(1))
+
+
 @dataclass(frozen=True)
 class Actions:
     """How a cell of actions is trained and judged; smaller numbers make a quick try.
@@ -89,30 +97,42 @@ class Actions:
 
     def module(self, cell: Cell, lr: float) -> ActionModule:
         """Return the module of a cell, before it is trained."""
-        return InputModule(
+        module = InputModule(
             partial(_input, norm=cell.place in ON_INPUT), [*MOTIONS], name=self.name,
             norm=norm_of(cell), optim=Optimization(lr=lr, warmup=0.1), channels_last=True,
         )  # fmt: skip
+        if cell.rival == "mixstyle":
+            mix_styles_after(module.model, ("layer1", "layer2"))
+        return module
 
     def data(self, cell: Cell) -> ClipData:
         """Return what a cell is trained on."""
         films = partial(SyntheticActions, "train", num_videos=self.films)
-        return ClipData(films, films, clip=self.clip, batch_size=self.batch, num_workers=0,
+        clip = replace(self.clip, jitter=0.8) if cell.rival == "augmented" else self.clip
+        return ClipData(films, films, clip=clip, batch_size=self.batch, num_workers=0,
                         seed=cell.seed)  # fmt: skip
 
     def network(self, cell: Cell, module: ActionModule) -> Network:
         """Return a trained module as what is judged."""
-        beside = torch.empty(0)
+        if cell.rival in AT_TEST:
+            return Adapted(
+                cell.rival, module.model, _logits, self._inputs, lambda each: each, self.batch
+            )
+        beside = []
         if cell.norm == BROKEN:
             clips = self._clips(self.tested, TEST_SEED)
-            beside = torch.stack([clips[item].video for item in range(COMPANIONS)])
+            beside = [clips[item].video[None] for item in range(COMPANIONS)]
 
-        def predict(test: str, level: int, clip: Tensor) -> Tensor:
-            batch = torch.cat([clip, beside]) if len(beside) else clip
-            scores: Tensor = module(batch)[:1]
-            return scores
+        def predict(samples: Sequence[Any], item: int, clip: Tensor) -> Tensor:
+            return _logits(module.model, [clip, *beside])[0]
 
         return predict
+
+    def _inputs(self, samples: Sequence[Any]) -> list[Tensor | None]:
+        """Return the clips of a test's samples as a network is given them."""
+        change = self._clips(self.tested, TEST_SEED).transform  # draws nothing in a test
+        return [None if sample.video is None else change(sample.video, (0, 0, sample.item))[None]
+                for sample in samples]  # fmt: skip
 
     def _clips(self, films: int, seed: int) -> ClipDataset:
         return clips_of(SyntheticActions("val", num_videos=films, seed=seed), self.clip)

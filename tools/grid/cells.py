@@ -36,6 +36,11 @@ PLACES = {
         "also input": "instance",
     },
 }
+AT_TEST = ("test batch", "adabn", "tent")  # rivals that take the weights of a plain training
+RIVALS = {
+    "streets": (*AT_TEST, "mixstyle", "intensity", "standardized", "augmented"),
+    "actions": (*AT_TEST, "mixstyle", "augmented"),
+}
 ON_INPUT = ("input", "also input")
 
 
@@ -67,6 +72,11 @@ class Cell:
         return self.data, "instance" if self.norm == BROKEN else self.norm, self.place, self.variant
 
     @property
+    def training(self) -> "Cell":
+        """The cell whose training this one takes."""
+        return replace(self, rival="") if self.rival in AT_TEST else self
+
+    @property
     def title(self) -> str:
         """The cell in words."""
         words = [self.data, self.norm, self.place, self.rival, f"seed {self.seed}"]
@@ -92,9 +102,9 @@ def grid() -> list[Cell]:
     """Return every cell in order.
 
     First the learning rates of the norms, then the first seed of each, further seeds, the places
-    with their rates, and the control.
+    with their rates, the control, and the rivals.
     """
-    return [*_norms(), *_places(), *_control()]
+    return [*_norms(), *_places(), *_control(), *_rivals()]
 
 
 def _rates(cell: Cell) -> Iterator[Cell]:
@@ -126,6 +136,15 @@ def _control() -> Iterator[Cell]:
     for data in SEEDS:
         for seed in range(BROKEN_SEEDS):
             yield Cell(data, BROKEN, seed=seed)
+
+
+def _rivals() -> Iterator[Cell]:
+    each = [Cell(data, "batch", rival=rival) for data in SEEDS for rival in RIVALS[data]]
+    each += [Cell(data, "instance", rival="augmented") for data in SEEDS]
+    for seed in range(max(SEEDS.values())):
+        for cell in each:
+            if seed < SEEDS[cell.data]:
+                yield replace(cell, seed=seed)
 
 
 def chosen(cells: list[Cell], words: list[str]) -> list[Cell]:

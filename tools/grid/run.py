@@ -108,7 +108,7 @@ def judged(subject: Subject, cell: Cell, rate: str, folder: Path) -> Row:
     wall, cpu = time.monotonic(), time.process_time()
     lr = subject.lr * RATES[rate]
     with broken_instance_norm() if cell.norm == BROKEN else nullcontext():
-        module, training = trained(subject, cell, lr, folder)
+        module, training = trained(subject, cell.training, lr, folder)
         network = subject.network(cell, module)
         validation = subject.validation(network)
         scores = {} if cell.rate else subject.scores(network)

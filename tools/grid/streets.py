@@ -5,23 +5,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from geonorm import BatchNorm, InstanceNorm
 from geonorm.datasets import Scan, SemanticKITTI, SyntheticStreets
 from geonorm.datasets.scan import IGNORE_INDEX, ScanDataset
-from geonorm.datasets.scan_corruptions import Corruption, levels
+from geonorm.datasets.scan_corruptions import Corruption, levels, rings
 from geonorm.datasets.synthetic.lidar import SENSORS, LidarSensor
+from geonorm.datasets.transforms import RandomIntensity, ScanTransform
 from geonorm.datasets.voxelize import collate_scans
+from geonorm.norms.registry import Build
 from geonorm.training.optimization import Optimization
 from geonorm.training.segmentation.data import ScanData
 from geonorm.training.segmentation.module import SegmentationModule
+from geonorm.training.segmentation.networks import CHANNELS, voxel_logits
 from geonorm.training.segmentation.scores import class_iou
 from geonorm.training.shift.evaluate import CLEAN
 from geonorm.training.shift.scans import ScanTask
-from grid.cells import BROKEN, ON_INPUT, Cell, norm_of
+from grid.cells import AT_TEST, BROKEN, ON_INPUT, Cell, norm_of
+from grid.rivals import Adapted, LastChannelNorm, mix_styles_after
 from grid.tests import LEVELS, EveryTest, Network, Samples, Test, judge
 
 # Seeds of data; that of a training is the first one and the cell's own.
@@ -96,6 +102,38 @@ def real_scan(classes: Sequence[str], reach: float = np.inf) -> Scan:
     return replace(scan, labels=table[scan.labels]).take(near)
 
 
+class MissingBeams(ScanTransform):
+    """Leave out up to half of the sensor's rings, drawn evenly."""
+
+    def __call__(self, scan: Scan, rng: np.random.Generator) -> Scan:
+        beams = TRAINED_ON.beams
+        missing = rng.choice(beams, rng.integers(beams // 2 + 1), replace=False)
+        return scan.take(~np.isin(rings(scan, beams), missing))
+
+
+class InputModule(SegmentationModule):
+    """A module whose network has any norm of its input.
+
+    Args:
+        first: builds it, given the number of channels; None for none.
+        classes: names of the classes.
+        options: of `SegmentationModule`.
+    """
+
+    def __init__(self, first: Build | None, classes: list[str], **options: Any) -> None:
+        super().__init__(**options)
+        self.input_norm = first
+        self._build(classes, None, CHANNELS, 1)
+
+
+def _input_norm(cell: Cell) -> Build | None:
+    if cell.rival == "intensity":
+        return LastChannelNorm
+    if cell.rival == "standardized":
+        return partial(BatchNorm, affine=False)
+    return InstanceNorm if cell.place in ON_INPUT else None
+
+
 @dataclass(frozen=True)
 class Streets:
     """How a cell of streets is trained and judged; smaller numbers make a quick try.
@@ -136,34 +174,48 @@ class Streets:
 
     def module(self, cell: Cell, lr: float) -> SegmentationModule:
         """Return the module of a cell, before it is trained."""
-        return SegmentationModule(
-            self.name,
-            norm_of(cell),
-            Optimization(lr=lr, warmup=0.1),
-            classes=list(self.classes),
-            input_norm="instance" if cell.place in ON_INPUT else None,
-        )
+        module = InputModule(
+            _input_norm(cell), [*self.classes], name=self.name, norm=norm_of(cell),
+            optim=Optimization(lr=lr, warmup=0.1),
+        )  # fmt: skip
+        if cell.rival == "mixstyle":
+            mix_styles_after(module.network, ("block1", "block2"))
+        return module
 
     def data(self, cell: Cell) -> ScanData:
         """Return what a cell is trained on."""
         seed = TRAINING_SEED + cell.seed
         scans = partial(remembered, cell.variant, self.scans, seed)
-        return ScanData(scans, scans, voxel_size=self.voxel, batch_size=self.batch, num_workers=0,
-                        seed=cell.seed)  # fmt: skip
+        changes = [RandomIntensity(0.5, 1.5, 0.2), MissingBeams()]
+        return ScanData(
+            scans, scans, augment=changes if cell.rival == "augmented" else [],
+            voxel_size=self.voxel, batch_size=self.batch, num_workers=0, seed=cell.seed,
+        )  # fmt: skip
 
     def network(self, cell: Cell, module: SegmentationModule) -> Network:
         """Return a trained module as what is judged."""
+        if cell.rival in AT_TEST:
+            return Adapted(
+                cell.rival, module.network, self._logits, list, lambda each: each.argmax(1).numpy(),
+                self.batch,
+            )  # fmt: skip
         beside = []
         if cell.norm == BROKEN:
             beside = [self._streets[item % self.tested] for item in range(COMPANIONS)]
 
-        def predict(test: str, level: int, scan: Scan) -> np.ndarray:
-            batch = collate_scans([scan, *beside], voxel_size=self.voxel)
+        def predict(samples: Sequence[Scan], item: int, scan: Scan) -> np.ndarray:
             with torch.inference_mode():
-                classes: np.ndarray = module(batch)[: len(scan)].numpy()
+                logits = self._logits(module.network, [scan, *beside])[0]
+            classes: np.ndarray = logits.argmax(1).numpy()
             return classes
 
         return predict
+
+    def _logits(self, network: Any, scans: Sequence[Scan]) -> list[Tensor]:
+        """Return the logits of the points of each scan."""
+        batch = collate_scans(scans, voxel_size=self.voxel)
+        logits = voxel_logits(network, batch)[batch.inverse]
+        return list(logits.split([len(scan) for scan in scans]))
 
     def validation(self, network: Network) -> float:
         """Return the mIoU on the validation streets."""

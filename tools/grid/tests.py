@@ -27,10 +27,10 @@ class Test(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """A sample, and the test and level that it is of."""
+    """A sample, all those of its test, and its number among them."""
 
-    test: str
-    level: int
+    samples: Sequence[Any]
+    item: int
     sample: Any
 
 
@@ -54,7 +54,8 @@ class Samples:
         return self._kept[test, level]
 
 
-Network = Callable[[str, int, Any], Any]
+# Of all samples of a test, the number of one of them, and what the base task makes of that one.
+Network = Callable[[Sequence[Any], int, Any], Any]
 
 
 class EveryTest:
@@ -63,7 +64,7 @@ class EveryTest:
     Args:
         samples: of the tests.
         base: what counts and scores; its one network becomes this task's.
-        network: what is judged, a function of test, level and sample.
+        network: what is judged.
         empty: counts of nothing.
     """
 
@@ -72,18 +73,22 @@ class EveryTest:
     def __init__(self, samples: Samples, base: Any, network: Network, empty: np.ndarray) -> None:
         self.samples, self.base, self.empty = samples, base, empty
         self.corruptions = self.standard = tuple(n for n in samples.tests if n != CLEAN)
-        self._seen = Seen(CLEAN, 0, None)
-        base.networks = [lambda sample: network(self._seen.test, self._seen.level, sample)]
+        self._seen = Seen([], 0, None)
+        base.networks = [lambda given: network(self._seen.samples, self._seen.item, given)]
 
     def levels(self, corruption: str) -> int:
         return len(self.samples.tests[corruption].levels)
 
     def read(self, item: int) -> Seen:
-        return Seen(CLEAN, 0, self.samples(CLEAN, 0)[item])
+        return self._one(CLEAN, 0, item)
 
     def corrupt(self, sample: Seen, item: int, corruption: str, level: int) -> Seen:
         own = self.samples.tests[corruption].levels[level - 1]
-        return Seen(corruption, own, self.samples(corruption, own)[item])
+        return self._one(corruption, own, item)
+
+    def _one(self, test: str, level: int, item: int) -> Seen:
+        samples = self.samples(test, level)
+        return Seen(samples, item, samples[item])
 
     def count(self, network: int, sample: Seen) -> np.ndarray:
         self._seen = sample
