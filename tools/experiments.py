@@ -4,6 +4,7 @@
   python tools/experiments.py --list true         the cells, and which are done
   python tools/experiments.py --minutes 60        run cells, begin none after an hour
   python tools/experiments.py --only norm=instance,data=streets
+  python tools/experiments.py --table true        write docs/experiments.md from the rows
 
 What is done is never done again, and several processes may run side by side.
 """
@@ -18,6 +19,7 @@ def experiments(
     list: bool = False,
     only: str = "",
     minutes: float | None = None,
+    table: bool = False,
     csv: Path = ROOT / "docs" / "experiments.csv",
 ) -> int:
     """Run the cells that are not done yet.
@@ -26,6 +28,7 @@ def experiments(
         list: show the cells in their order, and run none.
         only: conditions that cells must meet, such as norm=instance,seed=0.
         minutes: begin no cell after so many.
+        table: write the tables of the rows beside them, and run nothing.
         csv: file of the rows.
     """
     import torch
@@ -34,9 +37,15 @@ def experiments(
     from grid.rows import read
     from grid.run import run
     from grid.streets import Streets
+    from grid.table import page
 
-    from geonorm.files import user_cache
+    from geonorm.files import user_cache, written_whole
 
+    if table:
+        with written_whole(csv.with_suffix(".md")) as aside:
+            aside.write_text(page(read(csv)), encoding="utf-8")
+        print(f"wrote {csv.with_suffix('.md')}")
+        return 0
     torch.set_num_threads(1)  # several processes side by side do more
     cells = chosen(grid(), only.split(",") if only else [])
     if list:

@@ -16,9 +16,11 @@ from grid.cells import BROKEN, PLACES, RATE_SEED, RATES, Cell, chosen, grid, nor
 from grid.rows import Row, append, best_rate, claimed, read
 from grid.run import run, trained
 from grid.streets import REAL, Streets, real_scan
+from grid.table import OPEN, differences_table, groups_of, page, rates_table, scores_table
 
 from geonorm.datasets import SemanticKITTI
 from geonorm.datasets.scan import IGNORE_INDEX
+from geonorm.datasets.scan_corruptions import ROBO3D
 from geonorm.training.action.data import ClipFormat
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +36,8 @@ def row(cell=INSTANCE, rate="1", validation=0.5, **scores):
 def test_rates_come_first_then_the_first_seed_of_every_norm():
     cells = grid()
     assert len(set(cells)) == len(cells)
-    norms = [cell for cell in cells if cell.place == "everywhere" and cell.norm != BROKEN]
+    norms = [cell for cell in cells
+             if cell.place == "everywhere" and cell.norm != BROKEN and not cell.rival]  # fmt: skip
     assert cells[: len(norms)] == norms
     assert all(cell.rate for cell in norms[:36])
     assert {(cell.data, cell.norm) for cell in norms[36:48]} == {(c.data, c.norm) for c in norms}
@@ -252,3 +255,65 @@ def test_the_list_tells_what_is_done(scored, capsys):
         *(f"done streets, instance, everywhere, seed {RATE_SEED}, rate {rate}" for rate in RATES),
         "     streets, instance, everywhere, seed 0",
     ]
+
+
+def line(table, name):
+    """Return the cells of a row of a table."""
+    return next(each.split(" | ")[1:] for each in table.replace(" |\n", "\n").splitlines()
+                if each.startswith(f"| {name} |"))  # fmt: skip
+
+
+def seeds(norm, scores, **fields):
+    return [row(Cell("actions", norm, seed=seed, **fields), clean=clean, **{"gain 5": gain})
+            for seed, (clean, gain) in enumerate(scores)]  # fmt: skip
+
+
+def test_tables_are_means_over_seeds_with_their_interval():
+    batch = seeds("batch", [(0.8, 0.4), (0.6, 0.2), (0.7, 0.6)])
+    rows = [*batch, *seeds("instance", [(0.9, 0.5), (0.7, 0.4)]), *seeds("layer", [(0.5, 0.25)])]
+    table = scores_table(rows, "actions")
+    # t of 2 degrees of freedom is 4.303: 0.1 / sqrt(3) times that is 0.248.
+    assert line(table, "batch") == ["3 of 3", "70.0 [45.2, 94.8]", "40.0 [-9.7, 89.7]"]
+    assert line(table, "layer") == ["1 of 3", "50.0", "25.0"]
+    assert line(table, "group") == ["0 of 3", OPEN, OPEN]
+    assert line(table, "batch + tent") == ["0 of 3", OPEN, OPEN]
+    differences = differences_table(rows, "actions")
+    # Of the same seed: 0.1 twice; 0.1 and 0.2, with t of 1 degree of freedom, 12.71.
+    assert line(differences, "instance") == ["+10.0 [+10.0, +10.0]", "+15.0 [-48.5, +78.5]"]
+    assert line(differences, "layer") == ["-30.0", "-15.0"]
+    assert OPEN in scores_table(rows, "streets")
+    assert f"{len(rows)} cells" in page(rows)
+    assert "0 cells" in page([])
+
+
+def test_a_group_is_the_mean_over_tests_of_the_mean_over_levels():
+    scores = {"clean": 0.5, **{f"{name} {level}": 0.4 for name in ROBO3D for level in (2, 3)},
+              "fog 2": 0.8, "fog 3": 0.4, "density 3": 0.2, "density 5": 0.1, "cutout 5": 0.05,
+              REAL: 0.3, f"{REAL}: road": 0.9}  # fmt: skip
+    assert groups_of("streets", scores) == {
+        "clean": 0.5, "Robo3D": pytest.approx((0.6 + 7 * 0.4) / 8),
+        "other corruptions": pytest.approx((0.15 + 0.05) / 2), REAL: 0.3,
+    }  # fmt: skip
+
+
+def test_a_norm_that_is_broken_on_purpose_shows_in_the_table():
+    good = seeds("instance", [(0.80, 0.7), (0.81, 0.71), (0.79, 0.7)])
+    bad = seeds(BROKEN, [(0.8, 0.3), (0.8, 0.31), (0.81, 0.3)])
+    table = differences_table([*seeds("batch", [(0.8, 0.5)] * 3), *good, *bad], "actions")
+    assert line(table, "instance")[1].startswith("+20.3 [+")
+    assert line(table, BROKEN)[1].startswith("-19.7 [-")
+    assert "-" in line(table, BROKEN)[1].split(", ")[1]  # the whole interval is below 0
+
+
+def test_the_chosen_rate_is_bold():
+    rows = [row(Cell("streets", "group", seed=RATE_SEED, rate=rate), rate, score)
+            for rate, score in zip(RATES, (0.3, 0.2, 0.4), strict=True)]  # fmt: skip
+    assert line(rates_table(rows, "streets"), "group") == ["30.0", "20.0", "**40.0**"]
+    assert line(rates_table(rows[:2], "streets"), "group") == ["30.0", "20.0", OPEN]
+
+
+def test_the_page_is_written_beside_the_rows(tmp_path, capsys):
+    append(tmp_path / "rows.csv", row(Cell("actions", "batch"), clean=0.123))
+    assert experiments(table=True, csv=tmp_path / "rows.csv") == 0
+    assert "12.3" in (tmp_path / "rows.md").read_text()
+    assert capsys.readouterr().out == f"wrote {tmp_path / 'rows.md'}\n"

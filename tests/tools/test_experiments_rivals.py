@@ -165,6 +165,13 @@ def test_missing_beams_are_whole_rings_and_at_most_half():
     assert len(counts) > 4
 
 
+def test_what_adapts_at_the_test_takes_the_weights_of_the_plain_training():
+    plain = Cell("actions", "batch", seed=2)
+    assert {replace(plain, rival=rival).training for rival in AT_TEST} == {plain}
+    mixed = replace(plain, rival="mixstyle")
+    assert mixed.training == mixed
+
+
 @pytest.mark.parametrize("rival", RIVALS["streets"])
 def test_every_rival_of_streets_is_trained_and_answers(rival, tmp_path):
     cell = Cell("streets", "batch", rival=rival)

@@ -1,6 +1,7 @@
 """Run cells of the grid, go on with it after a stop, and say how far it is."""
 
 import hashlib
+import logging
 import subprocess
 import time
 import traceback
@@ -80,6 +81,7 @@ def trained(
         kept = torch.load(path, weights_only=True)
         module.load_state_dict(kept["weights"])
         return module.eval(), kept["cpu_s"]
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     began = time.process_time()
     with warnings.catch_warnings():
         # One process, one thread, no logs: what Lightning advises against is what is wanted.
