@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Train a diffusion model of clips on films of your own: a VideoUNet and diffusers' schedule.
 
-  python tools/train_diffusion.py                                  built-in clips, three minutes
+  python tools/train_diffusion.py                                  built-in clips, ten minutes
   python tools/train_diffusion.py --videos FOLDER --steps 20000    clips of your films
   python tools/train_diffusion.py --encoder instance --decoder none
 

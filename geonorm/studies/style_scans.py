@@ -5,13 +5,15 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.data import TensorDataset
 
 from geonorm.datasets.scan import Scan
 from geonorm.inputs import Rows
 from geonorm.norms.batch_norm import BatchNorm
+from geonorm.studies.point_nets import PointNet, mean_iou
 from geonorm.studies.style_transfer import exchange
-from geonorm.studies.training import fit
+from geonorm.studies.training import cross_entropy, fit
 from geonorm.style import StyleStatistics, style_statistics
 
 POINTS, SCANS, TESTED, STEPS = 2048, 20, 16, 160
@@ -68,39 +70,17 @@ def apart(a: Tensor, b: Tensor) -> float:
     return float(wasserstein_distance(a.flatten().numpy(), b.flatten().numpy()))
 
 
-class PointNet(nn.Module):
-    """A layer by point, the scan's maxima beside it, and two more layers by point."""
-
-    def __init__(self, classes: int, width: int = 64) -> None:
-        super().__init__()
-        self.first = nn.Sequential(
-            nn.Linear(4, width), BatchNorm(width), nn.ReLU(),
-            nn.Linear(width, width), BatchNorm(width), nn.ReLU(),
-        )  # fmt: skip
-        self.last = nn.Sequential(
-            nn.Linear(2 * width, width), BatchNorm(width), nn.ReLU(), nn.Linear(width, classes)
-        )
-
-    def forward(self, points: Tensor) -> Tensor:
-        """Return the scores of the points of scans of equal size, (B, N, 4) -> (B * N, classes)."""
-        rows = self.first(points.flatten(0, 1)).view(*points.shape[:2], -1)
-        whole = rows.amax(1, keepdim=True).expand_as(rows)
-        out: Tensor = self.last(torch.cat([rows, whole], 2).flatten(0, 1))
-        return out
-
-
 def _inputs(chosen: list[Scan], intensity: Tensor) -> Tensor:
-    """Return x, y, z, scaled, and intensity, (B, N, 4)."""
+    """Return x, y, z, scaled, and intensity, (B, 4, N)."""
     from geonorm.datasets.voxelize import FEATURE_SCALE
 
     places = torch.from_numpy(np.stack([scan.points for scan in chosen]))
     scaled = places / torch.tensor(FEATURE_SCALE)
-    return torch.cat([scaled, 2 * intensity.view(len(chosen), -1, 1)], 2)
+    return torch.cat([scaled, 2 * intensity.view(len(chosen), -1, 1)], 2).mT.contiguous()
 
 
 def _labels(chosen: list[Scan]) -> Tensor:
-    return torch.from_numpy(np.concatenate([scan.labels for scan in chosen if scan.labels
-                                            is not None]))  # fmt: skip
+    return torch.from_numpy(np.stack([scan.labels for scan in chosen if scan.labels is not None]))
 
 
 def segmented(augmented: str, seed: int) -> dict[str, float]:
@@ -111,8 +91,6 @@ def segmented(augmented: str, seed: int) -> dict[str, float]:
             `INTENSITY` without its labels; "one style" gives all scans one style, tested ones too.
         seed: of everything drawn.
     """
-    from torchmetrics.classification import MulticlassJaccardIndex
-
     from geonorm.datasets.synthetic.streets import SyntheticStreets
 
     rng, classes = np.random.default_rng(seed), len(SyntheticStreets.classes)
@@ -135,17 +113,12 @@ def segmented(augmented: str, seed: int) -> dict[str, float]:
         chosen = [known[i] for i in rng.choice(len(known), 4, replace=False)]
         return _inputs(chosen, seen(chosen, True)), _labels(chosen)
 
-    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        return nn.functional.cross_entropy(model(batch[0]), batch[1], ignore_index=255)
-
-    model = fit(PointNet(classes), draw, loss, steps=STEPS, rate=1e-2)
+    model = fit(PointNet(BatchNorm, classes), draw, cross_entropy, steps=STEPS, rate=1e-2)
     values = {}
     for sensor in (OWN, INTENSITY, OTHER):
         tested = scans(sensor, TESTED, 900)
-        with torch.no_grad():
-            scores = model(_inputs(tested, seen(tested, False)))
-        index = MulticlassJaccardIndex(classes, ignore_index=255)
-        values[f"mIoU, {sensor}"] = float(index(scores.argmax(1), _labels(tested)))
+        data = TensorDataset(_inputs(tested, seen(tested, False)), _labels(tested))
+        values[f"mIoU, {sensor}"] = mean_iou(model, data)
     return values
 
 

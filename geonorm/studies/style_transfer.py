@@ -35,12 +35,16 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def contents(count: int) -> Tensor:
+def contents(count: int, *, unseen: bool = False) -> Tensor:
     """Return pictures of shapes under random light, (count, 3, `SIDE`, `SIDE`) in [0, 1].
 
     Every picture has a gain and a colour cast of its own.
+
+    Args:
+        count: how many.
+        unseen: of shapes that no network is trained with.
     """
-    pool = drawn_clips(256, 1, SIDE, seed=600)[0][:, :, 0]
+    pool = drawn_clips(256, 1, SIDE, seed=650 if unseen else 600)[0][:, :, 0]
     chosen = pool[torch.randint(len(pool), (count,))]
     light = (0.5 * torch.randn(count, 1)).exp() * (0.3 * torch.randn(count, 3)).exp()
     return (chosen * light.view(count, 3, 1, 1)).clamp(0, 1)
@@ -236,18 +240,18 @@ def one_style_network(norm: str) -> nn.Sequential:
     )  # fmt: skip
 
 
-def prepared(kind: str, seed: int) -> Callable[[int], Tensor]:
-    """Return what draws contents: as they are, of one contrast, or of one style."""
+def prepared(kind: str, seed: int) -> Callable[[Tensor], Tensor]:
+    """Return what is done to contents beforehand: nothing, or they get one contrast or style."""
     if kind == "contrast normalized":
-        return lambda count: equalized(contents(count))
+        return equalized
     if kind == "original":
-        return contents
+        return lambda pictures: pictures
     transfer = trained_transfer(seed, "instance")
     style = style_of(transfer.encoder, four_styles()[:1])
 
     @torch.no_grad()
-    def styled(count: int) -> Tensor:
-        out: Tensor = transfer(contents(count), style)
+    def styled(pictures: Tensor) -> Tensor:
+        out: Tensor = transfer(pictures, style)
         return out
 
     return styled
@@ -267,7 +271,7 @@ def one_style_losses(seed: int, norm: str, kind: str) -> tuple[float, float, flo
     """
     encoder, style = trained_autoencoder(seed).encoder, four_styles()[:1]
     wanted = style_of(encoder, style)
-    draw = prepared(kind, seed)
+    prepare = prepared(kind, seed)
     seen: list[tuple[float, float]] = []
 
     def loss(model: nn.Module, pictures: Tensor) -> Tensor:
@@ -280,8 +284,9 @@ def one_style_losses(seed: int, norm: str, kind: str) -> tuple[float, float, flo
         return total
 
     with seeded(10 * seed + 3):
-        network = fit(one_style_network(norm), lambda: draw(BATCH), loss, steps=STEPS["one style"])
+        network = fit(one_style_network(norm), lambda: prepare(contents(BATCH)), loss,
+                      steps=STEPS["one style"])  # fmt: skip
         last = torch.tensor(seen[-20:]).mean(0).tolist()
         with torch.no_grad():
-            held_out = float(loss(network, draw(64)))
+            held_out = float(loss(network, prepare(contents(64, unseen=True))))
     return last[0], last[1], held_out

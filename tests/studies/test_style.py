@@ -7,8 +7,17 @@ import torch
 
 from geonorm.studies.outcome import Outcome
 from geonorm.studies.style import STUDY, by_variance, exact, intensity, mixtures
-from geonorm.studies.style_scans import INTENSITY, apart
-from geonorm.studies.style_transfer import exchange, textures
+from geonorm.studies.style_scans import (
+    INTENSITY,
+    OWN,
+    POINTS,
+    _inputs,
+    _labels,
+    apart,
+    intensities,
+    scans,
+)
+from geonorm.studies.style_transfer import contents, exchange, textures
 from geonorm.style import StyleStatistics, mix_styles, style_statistics
 from helpers.studies import SETTING, of_docs, run_parts
 
@@ -68,6 +77,26 @@ def test_textures_differ_and_are_pictures() -> None:
     assert found.min() >= 0
     assert found.max() <= 1
     assert (found[0] - found[1]).abs().max() > 0.1
+
+
+def test_unseen_contents_are_of_other_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without random light: no picture of the one kind is among those of the other."""
+    monkeypatch.setattr(torch, "randn", lambda *size: torch.zeros(size))
+    seen, unseen = contents(300), contents(300, unseen=True)
+    apart = torch.cdist(seen.flatten(1), unseen.flatten(1))
+    assert apart.min() > 0.1
+    assert torch.cdist(seen.flatten(1), contents(300).flatten(1)).min() < 1e-4
+
+
+def test_scans_come_to_the_network_by_channel() -> None:
+    chosen = scans(OWN, 2, 5)
+    given = _inputs(chosen, intensities(chosen).features)
+    assert given.shape == (2, 4, POINTS)
+    for number, scan in enumerate(chosen):
+        torch.testing.assert_close(given[number, 3], 2 * torch.from_numpy(scan.intensity))
+        ratio = given[number, 2] / torch.from_numpy(scan.points[:, 2])
+        torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio))
+    assert _labels(chosen).tolist() == [scan.labels.tolist() for scan in chosen]
 
 
 def test_verdict_of_the_exact_parts_and_what_turns_it(short: Outcome) -> None:
