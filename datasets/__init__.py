@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # what is imported on first use, said to type checkers
     from geonorm.datasets.check_videos import Finding as Finding
     from geonorm.datasets.check_videos import check_data as check_data
     from geonorm.datasets.clip_corruptions import ClipCorruption as ClipCorruption
+    from geonorm.datasets.clip_shards import ClipShards as ClipShards
     from geonorm.datasets.clips import Clip as Clip
     from geonorm.datasets.clips import ClipDataset as ClipDataset
     from geonorm.datasets.clips import FileReport as FileReport
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # what is imported on first use, said to type checkers
     from geonorm.datasets.scan_corruptions import ScanCorruption as ScanCorruption
     from geonorm.datasets.scan_folder import ScanFolder as ScanFolder
     from geonorm.datasets.scan_io import read_scan as read_scan
+    from geonorm.datasets.scan_shards import ScanShards as ScanShards
     from geonorm.datasets.scannet import ScanNet as ScanNet
     from geonorm.datasets.scannet import ScanNet200 as ScanNet200
     from geonorm.datasets.semantickitti import SemanticKITTI as SemanticKITTI
@@ -68,6 +70,7 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "scan": ("Scan",),
     "scan_folder": ("ScanFolder",),
     "scan_io": ("read_scan",),
+    "scan_shards": ("ScanShards",),
     "scan_corruptions": ("ScanCorruption",),
     "nuscenes": ("NuScenes",),
     "robo3d": ("NuScenesC", "SemanticKITTIC"),
@@ -89,6 +92,7 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "augmented": ("Augmented",),
     "views": ("Viewing", "chunks"),
     "voxelize": ("collate_scans",),
+    "clip_shards": ("ClipShards",),
     "clips": ("Clip", "ClipDataset", "FileReport"),
     "video_lists": ("ClassFolders", "VideoList", "VideoSet"),
     "ucf101": ("UCF101",),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from geonorm.datasets.progress import in_threads
 from geonorm.datasets.video_io import UndecodableVideoError, decoded_frames
 from geonorm.datasets.video_lists import VideoSet
 from geonorm.datasets.video_probe import probe
@@ -43,8 +43,8 @@ def check_data(videos: VideoSet) -> list[Finding]:
     a side below 32 pixels, a single frame, and a file that is listed more than once.
     """
     paths = [path for path, _ in videos.videos]
-    with ThreadPoolExecutor(os.cpu_count()) as readers:
-        found = [finding for findings in readers.map(_findings, paths) for finding in findings]
+    each = in_threads(_findings, paths, "decoding videos", os.cpu_count())
+    found = [finding for findings in each for finding in findings]
     repeated = [path for path, count in Counter(paths).items() if count > 1]
     return found + [Finding(path, "odd", "listed more than once") for path in repeated]
 

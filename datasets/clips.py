@@ -20,7 +20,6 @@ from geonorm.datasets.clip_sampling import (
     still_clip,
     uniform_clip,
 )
-from geonorm.datasets.video_index import video_index
 from geonorm.datasets.video_io import Frames, Size, UndecodableVideoError, read_frames
 from geonorm.datasets.video_lists import VideoSet
 
@@ -130,7 +129,7 @@ class ClipDataset(Dataset[Clip]):
         self.sampling, self.views, self.portion = sampling, views, portion
         self.repeats = repeats
         self.size, self.transform, self.seed = size, transform, seed
-        index = video_index([path for path, _ in videos.videos], cache)
+        index = videos.infos(cache)
         rows = list(zip(videos.videos, index, strict=True))
         failed = [(path, info) for (path, _), info in rows if isinstance(info, ValueError)]
         self.videos = [video for video, info in rows if not isinstance(info, ValueError)]

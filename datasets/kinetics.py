@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from geonorm.datasets.progress import in_threads
 from geonorm.datasets.video_lists import UNLABELLED, VideoSet, folder, labels_of, text_of
 from geonorm.files import is_hidden
 
@@ -40,8 +41,9 @@ class Kinetics(VideoSet):
         unknown = sorted({row["label"] for row in rows if row.get("label")} - set(labels))
         if unknown:
             raise ValueError(f"{annotations} holds labels that are none of the classes: {unknown}")
-        videos = []
-        for number, row in enumerate(rows, 2):
+
+        def placed(numbered: tuple[int, dict[str, str]]) -> tuple[Path, int]:
+            number, row = numbered
             try:
                 path = _path(root, row)
             except (TypeError, ValueError, OverflowError) as error:
@@ -49,7 +51,9 @@ class Kinetics(VideoSet):
                     f"{annotations}, row {number}: expected youtube_id, time_start and time_end in "
                     f"seconds, and split; got {row}"
                 ) from error
-            videos.append((path, labels.get(row.get("label", ""), UNLABELLED)))
+            return path, labels.get(row.get("label", ""), UNLABELLED)
+
+        videos = in_threads(placed, list(enumerate(rows, 2)), "looking for videos")
         super().__init__(videos, classes)
 
 

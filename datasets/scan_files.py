@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
+from geonorm.datasets.progress import in_threads
 from geonorm.datasets.scan import IGNORE_INDEX, Scan
 from geonorm.datasets.scan_layouts import looks_like
 from geonorm.datasets.submission import Submission
@@ -99,7 +100,8 @@ def check_complete(dataset: str, files: Sequence[Path], root: Path | None = None
     Raises:
         ValueError: some of the files are missing, naming the first.
     """
-    missing = [file for file in files if not file.exists()]
+    there = in_threads(Path.exists, files, f"looking for the files of {dataset}")
+    missing = [file for file, exists in zip(files, there, strict=True) if not exists]
     if missing:
         shown = ", ".join(map(str, missing[:_NAMED])) + (", …" if missing[_NAMED:] else "")
         raise ValueError(

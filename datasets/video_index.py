@@ -6,13 +6,13 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import av
 
+from geonorm.datasets.progress import in_threads
 from geonorm.datasets.video_io import UndecodableVideoError, VideoInfo
 from geonorm.datasets.video_probe import probe
 from geonorm.files import user_cache, written_whole
@@ -21,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 # Raised with every change of what probe returns: an index kept by an earlier version is not used.
 _VERSION = 2
-_READERS = 4
 
 
 def video_index(
@@ -42,19 +41,18 @@ def video_index(
     entries = _kept(file) if file.exists() else None
     if entries is None or len(entries) != len(paths):
         logger.info("probing %d videos, once; kept in %s", len(paths), file)
-        with ThreadPoolExecutor(_READERS) as readers:
-            rows = list(readers.map(_row, paths))
+        rows = in_threads(_row, paths, "probing videos")
         file.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(file) as aside:
             aside.write_text(json.dumps(rows, separators=(",", ":")), "utf-8")
-        entries = [_entry(row) for row in rows]
+        entries = [info_of(row) for row in rows]
     return entries
 
 
 def _kept(file: Path) -> list[VideoInfo | UndecodableVideoError] | None:
     """Return the index in a file, or None where the file is damaged and is to be made anew."""
     try:
-        return [_entry(row) for row in json.loads(file.read_text("utf-8"))]
+        return [info_of(row) for row in json.loads(file.read_text("utf-8"))]
     except (ValueError, TypeError, RecursionError):
         logger.warning("%s is damaged", file)
         return None
@@ -81,8 +79,8 @@ def _row(path: Path) -> str | tuple[Any, ...]:
         return str(error)
 
 
-def _entry(row: str | list[Any] | tuple[Any, ...]) -> VideoInfo | UndecodableVideoError:
-    """Return what a row of the kept index stands for."""
+def info_of(row: str | list[Any] | tuple[Any, ...]) -> VideoInfo | UndecodableVideoError:
+    """Return what a row of a kept index stands for, an error's words or a VideoInfo's fields."""
     if isinstance(row, str):
         return UndecodableVideoError(row)
     frames, fps, width, height, keyframes, enterable, times = row

@@ -6,6 +6,7 @@ frames away, frames at the start may refer to others that are gone, and some are
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 Size = int | tuple[int, int] | None
+_WITHIN = re.compile(r"(?P<start>\d+)\+(?P<size>\d+)\.\w+")
 
 
 class UndecodableVideoError(ValueError):
@@ -365,9 +367,31 @@ def _orientation(frame: VideoFrame) -> _Orientation:
 def location(path: str | Path) -> str:
     """Return a name that FFmpeg takes for a file; ``12:30.mp4`` alone has it look for a protocol.
 
-    An absolute path begins with no letter, and so never with a protocol.
+    An absolute path begins with no letter, and so never with a protocol. Of a video within a file,
+    as `within_file` names it, it is FFmpeg's name of those bytes.
     """
-    return str(Path(path).absolute())
+    path = Path(path).absolute()
+    place = _WITHIN.fullmatch(path.name)
+    if place is None or not path.parent.is_file():
+        return str(path)
+    start, size = int(place["start"]), int(place["size"])
+    return f"subfile,,start,{start},end,{start + size},,:{path.parent}"
+
+
+def within_file(path: Path, start: int, size: int, suffix: str) -> Path:
+    """Return a name, for all that reads videos, of one that lies within a file such as a shard.
+
+    Args:
+        path: the file.
+        start: its first byte there.
+        size: its bytes.
+        suffix: of its own format, such as "mp4".
+
+    Example:
+        >>> within_file(Path("/data/shard-000000.tar"), 512, 9000, "mp4").as_posix()
+        '/data/shard-000000.tar/512+9000.mp4'
+    """
+    return path / f"{start}+{size}.{suffix}"
 
 
 def reason(error: Exception) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from geonorm.datasets.video_index import video_index
+from geonorm.datasets.video_io import UndecodableVideoError, VideoInfo
 from geonorm.files import is_hidden
 
 _Tree = TypeVar("_Tree", list[Any], dict[str, Any])
@@ -54,6 +56,14 @@ class VideoSet:
                     f"labels must be in [0, {len(self.classes)}), or {UNLABELLED} for none; got "
                     f"{label} for {path}. Are they counted from 1, or is a class name missing?"
                 )
+
+    def infos(self, cache: str | Path | None = None) -> list[VideoInfo | UndecodableVideoError]:
+        """Return what each video shows, or the error that opening it raises.
+
+        Args:
+            cache: folder of the index of headers; in the user's cache if not given.
+        """
+        return video_index([path for path, _ in self.videos], cache)
 
     def __len__(self) -> int:
         return len(self.videos)

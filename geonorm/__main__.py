@@ -11,6 +11,7 @@ from geonorm.names import choices
 COMMANDS = {
     "train-seg": ("geonorm.commands.train_seg", "train and test MinkUNet on scans"),
     "train-action": ("geonorm.commands.train_action", "train and test 3D-ResNets on videos"),
+    "submit": ("geonorm.commands.submit", "run a training on SLURM, or by several processes"),
     "predict": ("geonorm.commands.predict", "classify the points of scans, or videos"),
     "evaluate-shift": ("geonorm.commands.evaluate_shift", "measure how scores fall under shift"),
     "verify": ("geonorm.commands.verify", "measure what leaves each norm unchanged, and what not"),
@@ -27,6 +28,8 @@ PACKAGES = {
     "pyarrow": "pip install 'geonorm[data]'",
     "scipy": "pip install 'geonorm[studies]'",
     "sklearn": "pip install 'geonorm[studies]'",
+    "submitit": "pip install 'geonorm[scale]'",
+    "webdataset": "pip install 'geonorm[scale]'",
 }
 
 

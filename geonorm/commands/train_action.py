@@ -4,9 +4,11 @@
   geonorm train-action fit --config ucf101 --data.root FOLDER
   geonorm train-action test --ckpt_path runs/train_action/001/checkpoints/best.ckpt
   geonorm train-action check-data --config ucf101
+  geonorm train-action write-shards --config ucf101 --shards shards/ucf101
 
 Subcommands: fit (the default), validate (one clip of each video), test (the mean over several
-clips of each), check-data (decode everything, list what is wrong). Every option of one, for
+clips of each), check-data (decode everything, list what is wrong), write-shards (the data in few
+large files). Every option of one, for
 example of the model, the data or the trainer:
 
   geonorm train-action fit --help
@@ -15,6 +17,7 @@ Often used: --model.name r3d_18  --model.norm batch  --model.optim.lr 0.01
             --data.clip.length 16  --data.clip.crop 112  --data.batch_size 8  --data.num_workers 4
             --trainer.max_epochs 50  --trainer.max_time 00:01:00:00  --trainer.precision bf16-mixed
             --trainer.devices 2  --run_dir FOLDER  --ckpt_path last.ckpt (fit: resume)
+            --save_every 500 (steps, within an epoch too)
 On a GPU: --trainer.accelerator gpu  --model.compile reduce-overhead (CUDA graphs)
 Fine-tuning: --model.weights KINETICS400_V1 (or a file)  --model.backbone_lr_factor 0.1
 Is it the motion? test --data.still only: every clip is one frame repeated.
@@ -50,6 +53,7 @@ def main(
     from geonorm.training.action.data import ClipData
     from geonorm.training.action.module import ActionModule
     from geonorm.training.cli import CONFIGS, TrainingCLI
+    from geonorm.training.write_shards import ShardCLI
 
     class Module(ActionModule):
         instance_norm = staticmethod(norm)
@@ -57,5 +61,7 @@ def main(
     config = CONFIGS / "actions.yaml"
     if arguments and arguments[0] == "check-data":
         CheckCLI(Module, ClipData, config, ["validate", *arguments[1:]], name="train_action")
+    elif arguments and arguments[0] == "write-shards":
+        ShardCLI(Module, ClipData, config, ["validate", *arguments[1:]], name="train_action")
     else:
         TrainingCLI(Module, ClipData, config, arguments, name="train_action")

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 
 from geonorm.files import written_whole
 from geonorm.models.checkpoints import read_checkpoint
@@ -54,6 +55,37 @@ class LastCheckpoint(Callback):
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.checkpoint_callback is not None:
+            trainer.save_checkpoint(self.path, weights_only=False)
+
+
+class StepCheckpoint(Checkpoint):
+    """Writes the last checkpoint anew every so many steps of the optimizer.
+
+    As a Checkpoint it comes after all other callbacks, such as averages of weights, which have then
+    seen the step.
+
+    Args:
+        path: what to write.
+        every: steps from one to the next.
+
+    Raises:
+        ValueError: fewer than one step.
+    """
+
+    def __init__(self, path: Path, every: int) -> None:
+        if every < 1:
+            raise ValueError(f"--save_every must be at least 1 step; got {every}")
+        self.path, self.every = path, every
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # A batch whose gradient is only added to the next one's takes no step.
+        self._seen = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self._seen:
+            return
+        self._seen = trainer.global_step
+        if self._seen % self.every == 0:
             trainer.save_checkpoint(self.path, weights_only=False)
 
 

@@ -1,8 +1,8 @@
 """The command line of the training tools: LightningCLI with a folder for each run."""
 
 import itertools
-import os
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,18 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from geonorm.names import choices
-from geonorm.training.checkpoints import LastCheckpoint, WholeCheckpoints, read_run_checkpoint
+from geonorm.training.checkpoints import (
+    LastCheckpoint,
+    StepCheckpoint,
+    WholeCheckpoints,
+    read_run_checkpoint,
+)
+from geonorm.training.launch import chosen_by_the_first
 from geonorm.training.progress import run_progress
+from geonorm.training.throughput import Throughput
 
 CONFIGS = Path(__file__).with_name("configs")
 SUBCOMMANDS = ("fit", "validate", "test")
-# The processes that Lightning starts for further devices, by their LOCAL_RANK, share the folder of
-# the first.
-_RUN_DIR = "GEONORM_RUN_DIR"
 
 
 class TrainingCLI(LightningCLI):
@@ -82,6 +86,13 @@ class TrainingCLI(LightningCLI):
             default=module.num_pictures,
             help="Scans or clips to draw at the end of a run, 0 for none.",
         )
+        parser.add_argument(
+            "--save_every",
+            type=int | None,
+            default=None,
+            help="Steps after which the last checkpoint is written anew, to resume from; it is "
+            "also written with each validation.",
+        )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -136,18 +147,25 @@ class TrainingCLI(LightningCLI):
         logs = config.get("logger") is not False and not config.get("fast_dev_run")
         if logs and lacks(LearningRateMonitor):
             callbacks.append(LearningRateMonitor())
+        if logs and lacks(Throughput):
+            callbacks.append(Throughput())
         if config.get("enable_checkpointing") is not False:
-            callbacks.append(
-                ModelCheckpoint(
-                    self.run_dir / "checkpoints",
-                    filename="best",
-                    monitor=self.model.monitor,
-                    mode="max",
-                    save_last=True,
-                    enable_version_counter=False,
-                )
-            )
+            callbacks += self._checkpoints()
         return callbacks
+
+    def _checkpoints(self) -> list[Callback]:
+        """Return the callbacks that write checkpoints while training."""
+        folder = self.run_dir / "checkpoints"
+        judged = ModelCheckpoint(
+            folder,
+            filename="best",
+            monitor=self.model.monitor,
+            mode="max",
+            save_last=True,
+            enable_version_counter=False,
+        )
+        every = self._get(self.config_init, "save_every")
+        return [judged, *([] if every is None else [StepCheckpoint(folder / "last.ckpt", every)])]
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
@@ -183,10 +201,10 @@ def complete(args: Sequence[str], default_config: Path) -> list[str]:
         raise ValueError("predict is a command of its own: geonorm predict FILE.ckpt FILE ...")
     subcommand, *rest = args if args and args[0] in SUBCOMMANDS else ["fit", *args]
     rest = _with_config_files(rest)
-    if _option(rest, "--config") is not None:
+    if option(rest, "--config") is not None:
         return [subcommand, *rest]
     config = default_config
-    if (checkpoint := _option(rest, "--ckpt_path")) is not None:
+    if (checkpoint := option(rest, "--ckpt_path")) is not None:
         config = Path(checkpoint).parent.parent / "config.yaml"
         if not config.is_file():
             raise ValueError(
@@ -232,7 +250,8 @@ def config_file(name: str) -> Path:
     raise ValueError(f"--config {name!r} is no file; {choices(name, names)}")
 
 
-def _option(args: Sequence[str], name: str) -> str | None:
+def option(args: Sequence[str], name: str) -> str | None:
+    """Return an option's value, from `--name value` or `--name=value`, or None."""
     for arg, following in itertools.zip_longest(args, args[1:]):
         if arg == name:
             return following
@@ -242,19 +261,21 @@ def _option(args: Sequence[str], name: str) -> str | None:
 
 
 def run_folder(wanted: Path | None, name: str) -> Path:
-    """Return the folder of this run, made if need be; without a wish the next in runs/`name`."""
-    if wanted is None and os.environ.get("LOCAL_RANK", "0") != "0" and _RUN_DIR in os.environ:
-        wanted = Path(os.environ[_RUN_DIR])
-    if wanted is not None:
-        wanted.mkdir(parents=True, exist_ok=True)
-        return wanted
-    runs = Path("runs") / name
+    """Return the folder of this run, made if need be; without a wish the next in runs/`name`.
+
+    All processes of a run get the same.
+    """
+    folder = wanted or Path(chosen_by_the_first(lambda: str(_next_folder(Path("runs") / name))))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _next_folder(runs: Path) -> Path:
+    """Return a new folder, numbered."""
     runs.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
-        try:
-            (runs / f"{number:03d}").mkdir()
-        except FileExistsError:
-            continue
-        break
-    os.environ[_RUN_DIR] = str(runs / f"{number:03d}")
-    return runs / f"{number:03d}"
+        folder = runs / f"{number:03d}"
+        with suppress(FileExistsError):
+            folder.mkdir()
+            break
+    return folder

@@ -68,6 +68,15 @@ class RunProgressLines(_RunProgress):
     def __init__(self, seconds: float = 20.0) -> None:
         super().__init__()
         self.seconds = seconds
+        self._shown = True
+
+    def enable(self) -> None:
+        """Show lines."""
+        self._shown = True
+
+    def disable(self) -> None:
+        """Show no lines, as in all processes of a run but the first."""
+        self._shown = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -87,7 +96,7 @@ class RunProgressLines(_RunProgress):
             for name, value in self.get_metrics(trainer, module).items()
         )
         step = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
-        if trainer.is_global_zero:
+        if self._shown:
             print(": ".join([step, ", ".join(shown)]), flush=True)
 
 

@@ -1,5 +1,6 @@
 """The order of training samples, a function of (seed, epoch) and of nothing else."""
 
+import time
 from collections.abc import Iterator, Sized
 from typing import Any
 
@@ -39,6 +40,7 @@ class EpochSampler(Sampler[int]):
         self.repeats, self.block = repeats, block
         self.dataset, self.shuffle, self.seed = dataset, shuffle, seed
         self.rank, self.world_size = rank, world_size
+        self.first = 0  # where this process begins in its share of the epoch
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -63,21 +65,99 @@ class EpochSampler(Sampler[int]):
         ]
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._indices())
+        return iter(self._indices()[self.first :])
 
     def __len__(self) -> int:
         return len(self._indices())
 
 
 class EpochLoader(DataLoader[Any]):
-    """DataLoader whose workers fetch nothing before the first batch of an epoch is asked for.
+    """DataLoader that goes on within an epoch, and measures how long it is waited for.
 
-    Lightning makes the iterator of a resumed run before it restores the epoch: workers would fetch
-    batches in the order, and of the augmentation, of epoch 0.
+    Its state is how many batches of the epoch were given. Restored, it begins with the next one
+    and reads none of those before. Workers fetch nothing before the first batch
+    of an epoch is asked for: Lightning makes the iterator of a resumed run before it restores the
+    epoch, and they would fetch in the order, and of the augmentation, of epoch 0.
+
+    Its sampler is an EpochSampler.
+
+    Attributes:
+        waited: seconds for which batches have been waited for, all together.
     """
 
+    waited = 0.0
+    _given = 0
+    _restored: dict[str, int] | None = None
+
+    def _shares(self) -> dict[str, int]:
+        """Return what an epoch's batches depend on beside the epoch."""
+        sampler: Any = self.sampler
+        return {
+            "seed": sampler.seed, "batch_size": self.batch_size or 1,
+            "processes": sampler.world_size, "samples": len(sampler.dataset),
+        }  # fmt: skip
+
+    def state_dict(self) -> dict[str, int]:
+        """Return where in an epoch this is."""
+        sampler: Any = self.sampler
+        place = {"epoch": sampler.epoch, "batches": self._given, "length": len(self)}
+        return place | self._shares()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin, in the epoch of the state, where the state was taken.
+
+        Raises:
+            ValueError: that was within an epoch, and it would now be divided in another way.
+        """
+        shares = self._shares()
+        then = {name: state[name] for name in shares}
+        if 0 < state["batches"] < state["length"] and then != shares:
+            raise ValueError(
+                f"the checkpoint is from within an epoch, divided by {then}; got {shares}. Go on "
+                "as before, or from a checkpoint of an epoch's end"
+            )
+        self._restored = state
+
     def __iter__(self) -> Any:  # an iterator, where torch names its own class of them
-        yield from super().__iter__()
+        sampler: Any = self.sampler
+        restored, self._restored = self._restored, None
+        again = restored is not None and restored["epoch"] == sampler.epoch
+        self._given = restored["batches"] if restored is not None and again else 0
+        sampler.first = self._given * (self.batch_size or 1)
+        batches = super().__iter__()
+        while True:
+            asked = time.monotonic()
+            batch = next(batches, None)
+            self.waited += time.monotonic() - asked
+            if batch is None:
+                return
+            self._given += 1
+            yield batch
+
+
+class EpochData(LightningDataModule):
+    """Data module whose training, resumed, goes on within an epoch: its checkpoints tell where."""
+
+    _position: dict[str, int] | None = None
+
+    def setup(self, stage: str) -> None:
+        """Forget where another run was."""
+        self._position = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where in an epoch the training loader is."""
+        loader = None if self.trainer is None else self.trainer.train_dataloader
+        return {} if loader is None else {"position": loader.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over where in an epoch the training loader is to begin."""
+        self._position = state_dict.get("position")
+
+    def placed(self, loader: "EpochLoader") -> "EpochLoader":
+        """Return a training loader that begins where the checkpoint says, if there is one."""
+        if self._position is not None:
+            loader.load_state_dict(self._position)
+        return loader
 
 
 def trainer_of(data: LightningDataModule) -> Trainer:

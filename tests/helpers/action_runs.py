@@ -42,7 +42,7 @@ def layout(root, config):
     elif config == "hmdb51":
         for name in "ab":
             (lists / f"{name}_test_split1.txt").write_text("0.mp4 1\n1.mp4 1\n2.mp4 2\n")
-    elif config == "kinetics":
+    elif config.startswith("kinetics"):
         rows = [f"{'ab'[n % 2]},video{n},0,10,val" for n in range(6)]
         head = "label,youtube_id,time_start,time_end,split"
         (lists / "list").write_text("\n".join([head, *rows]))
@@ -55,5 +55,5 @@ def layout(root, config):
     for number, film in enumerate(films):
         film.parent.mkdir(parents=True, exist_ok=True)
         encode(root / "film.mp4", numbered_film(12 + number)).rename(film)
-    lone = {"kinetics": lists / "list", "ssv2": lists / "list"}
-    return root / "films", lone.get(config, lists)
+    alone = config.startswith("kinetics") or config == "ssv2"
+    return root / "films", lists / "list" if alone else lists

@@ -35,6 +35,8 @@ WRITERS = {
     "scannet": _scannet,
     "scannet200": _scannet,
     "semantickitti": semantickitti_trees.write_labelled,
+    "semantickitti_mmdet3d": semantickitti_trees.write_labelled,
+    "semantickitti_mmdet3d_mixes": semantickitti_trees.write_labelled,
     "semantickitti_one_scan": semantickitti_trees.write_labelled,
     "semanticposs": sequence_trees.write_semanticposs,
     "semanticstf": semanticstf_trees.write_splits,

@@ -108,7 +108,7 @@ def run_tool(tool, words, folder):
         named = config_of(words) or default
         kind = "data" if named in WRITERS else named
         limits = LIMITS[tool, "fit"] + LIMITS.get((tool, kind), [])
-    place = [] if {"--help", "check-data"} & set(words) else [f"--run_dir={folder}"]
+    place = [] if {"--help", "check-data", "add-folds"} & {*words} else [f"--run_dir={folder}"]
     import_module(tool).main([*words, *limits, *place])
 
 
@@ -175,11 +175,12 @@ def takes_long(command):
 @pytest.mark.parametrize(
     "command",
     # On small data verify_invariance.py is run by its own tests; here on the built-in scans. CI
-    # itself runs all studies, as quick as they are here. `geonorm doctor` is run by test_doctor.py.
+    # itself runs all studies, as quick as they are here. `geonorm doctor` is run by test_doctor.py,
+    # `geonorm submit` by test_submit.py.
     [
         pytest.param(command, marks=pytest.mark.slow if takes_long(command) else ())
         for command in documented()
-        if not command[0].startswith(("train_", "predict", "doctor"))
+        if not command[0].startswith(("train_", "predict", "doctor", "submit"))
     ],
     ids=" ".join,
 )

@@ -27,7 +27,9 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setenv("GEONORM_RUN_DIR", "")
 
 
-@pytest.mark.parametrize("config", ["ucf101", "hmdb51", "kinetics", "ssv2"])
+@pytest.mark.parametrize("config", [
+    "ucf101", "hmdb51", "kinetics", "kinetics_torchvision", "ssv2",
+])  # fmt: skip
 def test_every_configuration(tmp_path, config):
     root, lists = layout(tmp_path, config)
     file = CONFIGS / f"{config}.yaml"

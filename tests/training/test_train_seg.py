@@ -20,8 +20,8 @@ from geonorm.training.cli import CONFIGS, complete
 from geonorm.training.optimization import Optimization
 from geonorm.training.sampler import EpochSampler
 from geonorm.training.segmentation.data import ScanData
+from geonorm.training.segmentation.folds import table
 from geonorm.training.segmentation.module import SegmentationModule
-from geonorm.training.segmentation.report import table
 from geonorm.training.segmentation.scores import class_iou, scan_mean_loss
 from helpers.rendering import renders
 

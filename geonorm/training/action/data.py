@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -18,6 +17,7 @@ from geonorm.datasets import (
     ClassFolders,
     ClipCorruption,
     ClipDataset,
+    ClipShards,
     ClipTransform,
     Diving48,
     FileReport,
@@ -27,14 +27,15 @@ from geonorm.datasets import (
     VideoList,
     VideoSet,
 )
+from geonorm.datasets.clip_shards import write_clip_shards
 from geonorm.datasets.clips import Sampling
 from geonorm.datasets.video_transforms import KINETICS_MEAN, KINETICS_STD
-from geonorm.training.sampler import EpochLoader, EpochSampler, trainer_of
+from geonorm.training.sampler import EpochData, EpochLoader, EpochSampler, trainer_of
 from geonorm.training.stages import open_datasets
 
 # Known to the command line by their bare names.
 VIDEO_SETS = (
-    ClassFolders, VideoList, UCF101, HMDB51, Kinetics, SomethingSomethingV2, Diving48,
+    ClassFolders, ClipShards, VideoList, UCF101, HMDB51, Kinetics, SomethingSomethingV2, Diving48,
     SyntheticActions,
 )  # fmt: skip
 
@@ -143,7 +144,7 @@ def clips_of(
     )
 
 
-class ClipData(LightningDataModule):
+class ClipData(EpochData):
     """Training, validation and test clips, decoded by PyAV; files that fail are left out.
 
     Args:
@@ -198,8 +199,16 @@ class ClipData(LightningDataModule):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.datasets: dict[str, ClipDataset] = {}
 
+    unit = "clips"
+
+    @staticmethod
+    def count(batch: ClipBatch) -> int:
+        """Return how many clips a batch has."""
+        return len(batch.label)
+
     def setup(self, stage: str) -> None:
         """Open the videos of a stage."""
+        super().setup(stage)
         open_datasets(stage, self.datasets, self._open)
         if self.still == "also" and stage in ("validate", "test"):
             name = "val" if stage == "validate" else "test"
@@ -217,6 +226,15 @@ class ClipData(LightningDataModule):
         if name == "train" and any(label < 0 for _, label in videos.videos):
             raise ValueError("videos to train on must all have labels; some have none")
         return videos
+
+    def write_shards(self, name: str, folder: Path, size: int) -> tuple[int, int]:
+        """Write the videos of a split, and return how many, and how many shards are new."""
+        videos = self.videos(name)
+        return len(videos), write_clip_shards(videos, folder, size, self.num_workers)
+
+    def prepare_data(self) -> None:
+        """Index the videos in the first process of each machine, before the others read that."""
+        self.setup(str(trainer_of(self).state.fn))
 
     def _clips(self, name: str, videos: VideoSet, still: bool = False) -> ClipDataset:
         """Return the clips of a stage's videos."""
@@ -248,7 +266,7 @@ class ClipData(LightningDataModule):
         reports = [report for dataset in self.datasets.values() for report in dataset.report()]
         return list({(report.path, report.kind): report for report in reports}.values())
 
-    def _loader(self, dataset: ClipDataset, stage: str) -> DataLoader[Any]:
+    def _loader(self, dataset: ClipDataset, stage: str) -> EpochLoader:
         train = stage == "train"
         trainer = trainer_of(self)
         rank, world_size = trainer.global_rank, trainer.world_size
@@ -267,7 +285,7 @@ class ClipData(LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.datasets["train"], "train")
+        return self.placed(self._loader(self.datasets["train"], "train"))
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         stage = "fit" if trainer_of(self).state.fn == TrainerFn.FITTING else "validate"
@@ -278,4 +296,4 @@ class ClipData(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint tells of its clips, so that it is usable alone."""
-        return {"clip": asdict(self.clip), "views": self.views}
+        return {"clip": asdict(self.clip), "views": self.views, **super().state_dict()}

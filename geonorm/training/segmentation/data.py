@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -18,6 +17,7 @@ from geonorm.datasets.nuscenes import NuScenes
 from geonorm.datasets.s3dis import S3DIS
 from geonorm.datasets.scan import IGNORE_INDEX, ScanDataset
 from geonorm.datasets.scan_folder import ScanFolder
+from geonorm.datasets.scan_shards import ScanShards, write_scan_shards
 from geonorm.datasets.scannet import ScanNet, ScanNet200
 from geonorm.datasets.semantickitti import SemanticKITTI
 from geonorm.datasets.semanticposs import SemanticPOSS
@@ -26,15 +26,15 @@ from geonorm.datasets.synlidar import SynLiDAR
 from geonorm.datasets.synthetic.streets import SyntheticStreets
 from geonorm.datasets.transforms import ScanTransform
 from geonorm.datasets.views import Viewing, collate_views
-from geonorm.datasets.voxelize import STREET_FEATURES, collate_scans, num_channels
+from geonorm.datasets.voxelize import STREET_FEATURES, ScanBatch, collate_scans, num_channels
 from geonorm.datasets.waymo import Waymo
-from geonorm.training.sampler import EpochLoader, EpochSampler, trainer_of
+from geonorm.training.sampler import EpochData, EpochLoader, EpochSampler, trainer_of
 from geonorm.training.stages import open_datasets
 
 # Known to the command line by their bare names.
 DATASETS = (
-    JoinedScans, NuScenes, S3DIS, ScanFolder, ScanNet, ScanNet200, SemanticKITTI, SemanticPOSS,
-    SemanticSTF, SynLiDAR, SyntheticStreets, Waymo,
+    JoinedScans, NuScenes, S3DIS, ScanFolder, ScanNet, ScanNet200, ScanShards, SemanticKITTI,
+    SemanticPOSS, SemanticSTF, SynLiDAR, SyntheticStreets, Waymo,
 )  # fmt: skip
 
 
@@ -59,7 +59,7 @@ class LabelCounts(Dataset[Tensor]):
         return torch.from_numpy(np.bincount(known, minlength=len(self.dataset.classes)))
 
 
-class ScanData(LightningDataModule):
+class ScanData(EpochData):
     """Training, validation and test scans, voxelized by MinkowskiEngine.
 
     Args:
@@ -124,9 +124,30 @@ class ScanData(LightningDataModule):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.datasets: dict[str, Augmented] = {}
 
+    unit = "points"
+
+    @staticmethod
+    def count(batch: ScanBatch) -> int:
+        """Return how many points a batch has."""
+        return len(batch.points)
+
     def setup(self, stage: str) -> None:
         """Open the datasets of a stage."""
+        super().setup(stage)
         open_datasets(stage, self.datasets, self._open)
+
+    def write_shards(self, name: str, folder: Path, size: int) -> tuple[int, int]:
+        """Write the scans of a split, as they are stored, and return how many, and the new shards.
+
+        Raises:
+            ValueError: they are of several data sets, which mixes would no longer tell apart.
+        """
+        dataset: Any = self._open(name).dataset
+        if isinstance(dataset, JoinedScans):
+            raise ValueError(
+                "JoinedScans are several data sets: write the shards of each, and join ScanShards"
+            )
+        return len(dataset), write_scan_shards(dataset, folder, size, self.num_workers)
 
     def _open(self, name: str) -> Augmented:
         factory = self.factories[name]
@@ -168,7 +189,7 @@ class ScanData(LightningDataModule):
         each = DataLoader(counts, batch_size=None, num_workers=self.num_workers)
         return torch.stack(list(each)).sum(0)
 
-    def _loader(self, name: str) -> DataLoader[Any]:
+    def _loader(self, name: str) -> EpochLoader:
         dataset, shuffle, viewing = self.datasets[name], name == "train", self.viewing[name]
         collate = self.collate
         if viewing.several:
@@ -187,7 +208,7 @@ class ScanData(LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader("train")
+        return self.placed(self._loader("train"))
 
     def val_dataloader(self) -> DataLoader[Any]:
         return self._loader("val")
@@ -197,4 +218,4 @@ class ScanData(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint tells of its voxels, so that it is usable alone."""
-        return dict(self.collate.keywords)
+        return {**self.collate.keywords, **super().state_dict()}

@@ -61,7 +61,8 @@ class ScanPredictor:
                 f"{checkpoint} does not say how its scans were made into voxels; expected a "
                 "checkpoint of geonorm train-seg"
             )
-        self.voxels: dict[str, Any] = voxels
+        # Where its training was within an epoch is no matter of voxels.
+        self.voxels: dict[str, Any] = {k: v for k, v in voxels.items() if k != "position"}
         module = SegmentationModule.load_from_checkpoint(
             checkpoint, map_location=device, weights_only=True
         )

@@ -13,32 +13,12 @@ from torch import Tensor
 
 from geonorm.datasets.voxelize import ScanBatch
 from geonorm.training.figures import confusion_figure, curve_figure
+from geonorm.training.segmentation.folds import table, write_matrix
 from geonorm.training.segmentation.pictures import SegmentedScan, draw_scans
 from geonorm.training.segmentation.scores import class_iou
 
 if TYPE_CHECKING:  # it imports this file
     from geonorm.training.segmentation.module import SegmentationModule
-
-
-def table(matrix: Tensor, classes: list[str]) -> str:
-    """Return the IoU of each class and their mean as text.
-
-    Args:
-        matrix: confusion matrix, rows are true classes.
-        classes: names of the classes.
-    """
-    iou, points = class_iou(matrix), matrix.sum(dim=1)
-    width = max(len("class"), *map(len, classes)) + 2
-    lines = [f"{'class':<{width}}{'IoU':>7}{'points':>12}"]
-    for name, value, count in zip(classes, iou.tolist(), points.tolist(), strict=True):
-        shown = f"{value:7.3f}" if count else f"{'absent':>7}"
-        lines.append(f"{name:<{width}}{shown}{int(count):>12,}")
-    present = int((points > 0).sum())
-    lines.append(
-        f"{'mIoU':<{width}}{iou.nanmean().item():7.3f}{int(points.sum()):>12,}"
-        f"  mean of the {present} classes present"
-    )
-    return "\n".join(lines)
 
 
 class SegmentationReport(Callback):
@@ -93,6 +73,7 @@ class SegmentationReport(Callback):
             scores["miou_first_vote"] = alone
             print(f"mIoU by the first vote alone, as without voting: {alone:.3f}\n")
         (self.folder / f"{stage}.json").write_text(json.dumps(scores, indent=2) + "\n")
+        write_matrix(self.folder / f"{stage}_confusion.csv", matrix, module.classes)
         title = f"{stage}: {module.title}, mIoU {miou:.3f}"
         confusion_figure(
             matrix.numpy(), module.classes, title, self.folder / f"{stage}_confusion.png"
