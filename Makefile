@@ -62,7 +62,7 @@ $(READY): setup.py pyproject.toml constraints.txt tools/system_packages.sh \
 	$(PIP) pip setuptools wheel ninja
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
 	$(BIN)/python -m geonorm.minkowski.install --build-only $(MINKOWSKI) & building=$$!; \
-		$(PIP) --no-build-isolation --editable '.[train,test,docs,studies,data]' \
+		$(PIP) --no-build-isolation --editable '.[train,test,docs,studies,data,scale]' \
 			|| { kill $$building; exit 1; }; wait $$building
 	$(BIN)/python tools/install_minkowski.py $(MINKOWSKI)
 	touch $(READY)
