@@ -242,7 +242,11 @@ def as_summary(outcomes: list[Outcome]) -> str:
         ])  # fmt: skip
     advice = [f"**{outcome.study.title}.** {_filled(outcome.study.advice, outcome)} "
               f"[More]({outcome.study.name}.md)" for outcome in outcomes]  # fmt: skip
-    return "\n\n".join([_markdown(lines), "## What to do with it", *advice])
+    spent = math.fsum(outcome.seconds if outcome.cpu_seconds is None else outcome.cpu_seconds
+                      for outcome in outcomes)  # fmt: skip
+    time = (f"All of them together took {spent / 60:.0f} minutes: of processor time where a page "
+            "tells it, else by the clock on two cores.")  # fmt: skip
+    return "\n\n".join([_markdown(lines), time, "## What to do with it", *advice])
 
 
 def write_json(outcome: Outcome, path: Path) -> None:

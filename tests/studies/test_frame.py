@@ -288,6 +288,8 @@ def test_json_comes_back_and_makes_the_page(tmp_path: Path) -> None:
     assert "turns test 2" in page
     assert "| holds in part | 3 | 1 | 0 | 2 | 1 | 0 |" in as_summary([again])
     assert "**A frame.** Take 12.0. [More](frame.md)" in as_summary([again])
+    busy, older = replace(again, cpu_seconds=90.0), replace(again, seconds=150.0, cpu_seconds=None)
+    assert "All of them together took 4 minutes: of processor time" in as_summary([busy, older])
     assert "**What to do with it.** Take 12.0." in page
     draw(again, tmp_path / "frame.png")
     assert (tmp_path / "frame.png").stat().st_size > 1000
