@@ -35,6 +35,7 @@ def norm():
     norm = nn.BatchNorm1d(1, eps=1e-12).eval()
     norm.running_mean.fill_(10.0)
     norm.running_var.fill_(4.0)
+    norm.num_batches_tracked.fill_(7)
     return norm
 
 
