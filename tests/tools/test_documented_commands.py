@@ -151,7 +151,7 @@ def test_commands_of_the_training_tools(place, monkeypatch, tmp_path, command):
         with pytest.raises(SystemExit, match=r"^0$"):
             run_tool(tool, words, tmp_path)
         return
-    if "check-data" not in words:  # the runs of `place` draw
+    if not {"check-data", "add-folds"} & {*words}:  # the runs of `place` draw
         words.append("--num_pictures=0")
     run_tool(tool, words, tmp_path)
 
