@@ -45,6 +45,7 @@ struct Pass {
   int64_t period;
   double share;  // of a value in its instance
   double eps;
+  Activation activation;
   A slope;
   A *grad_weight, *grad_bias;
 
@@ -69,8 +70,9 @@ struct Pass {
   }
 };
 
-// The two halves of forward and of backward: what is summed, and what is written with the sums.
-template <bool large, Activation activation, class T>
+// The two halves of forward and of backward: what is summed, and what is written with the sums. The
+// activation is looked up for each instance, so that what does not depend on it is compiled once.
+template <class T>
 struct Forward : Pass<T> {
   using Sum = Moment;
   template <int B>
@@ -79,49 +81,66 @@ struct Forward : Pass<T> {
   }
   static void merge(Sum& total, const Sum& other) { total.merge(other); }
   template <int B>
-  GEONORM_INLINE void write(int64_t i, int64_t p, Slice slice) const {
+  GEONORM_INLINE void write(int64_t i, int64_t p, Slice slice, bool large) const {
     const int64_t base = this->runs.at(i);
-    const auto run = [&](auto added) GEONORM_LAMBDA {
-      const T* residual = added ? this->residual + base : nullptr;
-      normalize_run<B, large, activation, added>(this->x + base, residual, this->out + base, slice,
-                                                 this->of(i, p), this->slope);
-    };
-    this->residual ? run(std::true_type{}) : run(std::false_type{});
+    const RunLine<Math<T>> at = this->of(i, p);
+    with_activation(this->activation, [&](auto tail) GEONORM_LAMBDA {
+      with_flags([&](auto past, auto added) GEONORM_LAMBDA {
+        const T* residual = added ? this->residual + base : nullptr;
+        normalize_run<B, past, tail, added>(this->x + base, residual, this->out + base, slice, at,
+                                            this->slope);
+      }, large, this->residual != nullptr);
+    });
   }
 };
 
-template <bool large, Activation activation, class T>
+template <class T>
 struct Backward : Pass<T> {
   using Sum = RunProducts;
   template <int B>
   GEONORM_INLINE Sum sum(int64_t i, int64_t p, Slice slice) const {
     const int64_t base = this->runs.at(i);
-    return run_products<B, activation>(this->grads + base, this->x + base, slice, this->of(i, p),
-                                       this->slope);
+    const RunLine<Math<T>> at = this->of(i, p);
+    Sum total;
+    with_activation(this->activation, [&](auto tail) GEONORM_LAMBDA {
+      total = run_products<B, tail>(this->grads + base, this->x + base, slice, at, this->slope);
+    });
+    return total;
   }
   static void merge(Sum& total, const Sum& other) {
     total.grads += other.grads;
     total.products += other.products;
   }
   template <int B>
-  GEONORM_INLINE void write(int64_t i, int64_t p, Slice slice) const {
+  GEONORM_INLINE void write(int64_t i, int64_t p, Slice slice, bool large) const {
     const int64_t base = this->runs.at(i);
     auto at = this->of(i, p);
     at.along = this->grad_weight[i] * this->share * this->stats.rstd[i];
     at.level = this->grad_bias[i] * this->share - this->stats.mean[i] * at.along;
-    run_gradients<B, large, activation>(this->grads + base, this->x + base, this->out + base, slice,
-                                        at, this->slope);
+    with_activation(this->activation, [&](auto tail) GEONORM_LAMBDA {
+      with_flags([&](auto past) GEONORM_LAMBDA {
+        run_gradients<B, past, tail>(this->grads + base, this->x + base, this->out + base, slice,
+                                     at, this->slope);
+      }, large);
+    });
   }
 };
 
-// An instance at a time, which is still in the cache when it is written.
+// What is done with a slice of an instance; both at once where it is all of it, which is still in the
+// cache when it is written.
+enum class Step { sum, write, both };
+
+// Instances begin to end; a sum alone goes to `sum`.
 template <int B, class Work>
-GEONORM_INLINE void whole(const Work& work, int64_t begin, int64_t end) {
-  const Slice slice = work.cut.slice(work.runs, 0);
+GEONORM_INLINE void over_instances(const Work& work, Step step, Slice slice, bool large,
+                                   int64_t begin, int64_t end, typename Work::Sum* sum) {
   int64_t p = begin % work.period;
   for (int64_t i = begin; i < end; ++i) {
-    work.finish(i, work.template sum<B>(i, p, slice));
-    work.template write<B>(i, p, slice);
+    if (step != Step::write) {
+      const auto found = work.template sum<B>(i, p, slice);
+      step == Step::both ? work.finish(i, found) : void(*sum = found);
+    }
+    if (step != Step::sum) work.template write<B>(i, p, slice, large);
     if (++p == work.period) p = 0;
   }
 }
@@ -129,48 +148,39 @@ GEONORM_INLINE void whole(const Work& work, int64_t begin, int64_t end) {
 template <class Work>
 void over_runs(const Work& work) {
   const Cut& cut = work.cut;
+  const bool large = work.past_cache();
+  std::vector<typename Work::Sum> sums(cut.slices);
+  const auto run = [&](Step step, int64_t s, int64_t begin, int64_t end) {
+    const Slice slice = cut.slice(work.runs, s);
+    vectorized([&](auto bytes) GEONORM_LAMBDA {
+      over_instances<bytes>(work, step, slice, large, begin, end, &sums[s]);
+    });
+  };
   if (cut.slices == 1) {
     at::parallel_for(0, work.runs.instances, cut.grain, [&](int64_t begin, int64_t end) {
-      vectorized([&](auto bytes) GEONORM_LAMBDA { whole<bytes>(work, begin, end); });
+      run(Step::both, 0, begin, end);
       fence();
     });
     return;
   }
-  std::vector<typename Work::Sum> sums(cut.slices);
   for (int64_t i = 0; i < work.runs.instances; ++i) {
-    at::parallel_for(0, cut.slices, 1, [&](int64_t begin, int64_t end) {
-      vectorized([&](auto bytes) GEONORM_LAMBDA {
-        for (int64_t s = begin; s < end; ++s) {
-          sums[s] = work.template sum<bytes>(i, i % work.period, cut.slice(work.runs, s));
-        }
+    const auto by_slices = [&](Step step) {
+      at::parallel_for(0, cut.slices, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t s = begin; s < end; ++s) run(step, s, i, i + 1);
+        fence();
       });
-    });
+    };
+    by_slices(Step::sum);
     for (int64_t s = 1; s < cut.slices; ++s) Work::merge(sums[0], sums[s]);
     work.finish(i, sums[0]);
-    at::parallel_for(0, cut.slices, 1, [&](int64_t begin, int64_t end) {
-      vectorized([&](auto bytes) GEONORM_LAMBDA {
-        for (int64_t s = begin; s < end; ++s) {
-          work.template write<bytes>(i, i % work.period, cut.slice(work.runs, s));
-        }
-      });
-      fence();
-    });
+    by_slices(Step::write);
   }
-}
-
-template <template <bool, Activation, class> class Work, class T>
-void run(const Pass<T>& pass, Activation activation) {
-  with_activation(activation, [&](auto chosen) {
-    constexpr Activation tail = decltype(chosen)::value;
-    if (pass.past_cache()) return over_runs(Work<true, tail, T>{pass});
-    over_runs(Work<false, tail, T>{pass});
-  });
 }
 
 template <class T>
 Pass<T> pass_of(const AxisLayout& layout, const Tensor& bases, const Tensor& pieces,
                 const Tensor& x, Tensor& out, const OptionalTensor& weight,
-                const OptionalTensor& bias, double slope) {
+                const OptionalTensor& bias, Tail tail) {
   using A = Math<T>;
   const Runs runs{bases.defined() ? bases.const_data_ptr<int64_t>() : nullptr,
                   pieces.const_data_ptr<int64_t>(), layout.instances(), pieces.numel(),
@@ -180,8 +190,8 @@ Pass<T> pass_of(const AxisLayout& layout, const Tensor& bases, const Tensor& pie
           .weight = weight ? weight->const_data_ptr<A>() : nullptr,
           .bias = bias ? bias->const_data_ptr<A>() : nullptr,
           .period = weight ? weight->numel() : bias ? bias->numel() : 1,
-          .share = 1.0 / runs.size(), .eps = 0,
-          .slope = static_cast<A>(slope), .grad_weight = nullptr, .grad_bias = nullptr};
+          .share = 1.0 / runs.size(), .eps = 0, .activation = tail.activation,
+          .slope = static_cast<A>(tail.slope), .grad_weight = nullptr, .grad_bias = nullptr};
 }
 
 // A parameter as the runs, or as the rows of segment_norm, take it; the other one tells its size.
@@ -243,12 +253,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> axis_norm(
       const auto offsets = for_runs(layout, bias, weight);
       AT_DISPATCH_FLOATING_TYPES_AND2(
           at::kHalf, at::kBFloat16, x.scalar_type(), "axis_norm", [&] {
-            auto pass = pass_of<scalar_t>(layout, bases, pieces, x, out, gains, offsets,
-                                          negative_slope);
+            auto pass = pass_of<scalar_t>(layout, bases, pieces, x, out, gains, offsets, tail);
             pass.stats = pointers(shift, mean, rstd).of<Math<scalar_t>>();
             pass.eps = eps;
             if (residual_) pass.residual = residual.const_data_ptr<scalar_t>();
-            run<Forward>(pass, tail.activation);
+            over_runs(Forward<scalar_t>{pass});
           });
     }
   }
@@ -268,13 +277,13 @@ std::tuple<Tensor, Tensor, Tensor> axis_norm_backward(
     Tensor shift = layout.unsettled(shift_), mean = layout.unsettled(mean_);
     Tensor rstd = layout.unsettled(rstd_);
     const Statistics<void> stats = pointers(shift, mean, rstd);
+    const Tail tail{activation_of(activation), negative_slope};
     if (layout.inner_kept()) {
       const Tensor owners = layout.owners();
       const Batch batch = rows_of(layout, x, owners);
       gradients(x.scalar_type(), batch, grad.const_data_ptr(), batch.stride,
                 stats.of<const void>(), Parameter(), for_rows(layout, weight),
-                for_rows(layout, bias), {activation_of(activation), negative_slope},
-                out.mutable_data_ptr(),
+                for_rows(layout, bias), tail, out.mutable_data_ptr(),
                 products.mutable_data_ptr(), sums.mutable_data_ptr());
     } else {
       const Tensor bases = layout.bases(), pieces = layout.pieces();
@@ -283,13 +292,12 @@ std::tuple<Tensor, Tensor, Tensor> axis_norm_backward(
       AT_DISPATCH_FLOATING_TYPES_AND2(
           at::kHalf, at::kBFloat16, x.scalar_type(), "axis_norm_backward", [&] {
             using A = Math<scalar_t>;
-            auto pass = pass_of<scalar_t>(layout, bases, pieces, x, out, gains, offsets,
-                                          negative_slope);
+            auto pass = pass_of<scalar_t>(layout, bases, pieces, x, out, gains, offsets, tail);
             pass.grads = grad.const_data_ptr<scalar_t>();
             pass.stats = stats.of<A>();
             pass.grad_weight = products.mutable_data_ptr<A>();
             pass.grad_bias = sums.mutable_data_ptr<A>();
-            run<Backward>(pass, activation_of(activation));
+            over_runs(Backward<scalar_t>{pass});
           });
     }
   } else {

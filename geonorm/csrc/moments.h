@@ -77,12 +77,18 @@ struct Moments {
   double* totals(int64_t k) const { return slots.template block<double>(k); }
   A* running(int64_t k) const { return reinterpret_cast<A*>(totals(k) + 2 * rows.channels); }
 
+  // Only float64 adds up weights, and only the type of the rows does without.
+  GEONORM_INLINE bool unweighted() const {
+    if constexpr (std::is_same_v<A, float>) return true;
+    return std::is_same_v<A, Math<T>> && weights == nullptr;
+  }
+
   void enter(int64_t) {}
 
   template <int B>
   GEONORM_INLINE void add(int64_t k, int64_t, int64_t row, int64_t count) {
     Slot& slot = slots[k];
-    if (weights == nullptr) {
+    if (unweighted()) {
       if (slot.first < 0) begin(k, row);
       by_blocks(rows.channels, row, count, [&](int64_t from, int64_t block) GEONORM_LAMBDA {
         accumulate<B>(running(k), from, block, A(1));

@@ -25,7 +25,7 @@ void add_to_totals(A* running, double* totals, int64_t count) {
 }
 
 // Sums of sum_rows (row_sums.h).
-template <class T, Activation activation>
+template <class T>
 struct Products {
   using A = Math<T>;
   static constexpr int64_t kRows = 256;
@@ -33,13 +33,16 @@ struct Products {
   Matrix<T> grads, rows;
   const Lines<A>& lines;
   const A* weights;
+  Activation activation;
   A slope;
   ProductsOutput<A> out;
 
   Products(const Part& part, bool sorted, Matrix<T> grads, Matrix<T> rows,
-           const Lines<A>& lines, const A* weights, A slope, ProductsOutput<A> out)
+           const Lines<A>& lines, const A* weights, Activation activation, A slope,
+           ProductsOutput<A> out)
       : slots(part, sorted, 2 * rows.channels * (sizeof(A) + sizeof(double))), grads(grads),
-        rows(rows), lines(lines), weights(weights), slope(slope), out(out) {}
+        rows(rows), lines(lines), weights(weights), activation(activation), slope(slope),
+        out(out) {}
 
   double* totals(int64_t k) const { return slots.template block<double>(k); }
   A* running(int64_t k) const { return reinterpret_cast<A*>(totals(k) + 2 * rows.channels); }
@@ -52,8 +55,10 @@ struct Products {
   template <int B>
   GEONORM_INLINE void add(int64_t k, int64_t instance, int64_t row, int64_t count) {
     Slot& slot = slots[k];
-    by_blocks(rows.channels, row, count, [&](int64_t from, int64_t block) GEONORM_LAMBDA {
-      accumulate<B>(running(k), lines.of(instance), from, block);
+    with_activation(activation, [&](auto tail) GEONORM_LAMBDA {
+      by_blocks(rows.channels, row, count, [&](int64_t from, int64_t block) GEONORM_LAMBDA {
+        accumulate<B, tail>(running(k), lines.of(instance), from, block);
+      });
     });
     slot.pending += count;
     for (int64_t r = row; weights != nullptr && r < row + count; ++r) slot.mass += weights[r];
@@ -63,7 +68,7 @@ struct Products {
     if (slots[k].pending >= kRows) flush(k);
   }
 
-  template <int B>
+  template <int B, Activation tail>
   GEONORM_INLINE void accumulate(A* sum, Line<A> at, int64_t row, int64_t count) const {
     const int64_t channels = rows.channels;
     A* product = sum + channels;
@@ -82,8 +87,8 @@ struct Products {
         GEONORM_UNROLL for (int v = 0; v < U; ++v) {
           const V centred = at.template centred<W>(x + v * W, c + v * W);
           V grad = read<A, W>(g + v * W);
-          if constexpr (activation != Activation::none) {
-            grad = deactivate<activation>(grad, at.template affine<W>(centred, c + v * W), slope);
+          if constexpr (tail != Activation::none) {
+            grad = deactivate<tail>(grad, at.template affine<W>(centred, c + v * W), slope);
           }
           sums[v] += grad;
           products[v] += grad * centred;

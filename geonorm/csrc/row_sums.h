@@ -193,13 +193,11 @@ GEONORM_INLINE void stream_by(Sums& sums, const Part& part, const int64_t* index
     const int64_t count = std::min(kTile, part.end - row);
     int64_t differ = 0;
     for (int64_t k = 1; k < count; ++k) differ |= owner[k] ^ owner[0];
-    if (differ == 0) {
-      take<B>(sums, owner[0], row, count);
+    const int64_t run = differ == 0 ? count : 1;
+    for (int64_t k = 0; k < count; k += run) take<B>(sums, owner[k], row + k, run);
+    if (run == count) {
       sums.rest(sums.slots.find(owner[0]));
-      continue;
-    }
-    for (int64_t k = 0; k < count; ++k) take<B>(sums, owner[k], row + k, 1);
-    if (sums.slots.size() < count) {
+    } else if (sums.slots.size() < count) {
       for (int64_t k = 0; k < sums.slots.size(); ++k) sums.rest(k);
     } else {
       for (int64_t k = 0; k < count; ++k) sums.rest(sums.slots.find(owner[k]));

@@ -34,17 +34,6 @@ inline Activation activation_of(std::string_view name) {
   return Activation::none;
 }
 
-// Calls f with the activation as a constant of the compiler.
-template <class F>
-void with_activation(Activation activation, F f) {
-  switch (activation) {
-    case Activation::none: return f(std::integral_constant<Activation, Activation::none>{});
-    case Activation::relu: return f(std::integral_constant<Activation, Activation::relu>{});
-    case Activation::leaky_relu:
-      return f(std::integral_constant<Activation, Activation::leaky_relu>{});
-  }
-}
-
 // The rows of all parts, each on its own thread as in sum_rows.
 template <class F>
 void over_parts(const Partition& partition, F f) {

@@ -222,6 +222,29 @@ GEONORM_INLINE void over_channels(int64_t channels, F f) {
 
 enum class Activation { none, relu, leaky_relu };
 
+// Calls f with a constant of the compiler for each flag.
+template <class F>
+GEONORM_INLINE void with_flags(F f, bool flag) {
+  flag ? f(std::true_type{}) : f(std::false_type{});
+}
+template <class F>
+GEONORM_INLINE void with_flags(F f, bool one, bool other) {
+  with_flags([&](auto known) GEONORM_LAMBDA {
+    other ? f(known, std::true_type{}) : f(known, std::false_type{});
+  }, one);
+}
+
+// Calls f with the activation as a constant of the compiler.
+template <class F>
+GEONORM_INLINE void with_activation(Activation activation, F f) {
+  switch (activation) {
+    case Activation::none: return f(std::integral_constant<Activation, Activation::none>{});
+    case Activation::relu: return f(std::integral_constant<Activation, Activation::relu>{});
+    case Activation::leaky_relu:
+      return f(std::integral_constant<Activation, Activation::leaky_relu>{});
+  }
+}
+
 template <Activation activation, class V, class A>
 GEONORM_INLINE V activate(V y, A slope) {
   if constexpr (activation == Activation::relu) return y < A(0) ? V{} : y;
