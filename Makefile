@@ -61,8 +61,11 @@ $(READY): setup.py pyproject.toml constraints.txt tools/system_packages.sh \
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) pip setuptools wheel ninja
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
+# The kernels come last: pip installs packages one by one at its end, while MinkowskiEngine compiles.
 	$(BIN)/python -m geonorm.minkowski.install --build-only $(MINKOWSKI) & building=$$!; \
-		$(PIP) --no-build-isolation --editable '.[train,test,docs,studies,data,scale]' \
+		GEONORM_NO_EXTENSION=1 $(PIP) --no-build-isolation \
+			--editable '.[train,test,docs,studies,data,scale]' \
+		&& $(PIP) --no-build-isolation --no-deps --editable . \
 			|| { kill $$building; exit 1; }; wait $$building
 	$(BIN)/python tools/install_minkowski.py $(MINKOWSKI)
 	touch $(READY)
