@@ -30,7 +30,7 @@ def batch_index(index: Tensor, num_instances: int | None, rows: Tensor) -> tuple
     _check_vector("batch_index", index, rows)
     if index.dtype not in _INTEGERS:
         raise TypeError(f"batch_index must be int64 or int32; got {index.dtype}")
-    if len(index) != len(rows):
+    if index.shape[0] != rows.shape[0]:
         raise ValueError(
             f"batch_index must have one entry for each of the {len(rows)} rows; got {len(index)}"
         )
@@ -45,7 +45,7 @@ def batch_index(index: Tensor, num_instances: int | None, rows: Tensor) -> tuple
         or num_instances < 0
     ):
         raise ValueError(f"num_instances must be an integer ≥ 0; got {num_instances!r}")
-    if not checks_values(index.device) or not len(index):
+    if not checks_values(index.device) or not index.shape[0]:
         return index.long(), num_instances or 0
     low, high = (int(bound) for bound in index.aminmax())
     instances = high + 1 if num_instances is None else num_instances
@@ -54,7 +54,7 @@ def batch_index(index: Tensor, num_instances: int | None, rows: Tensor) -> tuple
             f"batch_index must lie in [0, {max(instances, 0)}), num_instances being "
             f"{max(instances, 0)}; it goes from {low} to {high}"
         )
-    if num_instances is None and instances > max(2**20, 16 * len(index)):
+    if num_instances is None and instances > max(2**20, 16 * index.shape[0]):
         raise ValueError(
             f"batch_index reaches {high} for {len(index)} rows; expected instances counted from 0. "
             "Count them, torch.unique(batch_index, return_inverse=True)[1], or pass num_instances"
@@ -67,7 +67,7 @@ def offsets(value: Tensor, num_instances: int | None, rows: Tensor) -> tuple[Ten
     _check_vector("offsets", value, rows)
     if value.dtype not in _INTEGERS:
         raise TypeError(f"offsets must be int64 or int32; got {value.dtype}")
-    instances = len(value) - 1
+    instances = value.shape[0] - 1
     if instances < 0 or num_instances not in (None, instances):
         raise ValueError(
             "offsets must be (num_instances + 1,), from 0 to the number of rows; got "
@@ -75,18 +75,18 @@ def offsets(value: Tensor, num_instances: int | None, rows: Tensor) -> tuple[Ten
         )
     if checks_values(value.device):
         steps = value.diff()
-        if len(steps) and int(steps.min()) < 0:
+        if steps.shape[0] and int(steps.min()) < 0:
             at = int(steps.argmin())
             raise ValueError(
                 f"offsets must not decrease; they go from {int(value[at])} to {int(value[at + 1])} "
                 f"at entry {at + 1}"
             )
-        if int(value[0]) != 0 or int(value[-1]) != len(rows):
+        if int(value[0]) != 0 or int(value[-1]) != rows.shape[0]:
             raise ValueError(
                 f"offsets must start at 0 and end at {len(rows)}, the number of rows; they start "
                 f"at {int(value[0])} and end at {int(value[-1])}"
             )
-    order = torch.arange(len(rows), device=value.device)
+    order = torch.arange(rows.shape[0], device=value.device)
     return torch.bucketize(order, value[1:].long(), right=True), instances
 
 
@@ -99,12 +99,12 @@ def point_weights(value: Tensor, rows: Tensor, index: Tensor, instances: int) ->
         raise TypeError(
             "point_weights are counts and get no gradient; pass point_weights.detach()"
         )
-    if len(value) != len(rows):
+    if value.shape[0] != rows.shape[0]:
         raise ValueError(
             f"point_weights must have one entry for each of the {len(rows)} rows; got {len(value)}"
         )
     weights = value.to(statistics_dtype(rows))
-    if checks_values(value.device) and len(weights):
+    if checks_values(value.device) and weights.shape[0]:
         low, high = (float(bound) for bound in weights.aminmax())
         if not (low >= 0 and high < float("inf")):
             raise ValueError(

@@ -422,7 +422,7 @@ def read_positions(
         batch_index, num_instances, norm: as of `read`.
     """
     if batch_index is None and isinstance(x, Tensor) and x.ndim == 2:
-        return read(x, x.new_zeros(len(x), dtype=torch.int64), 1, norm)
+        return read(x, x.new_zeros(x.shape[0], dtype=torch.int64), 1, norm)
     return read(x, batch_index, num_instances, norm)
 
 

@@ -141,7 +141,7 @@ class Rows:
     def replace(self, features: Tensor) -> "Rows":
         """Return the same rows with other features, of any number of channels."""
         checks.features(features)
-        if len(features) != len(self.features):
+        if features.shape[0] != self.features.shape[0]:
             raise ValueError(
                 f"features must have {len(self.features)} rows as before; got {len(features)}"
             )
@@ -308,9 +308,9 @@ def _read_geometric(x: Any) -> tuple[Tensor, Tensor, int]:
     features: Tensor = x.x
     checks.features(features)
     if x.batch is None:  # a graph on its own
-        return features, torch.zeros(len(features), dtype=torch.int64, device=features.device), 1
+        return features, features.new_zeros(features.shape[0], dtype=torch.int64), 1
     ptr = getattr(x, "ptr", None)
-    known = _above(x.batch) if ptr is None else len(ptr) - 1
+    known = _above(x.batch) if ptr is None else ptr.shape[0] - 1
     return features, *checks.batch_index(x.batch, known, features)
 
 
@@ -324,7 +324,7 @@ def _copy_with(name: str) -> Callable[[Any, Tensor], Any]:
 
 
 def _above(index: Tensor) -> int:
-    return int(index.max()) + 1 if len(index) else 0
+    return int(index.max()) + 1 if index.shape[0] else 0
 
 
 def _itself(x: Any, features: Tensor) -> Tensor:

@@ -51,14 +51,16 @@ def per_row(stats: Tensor, index: Tensor, channels: int) -> Tensor:  # (B, group
 
 
 def pool(x: Tensor, index: Tensor, num_instances: int) -> Tensor:  # (N, C) -> (B, C)
-    chunks = len(x) // 4096 + 1  # summed apart, then together: one long float32 sum loses digits
-    slot = index * chunks + torch.arange(len(x), device=x.device) // 4096
+    # Summed apart, then together: one long float32 sum loses digits. Two at least, as torch.export
+    # takes for fixed what is 1 in its example.
+    chunks = x.shape[0] // 4096 + 2
+    slot = index * chunks + torch.arange(x.shape[0], device=x.device) // 4096
     sums = x.new_zeros(num_instances * chunks, x.shape[1]).index_add(0, slot, x)
     return sums.view(num_instances, chunks, x.shape[1]).sum(1)
 
 
 def grouped(sums: Tensor, groups: int) -> Tensor:  # (B, C) -> (B, groups)
-    return sums.view(len(sums), groups, sums.shape[1] // groups).sum(2)
+    return sums.view(sums.shape[0], groups, sums.shape[1] // groups).sum(2)
 
 
 def mass(index: Tensor, num_instances: int, row_weights: Tensor | None, scale: int) -> Tensor:
@@ -196,7 +198,7 @@ class _Backward(Formula):
     def formula(eps: float, grad: Tensor, rows: Tensor, index: Tensor, shift: Tensor, mean: Tensor,
                 rstd: Tensor, row_weights: Tensor | None, weight: Tensor | None,
                 bias: Tensor | None, groups: int, *tail: Any) -> tuple[Tensor, ...]:
-        return _backward_twice(grad, rows, index, len(shift), row_weights, weight, bias, groups,
+        return _backward_twice(grad, rows, index, shift.shape[0], row_weights, weight, bias, groups,
                                eps, *tail)
 
 
