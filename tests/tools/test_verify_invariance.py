@@ -58,6 +58,7 @@ def test_batch_norm_in_our_place_fails(
         assert f"BREACH {row}: THW must stay" in said
 
 
+@pytest.mark.slow  # 23 s; of the parts there is tests/training/test_plain.py
 def test_plain_scans_and_clips_need_neither_open3d_nor_pyav(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
