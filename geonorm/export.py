@@ -38,7 +38,8 @@ def decomposed(program: ExportedProgram) -> ExportedProgram:
         torch.ops.geonorm.segment_stats.default: segment_norm._reference_stats,
         torch.ops.aten.empty_permuted.default: _in_any_layout,
     }
-    return program.run_decompositions({**default_decompositions(), **ours})
+    plain: ExportedProgram = program.run_decompositions({**default_decompositions(), **ours})
+    return plain
 
 
 def _in_any_layout(

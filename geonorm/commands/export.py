@@ -47,7 +47,7 @@ def run(options: Any) -> None:
         raise ValueError("--compile is of .pt2; leave it out or name another file")
     predictor = ClipPredictor(checkpoint)
     path.parent.mkdir(parents=True, exist_ok=True)
-    clip, network = predictor.clip, predictor.module.model
+    clip, network = predictor.clip, predictor.module.network()
     frames = clip.length
     while frames < 32:  # of which the last stage of every network still has two
         frames *= 2

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-ort = pytest.importorskip("onnxruntime", reason="pip install 'geonorm[export]'")
+pytest.importorskip("onnxruntime", reason="pip install 'geonorm[export]'")
+import onnxruntime as ort
 from train_action import main as train
 
 from geonorm.__main__ import main

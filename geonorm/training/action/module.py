@@ -116,7 +116,7 @@ class ActionModule(LightningModule):
         if self.compile_mode != "no":  # in place, so that the names of the weights stay
             self.model.compile(mode=self.compile_mode)
 
-    def _network(self) -> torch.nn.Module:
+    def network(self) -> torch.nn.Module:
         """Return the network.
 
         Raises:
@@ -166,7 +166,7 @@ class ActionModule(LightningModule):
     def forward(self, video: Tensor) -> Tensor:
         """Return the scores of the classes; (B, 3, T, H, W) to (B, K)."""
         video = video.contiguous(memory_format=self.memory_format)
-        scores: Tensor = self._network()(video)
+        scores: Tensor = self.network()(video)
         return scores
 
     def training_step(self, batch: ClipBatch, batch_index: int) -> Tensor:
@@ -214,5 +214,5 @@ class ActionModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         if self.backbone_lr_factor == 1 and self.layer_decay == 1:
             return self.optim.configure(self)
-        rates = rates_by_depth(self._network(), self.backbone_lr_factor, self.layer_decay)
+        rates = rates_by_depth(self.network(), self.backbone_lr_factor, self.layer_decay)
         return self.optim.configure(self, rates)
