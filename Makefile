@@ -22,7 +22,7 @@ demo: $(READY)
 	QUICK=$(QUICK) $(BIN)/python tools/demo.py
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # From the beginning each time: a page that is not read again does not warn again.
 docs: $(READY)

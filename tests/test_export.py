@@ -123,12 +123,13 @@ def test_every_norm_of_dense_tensors_loses_our_operators() -> None:
 
 
 def test_a_model_that_computes_something_else_is_not_written(tmp_path: Path) -> None:
-    model, path = network("instance"), tmp_path / "model.onnx"
+    path = tmp_path / "model.onnx"
+    model = nn.Sequential(nn.Conv1d(3, 8, 3, stride=8), InstanceNorm(8), nn.Conv1d(8, 2, 1))
     with pytest.raises(ValueError, match=r"differs from torch's by .* Nothing was written"):
-        to_onnx(model, torch.randn(2, 3, 16, 32, 32), path, tolerance=1e-12)
-    # Eight frames become one in the last stage, which torch then takes as fixed.
-    with pytest.raises(ValueError, match=r"cannot run the model on \(4, 3, 16, 32, 32\)"):
-        to_onnx(model, torch.randn(2, 3, 8, 32, 32), path)
+        to_onnx(model, torch.randn(2, 3, 16), path, tolerance=1e-12)
+    # Eight frames become one within the model, which torch then takes as fixed.
+    with pytest.raises(ValueError, match=r"cannot run the model on \(4, 3, 16\)"):
+        to_onnx(model, torch.randn(2, 3, 8), path)
     assert not list(tmp_path.iterdir())
 
 

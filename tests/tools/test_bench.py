@@ -62,6 +62,7 @@ def test_ours_keeps_no_further_tensor(rows_file):
             assert 0 <= excess < 0.05 * int(row["input_bytes"])
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_from_the_rows(rows_file, tmp_path):
     done = bench("--plot", tmp_path, "--csv", rows_file)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -157,6 +158,7 @@ def test_ours_is_never_less_accurate_than_others():
     assert far["torch InstanceNorm1d"] > 1000 * far["ours, rows"]
 
 
+@pytest.mark.slow
 def test_the_way_from_a_file_to_a_result_is_measured_beside_other_ways(tmp_path):
     path = tmp_path / "rows.csv"
     done = bench("--suite", "pipeline", "--only", "bin read", "--seconds", 0.05, "--csv", path)

@@ -133,6 +133,7 @@ BROKEN = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_whatever_leads_nowhere_fails_the_build(tmp_path):
     shutil.copy(DOCS / "conf.py", tmp_path / "conf.py")
     shutil.copytree(DOCS / "static", tmp_path / "static")

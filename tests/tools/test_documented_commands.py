@@ -169,14 +169,16 @@ def test_commands_that_predict(place, monkeypatch, tmp_path, words):
 
 def takes_long(command):
     """Tell whether a command of the other tools takes more than some seconds."""
-    return command[0].startswith("verify") or (command[0] == "study" and "list" not in command)
+    return command[0].startswith(("verify", "export")) or (
+        command[0] == "study" and "list" not in command
+    )
 
 
 @pytest.mark.parametrize(
     "command",
     # On small data verify_invariance.py is run by its own tests; here on the built-in scans. CI
     # itself runs all studies, as quick as they are here. `geonorm doctor` is run by test_doctor.py,
-    # `geonorm submit` by test_submit.py.
+    # `geonorm submit` by test_submit.py; test_export_command.py exports a smaller network.
     [
         pytest.param(command, marks=pytest.mark.slow if takes_long(command) else ())
         for command in documented()

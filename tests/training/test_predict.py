@@ -199,6 +199,7 @@ def test_the_predictor_says_what_it_needs(run, tmp_path):
     with pytest.raises(ValueError, match=r"last\.ckpt'? is not a file"):
         ScanPredictor(tmp_path / "last.ckpt")
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["ScanData"].pop("position")["batches"] == 2  # where training goes on
     assert checkpoint["ScanData"] == {
         "voxel_size": 0.8, "clip_range": [-40, -40, -4, 40, 40, 20],
         "features": {"position": [20, 20, 2], "intensity": 1},
