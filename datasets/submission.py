@@ -4,6 +4,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -51,8 +52,14 @@ class Submission:
         >>> streets = Submission("streets", {"a": "a.label"}, {"a": 3}.get, np.array([40, 70]))
         >>> np.frombuffer(streets.encode(np.array([1, 1]), np.array([True, False, True])), "<u4")
         array([70, 70, 70], dtype=uint32)
+
+    Attributes:
+        packed: name of the file in which all are packed.
+        parts: what it is made of, for errors.
     """
 
+    packed: ClassVar[str] = "submission.zip"
+    parts: ClassVar[str] = "files"
     server: str
     files: Mapping[str, str]
     num_points: Callable[[str], int | None]
@@ -116,10 +123,9 @@ class Submission:
         Raises:
             ValueError: the server would refuse the zip; it is not written then.
         """
-        present = [file for file in self.files.values() if (folder / file).is_file()]
         with written_whole(path) as aside:
             with zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as packed:
-                for file in present:
+                for file in self._present(folder).values():
                     packed.write(folder / file, file)
                 for file, data in self.others.items():
                     packed.writestr(file, data)
@@ -139,21 +145,35 @@ class Submission:
             names = [name for name in packed.namelist() if not name.endswith("/")]
             self._check_names(path, names)
             for scan, file in self.files.items():
-                ids, expected = self.decode(packed.read(file), file), self.num_points(scan)
-                if len(ids) != expected:
-                    raise ValueError(
-                        f"{file} in {path} must hold {expected} ids, one for each point of "
-                        f"{scan}; got {len(ids)}"
-                    )
-                wrong = np.setdiff1d(ids, self.ids)
-                if wrong.size:
-                    raise ValueError(
-                        f"{file} in {path} holds the id {wrong[0]}; {self.server} takes "
-                        f"{', '.join(map(str, sorted(self.ids.tolist())))}"
-                    )
+                self._checked(packed.read(file), scan, file, path, self.num_points(scan))
             for file, data in self.others.items():
                 if packed.read(file) != data:
                     raise ValueError(f"{file} in {path} must be {data!r}")
+
+    def _present(self, folder: Path) -> dict[str, str]:
+        """Return the scans of which there is a file in `folder`, and its path there."""
+        return {scan: file for scan, file in self.files.items() if (folder / file).is_file()}
+
+    def _checked(
+        self, data: bytes, scan: str, file: str, among: str | Path, expected: int | None
+    ) -> np.ndarray:
+        """Return the ids of a scan, `expected` of them, from the data of its file in `among`."""
+        ids = self.decode(data, file)
+        if len(ids) != expected:
+            raise ValueError(
+                f"{file} in {among} must hold {expected} ids, one for each point of {scan}; got "
+                f"{len(ids)}"
+            )
+        self._check_ids(ids, f"{file} in {among}")
+        return ids
+
+    def _check_ids(self, ids: np.ndarray, where: str) -> None:
+        wrong = np.setdiff1d(ids, self.ids)
+        if wrong.size:
+            raise ValueError(
+                f"{where} holds the id {wrong[0]}; {self.server} takes "
+                f"{', '.join(map(str, sorted(self.ids.tolist())))}"
+            )
 
     def _check_names(self, path: str | Path, names: list[str]) -> None:
         expected = {*self.files.values(), *self.others}
@@ -164,8 +184,8 @@ class Submission:
                 "predict every scan, without --trainer.limit_test_batches"
             )  # fmt: skip
             raise ValueError(
-                f"{path} lacks {len(missing)} of {len(expected)} files that {self.server} takes, "
-                f"such as {', '.join(missing[:_NAMED])}; {mend}"
+                f"{path} lacks {len(missing)} of {len(expected)} {self.parts} that {self.server} "
+                f"takes, such as {', '.join(missing[:_NAMED])}; {mend}"
             )
         if foreign:
             raise ValueError(

@@ -11,8 +11,11 @@ from geonorm.datasets.range_image import pixel_points, uniform_inclinations
 from geonorm.datasets.scan import Scan
 from geonorm.datasets.scan_files import ScanFiles, check_complete, first_folder, known_split, own
 from geonorm.datasets.scan_io import with_points
+from geonorm.datasets.submission import Submission
+from geonorm.datasets.waymo_submission import WaymoSubmission
 
 SPLITS = {"train": "training", "val": "validation", "test": "testing"}
+TEST_FRAMES = 2_982  # in 3d_semseg_test_set_frames.txt
 LABELS = "lidar_segmentation"
 COMPONENTS = ("lidar", "lidar_pose", "lidar_calibration", "vehicle_pose")
 _TOP = 1  # the only LiDAR with labels of points
@@ -62,7 +65,8 @@ class Waymo(ScanFiles):
     ground, at the frame's time: the movement of the vehicle during the revolution is taken out.
     Intensities, which have no upper limit, go through tanh.
 
-    pyarrow reads the files: `pip install 'geonorm[data]'`.
+    pyarrow reads the files: `pip install 'geonorm[data]'`. Segments to test on that are not in
+    `testing` are read from `testing_location`.
 
     Args:
         root: folder that holds `training` and `validation`, each with `lidar`, `lidar_pose`,
@@ -73,6 +77,8 @@ class Waymo(ScanFiles):
             with labels. The test split needs it: its frames are in 3d_semseg_test_set_frames.txt of
             github.com/waymo-research/waymo-open-dataset.
         label_map: `"dglss"` for the classes of that map in place of these.
+        account: e-mail address that is registered at waymo.com/open, for submissions.
+        method: name on Waymo's leaderboard, for submissions.
 
     Raises:
         ValueError: a missing folder (naming the paths tried) or list of frames, an unknown split or
@@ -97,7 +103,10 @@ class Waymo(ScanFiles):
         split: str = "train",
         frames: Path | None = None,
         label_map: str | None = None,
+        account: str | None = None,
+        method: str | None = None,
     ) -> None:
+        self.account, self.method = account, method
         self.ids = mapped(_IDS, label_map)
         self.classes, self.colors = self.ids.names, self.ids.colors
         tried = Path(root) / SPLITS[known_split(split, tuple(SPLITS))]
@@ -121,7 +130,53 @@ class Waymo(ScanFiles):
         self.files = [self._file("lidar", segment) for segment, _ in self.frames]
 
     def _file(self, component: str, segment: str) -> Path:
-        return self.folder / component / f"{segment}.parquet"
+        file = self.folder / component / f"{segment}.parquet"
+        other = self.folder.with_name("testing_location") / component / file.name
+        return file if self.labelled or not other.is_file() else other
+
+    @property
+    def submission(self) -> Submission | None:
+        """What the benchmark takes, an image of ids for each return of a frame; None with labels.
+
+        It wants every frame of the list; None, too, under the classes of a map.
+
+        Raises:
+            ValueError: there are more or fewer frames, or no account or method is named.
+        """
+        if self.labelled or self.classes != type(self).classes:
+            return None
+        names = [f"{segment}/{time}" for segment, time in self.frames]
+        if len({*names}) != TEST_FRAMES:
+            raise ValueError(
+                f"Waymo takes all {TEST_FRAMES:,} frames of 3d_semseg_test_set_frames.txt; got "
+                f"{len({*names}):,}: test on the whole list. To predict some of them, use geonorm "
+                "predict"
+            )
+        if not self.account or not self.method:
+            raise ValueError(
+                "Waymo takes no predictions without the e-mail address registered at "
+                "waymo.com/open and a short name for its leaderboard: give account= and method= "
+                "(--data.test.init_args.account, --data.test.init_args.method)"
+            )
+        return WaymoSubmission(
+            "Waymo",
+            {name: name for name in names},
+            lambda name: int(self._returns(name).sum()),
+            np.array(self.raw_ids),
+            "u1",
+            masks=self._returns,
+            account=self.account,
+            method=self.method,
+        )
+
+    def _returns(self, name: str) -> np.ndarray:
+        """Return which pixels of the frame `name` have a return, (2, H, W)."""
+        segment, _, time = name.rpartition("/")
+        images = self._images("lidar", segment, int(time))
+        none = np.zeros(next(iter(images.values())).shape[:2], dtype=bool)
+        return np.stack([
+            images[number][..., 0] > 0 if number in images else none for number in (1, 2)
+        ])  # fmt: skip
 
     def _labelled_frames(
         self, segments: list[str], listed: list[tuple[str, int]] | None

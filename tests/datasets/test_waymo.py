@@ -1,4 +1,4 @@
-"""Waymo, version 2: both returns, labels by pixel, splits, broken downloads, and an epoch."""
+"""Waymo, version 2: both returns, labels by pixel, splits, broken downloads, and a run."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow
 import pytest
 
-from geonorm.datasets import Waymo
+from geonorm.datasets import Waymo, waymo
 from helpers.segmentation_runs import run_config
 from helpers.waymo_trees import (
     NO_TURN,
@@ -220,8 +220,17 @@ def test_linked_folders_are_followed(root, tmp_path):
     assert names(Waymo(tmp_path / "linked", "val")) == ["c_2/10", "c_2/20"]
 
 
-def test_one_epoch_of_the_configuration(root, tmp_path):
+def test_one_epoch_and_a_submission(root, tmp_path, monkeypatch):
+    """What Waymo's server takes has every point of three frames, in which they are 180 each."""
     run_config("waymo", root, tmp_path / "run", "--data.voxel_size=0.8")
     scores = json.loads((tmp_path / "run" / "val.json").read_text())
     assert 0 <= scores["miou"] <= 1
     assert list(scores["iou"]) == NAMES
+    monkeypatch.setattr(waymo, "TEST_FRAMES", 3)
+    (tmp_path / "frames.txt").write_text("d_3,10\nd_3,30\nd_3,20\n")
+    test = {"split": "test", "frames": tmp_path / "frames.txt", "account": "a@b.c", "method": "m"}
+    run_config("waymo", root, tmp_path / "run", "--data.voxel_size=0.8", "--data.test=Waymo",
+               *[f"--data.test.init_args.{name}={value}" for name, value in test.items()],
+               f"--data.test.init_args.root={root}",
+               f"--ckpt_path={tmp_path}/run/checkpoints/last.ckpt", subcommand="test")  # fmt: skip
+    Waymo(root, **test).submission.check(tmp_path / "run/submission.bin")

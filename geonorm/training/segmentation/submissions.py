@@ -14,7 +14,7 @@ class SubmissionWriter(Callback):
     """Writes each scan's predictions in a test, then packs and checks them, where a server waits.
 
     Args:
-        folder: of the run; gets `submission/` and `submission.zip`.
+        folder: of the run; gets `submission/` and what is packed of it, such as `submission.zip`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,7 +40,7 @@ class SubmissionWriter(Callback):
             return
         trainer.strategy.barrier()  # until every process has written its scans
         if trainer.is_global_zero:
-            packed = self.folder / "submission.zip"
+            packed = self.folder / self.submission.packed
             self.submission.pack(self.folder / "submission", packed)
             print(f"{packed} holds {len(self.submission.files):,} scans for "
                   f"{self.submission.server}, checked")  # fmt: skip
