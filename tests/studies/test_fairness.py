@@ -2,15 +2,22 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from geonorm.datasets import SyntheticStreets
+from geonorm.datasets.voxelize import collate_scans
+from geonorm.studies import fairness
 from geonorm.studies.fairness import (
+    BATCH_INPUT,
     BLACK,
     BRIGHT,
     DARK,
+    FREE,
     IN,
     MEAN,
+    NONE_FREE,
     SENSOR,
     STD,
     STUDY,
@@ -19,7 +26,11 @@ from geonorm.studies.fairness import (
     differences,
     exposed,
     network,
+    normalized,
+    scans,
+    seen_by,
     sensed,
+    spurious,
     tied_clips,
 )
 from geonorm.studies.outcome import Outcome
@@ -81,6 +92,60 @@ def test_networks_differ_in_what_their_names_say() -> None:
     kinds = [type(network(IN, s).layers[1]).__name__
              for s in (SETTING, SETTING._replace(variant="mutated"))]  # fmt: skip
     assert kinds == ["InstanceNorm", "BatchNorm"]
+
+
+def test_a_dark_sensor_and_a_normalized_intensity() -> None:
+    scan = SyntheticStreets(1, seed=5)[0]
+    bright, dark = (seen_by(scan, which, 1.1, 0.3) for which in (False, True))
+    light = scan.feature("intensity")
+    np.testing.assert_allclose(bright.feature("intensity"), light * 0.9 * 1.1, rtol=1e-6)
+    np.testing.assert_allclose(dark.feature("intensity"), light * 0.25 * 1.1 + 0.3, rtol=1e-6)
+    mixed, alone = collate_scans([bright, dark], 0.4), collate_scans([bright], 0.4)
+    found = normalized(mixed)
+    of = [found.features[mixed.coordinates[:, 0] == number] for number in (0, 1)]
+    torch.testing.assert_close(of[0], of[1], rtol=0, atol=2e-2)  # eps
+    torch.testing.assert_close(of[0], normalized(alone).features)
+    torch.testing.assert_close(found.features[:, :3], mixed.features[:, :3])
+    assert float(of[1][:, 3].mean()) == pytest.approx(0, abs=1e-5)
+    assert float(of[1][:, 3].std()) == pytest.approx(1, abs=5e-3)
+
+
+@pytest.mark.parametrize(("column", "tied"), [("none", 0.95), (NONE_FREE, 0.5), (FREE, 0.5)])
+def test_what_is_tied_in_a_column(column: str, tied: float, monkeypatch) -> None:
+    asked = []
+
+    def train(net, seen, setting, steps):
+        asked.append((net, float((seen.groups == seen.labels).float().mean())))
+        return net.eval()
+
+    monkeypatch.setattr(fairness, "_trained", train)
+    spurious(column, SETTING)
+    ((net, share),) = asked
+    assert share == pytest.approx(tied, abs=0.05)
+    assert type(net.layers[1]).__name__ == ("BatchNorm" if column == FREE else "NoNorm")
+
+
+@pytest.mark.parametrize(("column", "offset"), [("batch", 0.3), (BATCH_INPUT, 0.0)])
+def test_both_sensors_are_tested_as_they_are_trained(column, offset, monkeypatch) -> None:
+    """Without training: what comes to the network, and from which sensor."""
+    drawn, tested = [], []
+    monkeypatch.setattr(fairness, "fit", lambda net, draw, *_, **__: drawn.append(draw()) or net)
+
+    def score(net, batches, classes):
+        tested.append(torch.cat([batch.features[:, 3] for batch in batches]))
+        return 0.5 - 0.1 * len(tested)
+
+    monkeypatch.setattr(fairness, "voxel_iou", score)
+    found = scans(column, SETTING, offset)
+    assert found["disparity"] == pytest.approx(0.1)
+    bright, dark = tested
+    if column == BATCH_INPUT:
+        assert [float(x.std()) for x in (bright, dark, drawn[0].features[:, 3])] == pytest.approx(
+            [1, 1, 1], abs=0.02)  # fmt: skip
+    else:
+        # Each scan has a gain of its own, too.
+        assert float(dark.std() / bright.std()) == pytest.approx(DARK / BRIGHT, rel=0.3)
+        assert float(dark.mean()) > 0.3
 
 
 def test_quick_verdict_and_what_turns_it(quick: Outcome) -> None:
