@@ -219,7 +219,7 @@ def test_python_that_predicts(place, monkeypatch):
     assert found["scores"].sum() == pytest.approx(1)
 
 
-def test_python_of_the_documentation():
+def test_python_of_the_documentation(tmp_path):
     """Run README and pages, but for what needs a checkpoint, which the test above runs.
 
     Tutorials and the pages of the norms are run by test_documentation_pages.py, one by one.
@@ -231,6 +231,7 @@ def test_python_of_the_documentation():
     assert len(blocks) >= 2
     code = "\n".join(blocks)
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
