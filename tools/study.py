@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure what instance norm is said to do; `geonorm study` does the same.
+"""Measure what instance norm is said to do; `geonorm study NAME` does the same.
 
   python tools/study.py list             the studies and their claims
   python tools/study.py affine           one of them

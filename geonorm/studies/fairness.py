@@ -384,7 +384,7 @@ gain and nothing else, zeros stay zeros under it, and both are gone
 
 **What was known before.** Steps and tests were settled on seeds 0 to 2, of which an earlier version
 of this page was. (A first run of theirs took 200 steps, in which batch norms did not learn the
-motion, not even with nothing tied, 0.53, so that their unfairness said nothing about the norm; at
+motion, not even with nothing tied, so that their unfairness said nothing about the norm; at
 1,000 steps that control learned.) The paired test of zero padding, the control without a norm, the
 normalized intensity in front of batch norms and the offset were added before any of them was run.
 Then seeds 50 and following, which nobody had looked at, were run once.
