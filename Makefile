@@ -64,7 +64,7 @@ $(READY): setup.py pyproject.toml constraints.txt tools/system_packages.sh \
 # The kernels come last: pip installs packages one by one at its end, while MinkowskiEngine compiles.
 	$(BIN)/python -m geonorm.minkowski.install --build-only $(MINKOWSKI) & building=$$!; \
 		GEONORM_NO_EXTENSION=1 $(PIP) --no-build-isolation \
-			--editable '.[train,test,docs,studies,data,scale,export]' \
+			--editable '.[train,test,docs,studies,data,scale,export,hub]' \
 		&& $(PIP) --no-build-isolation --no-deps --editable . \
 			|| { kill $$building; exit 1; }; wait $$building
 	$(BIN)/python tools/install_minkowski.py $(MINKOWSKI)

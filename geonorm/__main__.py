@@ -14,6 +14,7 @@ COMMANDS = {
     "submit": ("geonorm.commands.submit", "run a training on SLURM, or by several processes"),
     "predict": ("geonorm.commands.predict", "classify the points of scans, or videos"),
     "export": ("geonorm.commands.export", "write a network for videos as ONNX or a program"),
+    "share": ("geonorm.commands.share", "write a folder that shares a network, for the hub too"),
     "evaluate-shift": ("geonorm.commands.evaluate_shift", "measure how scores fall under shift"),
     "verify": ("geonorm.commands.verify", "measure what leaves each norm unchanged, and what not"),
     "study": ("geonorm.commands.study", "measure what instance norm is said to do"),
@@ -23,6 +24,7 @@ COMMANDS = {
 # The package that holds each module that a command may lack, where they have different names.
 PACKAGES = {
     "MinkowskiEngine": "geonorm install-minkowski",
+    "huggingface_hub": "pip install 'geonorm[hub]'",
     "laspy": "pip install 'geonorm[data]'",
     "lazrs": "pip install 'geonorm[data]'",
     "onnx": "pip install 'geonorm[export]'",
@@ -30,6 +32,7 @@ PACKAGES = {
     "onnxscript": "pip install 'geonorm[export]'",
     "parselmouth": "pip install 'geonorm[studies]'",
     "pyarrow": "pip install 'geonorm[data]'",
+    "safetensors": "pip install 'geonorm[hub]'",
     "scipy": "pip install 'geonorm[studies]'",
     "sklearn": "pip install 'geonorm[studies]'",
     "submitit": "pip install 'geonorm[scale]'",

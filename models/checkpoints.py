@@ -4,16 +4,19 @@ import os
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from geonorm.convert.transfer import RUNNING
+from geonorm.files import written_whole
+from geonorm.models.weights import Weights, fetch
 from geonorm.norms.base import Norm
 
 WRAPPINGS = ("model", "model_state_dict", "state_dict")  # outermost first
-PREFIXES = ("_orig_mod.", "module.", "model.")
+PREFIXES = ("_orig_mod.", "module.", "model.", "network.")
 SHOWN = 8
 
 State = Mapping[str, torch.Tensor]
@@ -48,25 +51,26 @@ class CheckpointReport:
 
 def load_checkpoint(
     model: nn.Module,
-    checkpoint: str | os.PathLike[str] | Mapping[str, object],
+    checkpoint: str | os.PathLike[str] | Mapping[str, object] | Weights,
     heads: Sequence[str] = (),
 ) -> CheckpointReport:
     """Load weights into `model`, across norms where that means something, and say what was kept.
 
     The state dict may be bare, wrapped (`state_dict`, `model`), and its keys prefixed (`module.`,
-    or `model.` as by Lightning, whose other keys are dropped). Every convolution and linear layer
-    must fit exactly. Scale and shift of a norm are per channel in batch, instance, group and layer
-    norm alike and are carried over between them, also to the parts of an instance-batch norm and to
-    every domain of a domain norm; running statistics exist in batch norm alone and are required
-    there. Nothing of the model changes unless everything fits.
+    or `model.` and `network.` as by Lightning, whose other keys are dropped). Every convolution and
+    linear layer must fit exactly. Scale and shift of a norm are per channel in batch, instance,
+    group and layer norm alike and are carried over between them, also to the parts of an
+    instance-batch norm and to every domain of a domain norm; running statistics exist in batch norm
+    alone and are required there. Nothing of the model changes unless everything fits.
 
     Args:
         model: where the weights go. If it has a method `candidates(shapes)` yielding named models
             of its family, a checkpoint that fits one of them is told so.
-        checkpoint: a file written by `torch.save`, or a state dict. Files are read with
-            `weights_only=True`: code in them is never run.
+        checkpoint: a file written by `torch.save` or safetensors, a state dict, or a member of an
+            enum of public weights, which is fetched. Files are read with `weights_only=True`: code
+            in them is never run.
         heads: modules that keep what they hold where the checkpoint's have another shape, such as
-            ("fc",) for another number of classes.
+            ("fc",) for another number of classes, or where it has none.
 
     Raises:
         ValueError: for a missing, truncated or corrupted file; for one without a state dict, with
@@ -83,7 +87,7 @@ def load_checkpoint(
     if isinstance(checkpoint, Mapping):
         source, held_there = "state dict", _unwrap(checkpoint, "state dict")
     else:
-        source = os.fspath(checkpoint)
+        source = os.fspath(fetch(checkpoint) if isinstance(checkpoint, Weights) else checkpoint)
         held_there = _unwrap(read_checkpoint(source), source)
     own = model.state_dict()
     state, dropped = _strip_prefixes(held_there, own)
@@ -119,11 +123,13 @@ def _adapted(model: nn.Module, state: State) -> dict[str, torch.Tensor]:
 
 
 def _held(own: State, state: State, heads: Iterable[str]) -> dict[str, torch.Tensor]:
-    """Return the model's own tensors of those heads that the checkpoint has in another shape."""
+    """Return the model's own tensors of those heads that the checkpoint has otherwise or not."""
     held: dict[str, torch.Tensor] = {}
     for head in heads:
         tensors = {key: own[key] for key in own if key.startswith(f"{head}.")}
-        if any(key in state and state[key].shape != tensors[key].shape for key in tensors):
+        there = [key for key in state if key.startswith(f"{head}.")]
+        other = any(key in state and state[key].shape != tensors[key].shape for key in tensors)
+        if other or not there:
             held |= tensors
     return held
 
@@ -190,14 +196,22 @@ def _fits(tensor: torch.Tensor, target: torch.Tensor, *, is_norm: bool) -> bool:
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> object:
-    """Read a file of torch.save to the CPU with every checksum compared, running no code in it.
+    """Read a file of torch.save or safetensors to the CPU, running no code in it.
+
+    Every checksum is compared; a file of safetensors has none.
+
+    Args:
+        path: it ends in .safetensors if it is of that kind.
 
     Raises:
         ValueError: whatever is wrong with the file, naming it.
+        ModuleNotFoundError: safetensors is not installed: `pip install 'geonorm[hub]'`.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise ValueError(f"expected a checkpoint file; {path!r} is not a file")
+    if path.endswith(".safetensors"):
+        return _read_safetensors(path)
     try:
         # torch reads the bytes of a tensor without comparing their checksum.
         if zipfile.is_zipfile(path):
@@ -213,6 +227,50 @@ def read_checkpoint(path: str | os.PathLike[str]) -> object:
             f"than tensors ({type(error).__name__}: {reason}). If it is whole and you trust its "
             "origin, read it with torch.load(path, weights_only=False)"
         ) from error
+
+
+def _read_safetensors(path: str) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path!r} cannot be read as safetensors: it is truncated or corrupted ({error})"
+        ) from error
+    return tensors
+
+
+def save_weights(
+    model: nn.Module | Mapping[str, torch.Tensor],
+    path: str | os.PathLike[str],
+    notes: Mapping[str, str] | None = None,
+) -> None:
+    """Write the weights of a model as safetensors, which `load_checkpoint` reads.
+
+    Args:
+        model: a model or its state dict; tensors that share memory are written twice.
+        path: a file that ends in .safetensors; it appears complete or not at all.
+        notes: kept in the file beside the weights.
+
+    Raises:
+        ValueError: another suffix.
+        ModuleNotFoundError: safetensors is not installed: `pip install 'geonorm[hub]'`.
+    """
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"expected a path that ends in .safetensors; got {path}")
+    state = model.state_dict() if isinstance(model, nn.Module) else model
+    # A copy of each, in the plain order of memory: the format has neither strides nor sharing.
+    tensors = {
+        key: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for key, tensor in state.items()
+    }
+    with written_whole(path) as aside:
+        save_file(tensors, aside, {"format": "pt", **(notes or {})})
 
 
 def _unwrap(checkpoint: object, source: str) -> dict[str, torch.Tensor]:

@@ -12,15 +12,14 @@ such as `norm={"default": t_norm, "layer4": "instance"}`.
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, get_args
-from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
 
 from geonorm.models.checkpoints import CheckpointReport, load_checkpoint
 from geonorm.models.norm import MakeNorm, Norm, norm_act, resolve, resolve_input
+from geonorm.models.weights import Weights
 from geonorm.norms.registry import Build
 
 Kind = Literal["3d", "2d", "2+1d"]
@@ -295,7 +294,7 @@ def _build(
 
 
 def r3d_18(
-    num_classes: int = 400, norm: Norm = "instance", weights: str | None = None, *,
+    num_classes: int = 400, norm: Norm = "instance", weights: str | Weights | None = None, *,
     padding_mode: Padding = "zeros", input_norm: str | Build | None = None,
 ) -> ResNet3D:
     """Build torchvision's r3d_18: every convolution 3×3×3 (Tran et al., CVPR 2018).
@@ -308,8 +307,8 @@ def r3d_18(
         norm: "instance", "batch", "none", "ibn-a", "ibn-b", "group", "layer", "divisive" or
             "sync-batch" (docs/norms.md), a callable taking the number of channels, or a mapping
             from "stem", "layer1" … "layer4", "encoder" (the four) or "default" to either.
-        weights: "KINETICS400_V1" for torchvision's, trained with batch norm on Kinetics-400 (63.2%
-            top-1; its transforms are `torchvision.models.video.R3D_18_Weights`'). With another
+        weights: a member of `geonorm.models.R3D_18_Weights` or its name, such as "KINETICS400_V1"
+            for torchvision's, trained with batch norm on Kinetics-400 (63.2% top-1). With another
             norm the convolutions and the affine parameters are kept and running statistics
             dropped; the model's `report` lists them.
         padding_mode: what convolutions see beyond the edge of a clip: "zeros", as published, or
@@ -325,6 +324,7 @@ def r3d_18(
         ValueError: for an unknown norm, stage, name of weights or mode of padding.
         TypeError: for any other kind of norm.
         OSError: where the weights are neither on disk nor to be had; says where to put the file.
+        ValueError: their file has another hash.
 
     Example:
         >>> logits = r3d_18(num_classes=5)(torch.randn(1, 3, 8, 32, 32))
@@ -337,7 +337,7 @@ def r3d_18(
 
 
 def mc3_18(
-    num_classes: int = 400, norm: Norm = "instance", weights: str | None = None, *,
+    num_classes: int = 400, norm: Norm = "instance", weights: str | Weights | None = None, *,
     padding_mode: Padding = "zeros", input_norm: str | Build | None = None,
 ) -> ResNet3D:
     """Build torchvision's mc3_18: 3×3×3 in layer 1, 1×3×3 above, T kept (Tran et al., CVPR 2018).
@@ -350,7 +350,7 @@ def mc3_18(
 
 
 def r2plus1d_18(
-    num_classes: int = 400, norm: Norm = "instance", weights: str | None = None, *,
+    num_classes: int = 400, norm: Norm = "instance", weights: str | Weights | None = None, *,
     padding_mode: Padding = "zeros", input_norm: str | Build | None = None,
 ) -> ResNet3D:
     """Build torchvision's r2plus1d_18: 1×3×3 then 3×1×1, norms between (Tran et al., CVPR 2018).
@@ -403,35 +403,22 @@ def resnet3d(
     )
 
 
-def _with_weights(model: ResNet3D, name: str, weights: str | None) -> ResNet3D:
+def _with_weights(model: ResNet3D, name: str, weights: str | Weights | None) -> ResNet3D:
     """Load torchvision's weights of that name into the model, where any are asked for."""
     if weights is None:
         return model
-    state = _torchvision_state(name, weights)
-    head = model.get_submodule("fc")
-    if head.get_parameter("bias").shape != state["fc.bias"].shape:
-        state |= {f"fc.{key}": value for key, value in head.state_dict().items()}
-    own = model.state_dict().items()
-    state |= {key: value for key, value in own if key.startswith("input_norm.")}
-    model.report = load_checkpoint(model, state)
+    if isinstance(weights, str):
+        from geonorm.models import torchvision_weights
+
+        known = getattr(torchvision_weights, _WEIGHTS[name]).__members__
+        if weights not in known:
+            raise ValueError(
+                f"weights of {name} must be one of {list(known)} or None; got {weights!r}"
+            )
+        weights = known[weights]
+    model.report = load_checkpoint(model, weights, heads=("fc", "input_norm"))
     return model
 
 
-def _torchvision_state(name: str, weights: str) -> dict[str, Tensor]:
-    """Return torchvision's state dict, from its cache folder or else from the network."""
-    from torchvision.models import get_model_weights
-
-    known = get_model_weights(name).__members__
-    if weights not in known:
-        raise ValueError(f"weights of {name} must be one of {list(known)} or None; got {weights!r}")
-    url = known[weights].url
-    try:
-        return torch.hub.load_state_dict_from_url(
-            url, map_location="cpu", check_hash=True, weights_only=True
-        )
-    except OSError as error:
-        place = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
-        raise OSError(
-            f"the weights {weights} of {name} could not be fetched ({error}); download {url} on "
-            f"a machine with a network and put it at {place}"
-        ) from error
+_WEIGHTS = {"r3d_18": "R3D_18_Weights", "mc3_18": "MC3_18_Weights",
+            "r2plus1d_18": "R2Plus1D_18_Weights"}  # fmt: skip

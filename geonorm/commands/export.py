@@ -25,7 +25,8 @@ def parser() -> "ArgumentParser":
     from jsonargparse import ArgumentParser
 
     made = ArgumentParser(prog="geonorm export", description=__doc__)
-    made.add_argument("checkpoint", help="a file that geonorm train-action wrote")
+    made.add_argument("checkpoint", help="a file that geonorm train-action wrote, or a folder of "
+                      "geonorm share")
     made.add_argument("file", help="what to write: a file that ends in .onnx or .pt2")
     made.add_argument("--compile", type=bool, default=False,
                       help="of .pt2: compile it by AOTInductor (false)")
@@ -40,12 +41,12 @@ def run(options: Any) -> None:
     from geonorm.files import written_whole
     from geonorm.training.action.predictor import ClipPredictor
 
-    checkpoint, path = Path(options.checkpoint), Path(options.file)
+    path = Path(options.file)
     if path.suffix not in (".onnx", ".pt2"):
         raise ValueError(f"expected a file that ends in .onnx or .pt2; got {path}")
     if path.suffix == ".onnx" and options.compile:
         raise ValueError("--compile is of .pt2; leave it out or name another file")
-    predictor = ClipPredictor(checkpoint)
+    predictor = ClipPredictor(options.checkpoint)
     path.parent.mkdir(parents=True, exist_ok=True)
     clip, network = predictor.clip, predictor.module.network()
     frames = clip.length

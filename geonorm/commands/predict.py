@@ -28,7 +28,8 @@ def parser() -> "ArgumentParser":
     from jsonargparse import ArgumentParser
 
     made = ArgumentParser(prog="geonorm predict", description=__doc__)
-    made.add_argument("checkpoint", help="a file that geonorm train-seg or train-action wrote")
+    made.add_argument("checkpoint", help="a file that geonorm train-seg or train-action wrote, a "
+                      "folder of geonorm share, or hf://OWNER/NAME")
     made.add_argument("files", nargs="+", help="scans or videos")
     made.add_argument("--out", metavar="FOLDER", default="predictions",
                       help="where the results go (predictions)")
@@ -72,11 +73,11 @@ def usable_device(asked: str, scans: bool) -> str:
 
 def predict(options: Any) -> int:
     """Predict every file; return 1 where one could not be read."""
-    from geonorm.training.checkpoints import read_run_checkpoint
+    from geonorm.training.sharing import located, read_network
 
-    checkpoint, folder = Path(options.checkpoint), Path(options.out)
+    checkpoint, folder = located(options.checkpoint), Path(options.out)
     files = [Path(file) for file in options.files]
-    kinds = {"ScanData", "ClipData"} & read_run_checkpoint(checkpoint).keys()
+    kinds = {"ScanData", "ClipData"} & read_network(checkpoint).keys()
     if kinds == {"ScanData"}:
         from geonorm.datasets.views import Viewing
         from geonorm.training.segmentation.predict import Output

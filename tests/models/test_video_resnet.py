@@ -1,7 +1,9 @@
 """3D-ResNets: torchvision's outputs, Hara's keys and counts, any norm at any stage, weights."""
 
+import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +12,15 @@ from conftest import TOLERANCES, relative_error
 from torch import nn
 
 from geonorm import BatchNorm, InstanceNorm, SpatioTemporalInstanceNorm
-from geonorm.models import load_checkpoint, mc3_18, r2plus1d_18, r3d_18, resnet3d
+from geonorm.models import (
+    MC3_18_Weights,
+    Weights,
+    load_checkpoint,
+    mc3_18,
+    r2plus1d_18,
+    r3d_18,
+    resnet3d,
+)
 from helpers.models import assert_normal, candidates
 
 TORCHVISION = {  # parameters with 400 classes, norms, frames left of 16 at layer 4
@@ -221,11 +231,21 @@ def test_weights_come_from_the_cache_folder(hub):
     theirs = randomized(torchvision.models.video.mc3_18()).eval()
     hub.mkdir(parents=True)
     torch.save(theirs.state_dict(), hub / "mc3_18-a90a0ba3.pth")
-    batch = mc3_18(norm="batch", weights="KINETICS400_V1").eval()
+    with pytest.raises(ValueError, match=r"KINETICS400_V1: its sha256 begins .* expected a90a0ba3"):
+        mc3_18(weights="KINETICS400_V1")
+
+    class Own(Weights):
+        RANDOM = replace(
+            MC3_18_Weights.KINETICS400_V1.value,
+            sha256=hashlib.sha256((hub / "mc3_18-a90a0ba3.pth").read_bytes()).hexdigest(),
+        )
+
+    batch = mc3_18(norm="batch", weights=Own.RANDOM, input_norm="batch").eval()
+    batch.input_norm = nn.Identity()
     assert relative_error(batch(clips()), theirs(clips())) < 1e-5
     assert batch.report.dropped == ()
 
-    ours = mc3_18(num_classes=7, weights="KINETICS400_V1")
+    ours = mc3_18(num_classes=7, weights=Own.RANDOM)
     assert ours.fc.out_features == 7
     for key, value in ours.state_dict().items():
         assert key.startswith("fc.") or torch.equal(value, theirs.state_dict()[key])

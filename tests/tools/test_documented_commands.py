@@ -170,7 +170,7 @@ def test_commands_that_predict(place, monkeypatch, tmp_path, words):
 
 def takes_long(command):
     """Tell whether a command of the other tools takes more than some seconds."""
-    return command[0].startswith(("verify", "export")) or (
+    return command[0].startswith(("verify", "export", "share")) or (
         command[0] == "study" and "list" not in command
     )
 
@@ -179,7 +179,8 @@ def takes_long(command):
     "command",
     # On small data verify_invariance.py is run by its own tests; here on the built-in scans. CI
     # itself runs all studies, as quick as they are here. `geonorm doctor` is run by test_doctor.py,
-    # `geonorm submit` by test_submit.py; test_export_command.py exports a smaller network.
+    # `geonorm submit` by test_submit.py; test_export_command.py exports a smaller network
+    # and test_sharing.py shares it.
     [
         pytest.param(command, marks=pytest.mark.slow if takes_long(command) else ())
         for command in documented()

@@ -14,14 +14,15 @@ from geonorm.training.action.data import ClipFormat, clips_of
 from geonorm.training.action.module import ActionModule
 from geonorm.training.action.predict import top_classes, write_film
 from geonorm.training.action.report import print_failures
-from geonorm.training.checkpoints import read_run_checkpoint
+from geonorm.training.sharing import located, read_network, restored
 
 
 class ClipPredictor:
     """A checkpoint of `geonorm train-action` with the clips that it was trained on.
 
     Args:
-        checkpoint: a file that `geonorm train-action` wrote.
+        checkpoint: a file that `geonorm train-action` wrote, a folder that `geonorm share` wrote,
+            or `hf://owner/name`.
         device: where to predict.
         views: clips of each video, spread over it, whose scores are averaged; by default as many
             as the run's `--data.views`.
@@ -36,18 +37,16 @@ class ClipPredictor:
     def __init__(
         self, checkpoint: str | Path, device: str = "cpu", views: int | None = None
     ) -> None:
-        told = read_run_checkpoint(Path(checkpoint)).get("ClipData")
-        if told is None:
+        told = read_network(located(checkpoint))
+        clips = told.get("ClipData")
+        if clips is None:
             raise ValueError(
                 f"{checkpoint} does not say what its clips are; expected a checkpoint of geonorm "
                 "train-action"
             )
-        self.clip, self.views = ClipFormat(**told["clip"]), views or told["views"]
-        module = ActionModule.load_from_checkpoint(
-            checkpoint, map_location=device, weights_only=True
-        )
-        self.module = module.eval()
-        self.classes: list[str] = module.classes
+        self.clip, self.views = ClipFormat(**clips["clip"]), views or clips["views"]
+        self.module = restored(ActionModule, told, device)
+        self.classes: list[str] = self.module.classes
 
     def __call__(self, video: str | Path) -> np.ndarray:
         """Return the score of each class, in [0, 1], the mean over the video's views.

@@ -35,7 +35,9 @@ class PointMLP(nn.Sequential):
 
 def names() -> list[str]:
     """Return the name of every network."""
-    published = (name for name in geonorm.models.__all__ if name.startswith("MinkUNet"))
+    published = (
+        name for name in geonorm.models.__all__ if name.startswith("MinkUNet") and "_" not in name
+    )
     return ["PointMLP", "MinkUNetSlim", *published]
 
 

@@ -14,7 +14,6 @@ from geonorm.datasets.scan_io import check_file, read_scan
 from geonorm.datasets.views import Viewing, collate_views
 from geonorm.datasets.voxelize import collate_scans
 from geonorm.files import distinct_stems, written_whole
-from geonorm.training.checkpoints import read_run_checkpoint
 from geonorm.training.segmentation.module import SegmentationModule
 from geonorm.training.segmentation.networks import check_device, has_domains
 from geonorm.training.segmentation.predict import (
@@ -24,6 +23,7 @@ from geonorm.training.segmentation.predict import (
     write_labels,
     write_scan,
 )
+from geonorm.training.sharing import located, read_network, restored
 
 DRAWN_AT_A_TIME = 4  # scans; starting Open3D for each would take longer than drawing it
 
@@ -32,7 +32,8 @@ class ScanPredictor:
     """A checkpoint of `geonorm train-seg` with the voxels that it was trained on.
 
     Args:
-        checkpoint: a file that `geonorm train-seg` wrote.
+        checkpoint: a file that `geonorm train-seg` wrote, a folder that `geonorm share` wrote, or
+            `hf://owner/name`.
         device: where to predict.
         domain: number of the sensor or data set that the scans come from, for a network with
             domain norms.
@@ -55,7 +56,8 @@ class ScanPredictor:
         domain: int | None = None,
         viewing: Viewing = Viewing(),  # noqa: B008  (frozen)
     ) -> None:
-        voxels = read_run_checkpoint(Path(checkpoint)).get("ScanData")
+        told = read_network(located(checkpoint))
+        voxels = told.get("ScanData")
         if voxels is None:
             raise ValueError(
                 f"{checkpoint} does not say how its scans were made into voxels; expected a "
@@ -63,12 +65,10 @@ class ScanPredictor:
             )
         # Where its training was within an epoch is no matter of voxels.
         self.voxels: dict[str, Any] = {k: v for k, v in voxels.items() if k != "position"}
-        module = SegmentationModule.load_from_checkpoint(
-            checkpoint, map_location=device, weights_only=True
-        )
+        module = restored(SegmentationModule, told, device)
         if module.name != "PointMLP":
             check_device(torch.device(device))
-        self.module, self.domain, self.viewing = module.eval(), domain, viewing
+        self.module, self.domain, self.viewing = module, domain, viewing
         if domain is None and module.network is not None and has_domains(module.network):
             raise ValueError(
                 f"{checkpoint} was trained on {module.hparams['num_domains']} domains: say which "
