@@ -78,6 +78,7 @@ setup(
               "geonorm.models", "geonorm.datasets", "geonorm.datasets.synthetic"],
     package_dir={"geonorm": "geonorm", "geonorm.models": "models", "geonorm.datasets": "datasets"},
     package_data={"geonorm": ["py.typed"], "geonorm.training": ["configs/*.yaml"],
+                  "geonorm.looking": ["*.css", "*.js"],
                   "geonorm.datasets": ["label_maps/*.toml"],
                   "geonorm.minkowski": ["cuda13.h", "torch_blas/cblas.h"]},
     include_package_data=False,  # the sources of the extension stay out of the wheel

@@ -13,6 +13,7 @@ COMMANDS = {
     "train-action": ("geonorm.commands.train_action", "train and test 3D-ResNets on videos"),
     "submit": ("geonorm.commands.submit", "run a training on SLURM, or by several processes"),
     "predict": ("geonorm.commands.predict", "classify the points of scans, or videos"),
+    "view": ("geonorm.commands.view", "show scans or videos in a page, with predictions"),
     "export": ("geonorm.commands.export", "write a network for videos as ONNX or a program"),
     "share": ("geonorm.commands.share", "write a folder that shares a network, for the hub too"),
     "evaluate-shift": ("geonorm.commands.evaluate_shift", "measure how scores fall under shift"),

@@ -5,6 +5,7 @@ The commands are looked up in the documentation itself, so a new one is run with
 """
 
 import ast
+import json
 import re
 import shlex
 import shutil
@@ -94,6 +95,12 @@ def place(tmp_path_factory):
         for tool in ("train_seg", "train_action"):
             run_tool(tool, [], f"runs/{tool}/001")
     shutil.copytree(folder / "runs/train_seg/001", folder / "runs/train_seg/002")
+    (folder / "predictions").mkdir()
+    np.full(2000, 40, "<u4").tofile(folder / "a.label")
+    np.full(2000, 10, "<u4").tofile(folder / "predictions/a.label")
+    (folder / "predictions/classes.json").write_text('{"road": 40, "car": 10}')
+    views = [{"from": 0, "to": 1, "scores": {"wave": 0.75, "jump": 0.25}}]
+    (folder / "predictions/a.scores.json").write_text(json.dumps({"views": views}))
     for name in ("scores.csv", "base.csv"):
         (folder / name).write_text("corruption,level,score\nclean,,0.8\nfog,,0.4\n")
     return folder

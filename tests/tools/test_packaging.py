@@ -50,7 +50,8 @@ def test_the_wheel_holds_every_package_the_marker_and_the_extension(wheel: Path)
         for file in (ROOT / folder).rglob("*.py"):
             inside = file.relative_to(ROOT).as_posix()
             assert (inside if folder == "geonorm" else f"geonorm/{inside}") in names
-    for pattern in ("geonorm/training/configs/*.yaml", "datasets/label_maps/*.toml"):
+    for pattern in ("geonorm/training/configs/*.yaml", "datasets/label_maps/*.toml",
+                    "geonorm/looking/*.js", "geonorm/looking/*.css"):
         files = {f"geonorm/{file.relative_to(ROOT)}".replace("geonorm/geonorm", "geonorm")
                  for file in ROOT.glob(pattern)}  # fmt: skip
         assert files, pattern

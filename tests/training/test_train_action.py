@@ -138,7 +138,8 @@ def test_predict_writes_films_strips_and_a_list(trained, capsys):
     assert command(["predict", str(last), *files, "--out=out"]) == 1
     out = Path("out")
     assert {path.name for path in out.iterdir()} == {
-        "film.mp4", "film.png", "film_2.mp4", "film_2.png", "predictions.json",
+        "film.mp4", "film.png", "film.scores.json", "film_2.mp4", "film_2.png",
+        "film_2.scores.json", "predictions.json",
     }  # fmt: skip
     listed = json.loads((out / "predictions.json").read_text())
     assert list(listed) == ["film.mp4", "other/film.mp4"]

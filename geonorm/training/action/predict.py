@@ -1,5 +1,6 @@
-"""Write what was predicted for a video: a film with the scores below, and a strip of frames."""
+"""Write what was predicted for a video: a film with the scores below, a strip, and the scores."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,9 @@ def _panel(rows: list[tuple[str, float]], width: int) -> np.ndarray:
 
 
 def write_film(path: Path, scores: np.ndarray, classes: list[str], stem: Path) -> None:
-    """Write the film `stem`.mp4 and the strip `stem`.png, each complete or not at all.
+    """Write a film, `stem`.mp4, a strip, `stem`.png, and all scores, `stem`.scores.json.
+
+    Each appears complete or not at all. The scores are told for each part of the video, seconds.
 
     Args:
         path: the video.
@@ -79,3 +82,11 @@ def write_film(path: Path, scores: np.ndarray, classes: list[str], stem: Path) -
         frames[shown], numbers[shown] / rate, [name for _, name, _ in top],
         [score for *_, score in top], path.name, stem.with_name(f"{stem.name}.png"),
     )  # fmt: skip
+    part = (info.times[-1] if info.times else info.frames / rate) / len(scores)
+    views = [
+        {"from": view * part, "to": (view + 1) * part,
+         "scores": dict(zip(classes, scored.tolist(), strict=True))}
+        for view, scored in enumerate(scores)
+    ]  # fmt: skip
+    with written_whole(stem.with_name(f"{stem.name}.scores.json")) as aside:
+        aside.write_text(json.dumps({"video": path.name, "views": views}, indent=2) + "\n")

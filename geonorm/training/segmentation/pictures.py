@@ -9,11 +9,9 @@ from matplotlib.lines import Line2D
 
 from geonorm.datasets.scan import IGNORE_INDEX
 from geonorm.files import written_whole
+from geonorm.looking.columns import RIGHT, UNLABELLED, WRONG
 from geonorm.training.figures import plt, printable
 from geonorm.training.segmentation.render import render
-
-UNLABELLED = (80, 80, 80)
-RIGHT, WRONG = (130, 150, 170), (255, 30, 30)
 
 
 def paint(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:

@@ -1,0 +1,151 @@
+"""What geonorm view reads: labels, predictions and videos; and what it says of wrong ones."""
+
+import base64
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+
+from geonorm.__main__ import main as command
+from geonorm.datasets import SemanticKITTI
+from geonorm.datasets.label_ids import distinct_color
+from geonorm.looking import columns, scans
+from geonorm.looking.page import as_script, packed, viewer
+from geonorm.looking.scans import Legend, panels
+from helpers.scan_writers import rows, write
+from helpers.video_files import encode, numbered_film
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Return a folder with a scan of six points, of which the second is not finite."""
+    monkeypatch.chdir(tmp_path)
+    points = rows(6)
+    points[1, 0] = np.nan
+    write(tmp_path / "a.bin", points)
+    (tmp_path / "guess").mkdir()
+    (tmp_path / "guess/classes.json").write_text('{"lake": 5, "dune": 9}')
+    return tmp_path
+
+
+def columns_of(panel):
+    return {column.name: column for column in panel.columns}
+
+
+def named(column):
+    return [column.names[number] for number in column.index]
+
+
+def test_labels_are_of_the_points_that_are_left(folder):
+    np.array([40, 10, 10 | 3 << 16, 0, 252, 40], "<u4").tofile("a.label")
+    found = columns_of(panels([folder / "a.bin"], [folder / "a.label"])[0])
+    assert named(found["class"]) == ["road", "car", "no label", "car", "road"]
+    assert named(found["instance"]) == ["none", "3", "none", "none", "none"]
+    car = SemanticKITTI.colors[0].tolist()
+    assert found["class"].painted().tolist()[1] == car
+    assert "prediction" not in found
+
+
+def test_predictions_of_other_classes_are_read_by_their_own_table(folder):
+    np.array([5, 9, 0, 5, 9, 9], "<u4").tofile("guess/a.label")
+    np.save("a.npy", np.array([0, 0, 1, 255, 1, 0]))
+    found = columns_of(panels([folder / "a.bin"], [folder / "a.npy"], [folder / "guess"])[0])
+    assert named(found["prediction"]) == ["lake", "no label", "lake", "dune", "dune"]
+    assert named(found["class"]) == ["lake", "dune", "no label", "dune", "lake"]
+    assert named(found["error"]) == ["right", "wrong", "no label", "right", "wrong"]
+    assert found["class"].colors.tolist() == [
+        [*distinct_color(0)], [*distinct_color(1)], [80, 80, 80],
+    ]  # fmt: skip
+
+
+def test_numbers_of_known_classes_are_places_in_the_table(tmp_path):
+    """classes.json of `--format npy` counts a network's classes; here in another order."""
+    np.save(tmp_path / "a.npy", np.array([0, 1, 255]))
+    labels, _ = Legend({"road": 0, "car": 1}).read(tmp_path / "a.npy", 3)
+    assert labels.tolist() == [8, 0, 255]
+    assert [Legend().names[number] for number in labels[:2]] == ["road", "car"]
+
+
+def test_a_scale_ends_at_the_percentiles_of_its_values():
+    numbers = np.r_[np.linspace(0, 10, 1001), 1000.0]
+    column = columns.values("height", numbers)
+    assert (column.low, column.high) == pytest.approx(np.percentile(numbers, (1, 99)))
+    assert (column.index[0], column.index[500], column.index[-1]) == (0, 127, 255)
+    assert column.colors[[0, 255]].tolist() == [[68, 1, 84], [253, 231, 37]]
+    flat = columns.values("height", np.full(9, 3.0))
+    assert (set(flat.index), flat.low, flat.high) == ({0}, 3.0, 3.0)
+
+
+def test_more_instances_than_colours_share_them():
+    column = columns.instances(np.arange(600))
+    assert column.index[0] == 0
+    assert column.index[1] == column.index[256] == column.index[511]
+    assert column.names[column.index[1]] == "1, 256, 511"
+    assert len(set(column.index[1:256])) == 255
+
+
+def test_large_scans_are_thinned_and_say_so(folder, monkeypatch):
+    monkeypatch.setattr(scans, "MOST_POINTS", 6)
+    write(folder / "b.npy", rows(100))
+    first, second = panels([folder / "a.bin", folder / "b.npy"])
+    assert (first.title, second.title) == ("a.bin (3 of 5 points)", "b.npy (3 of 100 points)")
+    assert np.array_equal(second.points, rows(100)[[0, 49, 99], :3])
+    assert len(second.columns[0].index) == 3
+
+
+def test_a_page_holds_names_as_text_and_numbers_as_bytes():
+    evil = "</script><script>alert('&')</script>"
+    page = viewer(evil, ["common.js"], {"title": evil, "nan": float("nan"), "rows": [1.0, None]})
+    assert page.count("<script") == 2
+    assert "<title>&lt;/script&gt;" in page
+    told = re.search(r'id="content">(.*?)</script>', page)[1]
+    assert json.loads(told) == {"title": evil, "nan": None, "rows": [1.0, None]}
+    assert "<" not in as_script(evil)
+    assert not re.search(r"(src|href)=\"?(http|//)", page)
+    numbers = np.array([1, -2.5], ">f4")
+    assert np.frombuffer(base64.b64decode(packed(numbers)), "<f4").tolist() == [1, -2.5]
+
+
+def refusal(*words):
+    said = command(["view", *map(str, words)])
+    assert not os.path.exists("view.html"), "a page was written after all"
+    return said
+
+
+def test_wrong_input_is_explained(folder):
+    np.zeros(5, "<u4").tofile("short.label")
+    np.full(6, 77, "<u4").tofile("odd.label")
+    np.save("odd.npy", np.full(6, 40))
+    np.save("real.npy", np.zeros(6))
+    (folder / "text.txt").write_text("no labels")
+    encode(folder / "a.mp4", numbered_film(4))
+    (folder / "empty").mkdir()
+    for words, says in [
+        (["a.bin", "--labels", "short.label"], "must hold 6 labels of 4 bytes"),
+        (["a.bin", "--labels", "odd.label"], r"class id 77 \(6 points\)"),
+        (["a.bin", "--labels", "odd.npy"], "holds class 40; expected 0 to 18, or 255"),
+        (["a.bin", "--labels", "real.npy"], r"whole number for each of 6 points.*float64 \(6,\)"),
+        (["a.bin", "--labels", "text.txt"], r"ends in \.label or \.npy"),
+        (["a.bin", "--labels", "none.label"], "none.label is not a file"),
+        (["a.bin", "--labels", "odd.npy", "odd.npy"], "one file for each scan, 1; got 2"),
+        (["a.bin", "--predictions", "empty"], "no empty/classes.json"),
+        (["a.bin", "--predictions", "guess"], "guess has no a.label and no a.npy"),
+        (["a.bin", "--color", "hight"], "no colour 'hight'.*Did you mean 'height'"),
+        (["a.bin", "a.mp4"], "scans or videos, not both; got a.bin and a.mp4"),
+        (["a.mp4", "--labels", "short.label"], "--labels is of scans"),
+        (["a.mp4", "--window", "true"], "--window is of scans"),
+        (["a.mp4", "--predictions", "empty"], r"no empty/a\.scores\.json"),
+        (["b.mp4"], "b.mp4 cannot be opened"),
+        (["b.bin"], "b.bin is not a file"),
+    ]:  # fmt: skip
+        assert re.search(says, refusal(*words)), (words, refusal(*words))
+
+
+def test_a_window_needs_a_screen(folder, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert "--window needs a screen" in refusal("a.bin", "--window", "true")
+    write(folder / "b.npy", rows(3))
+    assert "--window shows one scan; got 2" in refusal("a.bin", "b.npy", "--window", "true")
