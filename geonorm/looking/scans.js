@@ -221,6 +221,10 @@ function describe(panel, i) {
   return `point ${i}: ${parts.join(", ")}`;
 }
 
+function told(counts) {
+  return counts.map((count) => count.toLocaleString("en")).join(" | ");
+}
+
 function showLegend() {
   legend.replaceChildren();
   const found = panels.map((panel) => panel.columns[shown]).filter(Boolean);
@@ -237,21 +241,21 @@ function showLegend() {
     return;
   }
   const rows = new Map();
-  for (const column of found) {
+  found.forEach((column, number) => {
     const counts = new Uint32Array(256);
-    for (const number of column.index) counts[number]++;
+    for (const index of column.index) counts[index]++;
     column.names.forEach((name, i) => {
-      const row = rows.get(name) || { count: 0, color: column.colors[i] };
-      row.count += counts[i];
+      const row = rows.get(name) || { counts: found.map(() => 0), color: column.colors[i] };
+      row.counts[number] += counts[i];
       rows.set(name, row);
     });
-  }
-  for (const [name, { count, color }] of rows) {
-    if (!count) continue;
+  });
+  for (const [name, { counts, color }] of rows) {
+    if (!counts.some(Boolean)) continue;
     const square = element("span", { className: "square" });
     square.style.background = css(color);
     const button = element("button", {}, square, name,
-      element("span", { className: "count", textContent: count.toLocaleString("en") }));
+      element("span", { className: "count", textContent: told(counts) }));
     button.dataset.name = name;
     press(button, !hidden[shown].has(name));
     button.onclick = () => {
