@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -74,9 +74,14 @@ def distinct_stems(paths: Iterable[Path]) -> dict[Path, str]:
     """Return a name for the results of each file, its own but where an earlier one has that."""
     stems: dict[Path, str] = {}
     for path in dict.fromkeys(paths):
-        stem, number = path.stem, 1
-        while stem in stems.values():
-            number += 1
-            stem = f"{path.stem}_{number}"
-        stems[path] = stem
+        stems[path] = free_stem(path, stems.values())
     return stems
+
+
+def free_stem(path: Path, taken: Collection[str]) -> str:
+    """Return a name for the results of a file, its own but where that is taken."""
+    stem, number = path.stem, 1
+    while stem in taken:
+        number += 1
+        stem = f"{path.stem}_{number}"
+    return stem

@@ -3,12 +3,16 @@
   geonorm predict runs/train_seg/001/checkpoints/best.ckpt a.bin b.ply c.pcd d.npy
   geonorm predict runs/train_action/001/checkpoints/best.ckpt a.mp4 b.avi
 
-The checkpoint tells whether the files are scans or videos.
+The checkpoint tells whether the files are scans or videos. A folder stands for the scans in it, and
+with --watch for those that a recording puts there while the command runs.
 """
 
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from geonorm.training.noise import silence
@@ -30,11 +34,16 @@ def parser() -> "ArgumentParser":
     made = ArgumentParser(prog="geonorm predict", description=__doc__)
     made.add_argument("checkpoint", help="a file that geonorm train-seg or train-action wrote, a "
                       "folder of geonorm share, or hf://OWNER/NAME")
-    made.add_argument("files", nargs="+", help="scans or videos")
+    made.add_argument("files", nargs="+", help="scans, folders of scans, or videos")
     made.add_argument("--out", metavar="FOLDER", default="predictions",
                       help="where the results go (predictions)")
     made.add_argument("--device", default="auto", help="cpu, cuda or auto: a GPU where it can be")
     scans = made.add_argument_group("of scans", SCANS)
+    scans.add_argument("--resume", type=bool, default=False,
+                       help="keep a list of what is done, and go on where it ends (false)")
+    scans.add_argument("--watch", type=float, metavar="SECONDS",
+                       help="go on with scans that come into the folders, until none has for so "
+                       "long, or for ever (inf), or until a signal ends the command; resumes, too")
     scans.add_argument("--format", choices=("label", "npy"), default="label",
                        help="npy: the numbers of the classes instead, 255 for none")
     scans.add_argument("--pictures", type=bool, default=True, help="draw each scan (true)")
@@ -71,6 +80,26 @@ def usable_device(asked: str, scans: bool) -> str:
     return "cuda"
 
 
+@contextmanager
+def ended_by_signals(stop: Event) -> Iterator[None]:
+    """Set an event at the first SIGINT or SIGTERM in the block; the second has its usual effect."""
+
+    def handle(number: int, _: object) -> None:
+        stop.set()
+        restore()
+        print("ends after this scan", file=sys.stderr, flush=True)
+
+    def restore() -> None:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    before = {each: signal.signal(each, handle) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        restore()
+
+
 def predict(options: Any) -> int:
     """Predict every file; return 1 where one could not be read."""
     from geonorm.training.sharing import located, read_network
@@ -82,16 +111,21 @@ def predict(options: Any) -> int:
         from geonorm.datasets.views import Viewing
         from geonorm.training.segmentation.predict import Output
         from geonorm.training.segmentation.predictor import ScanPredictor
+        from geonorm.training.segmentation.stream import Stream
 
         output = Output(options.format, options.pictures, options.ply)
         device = usable_device(options.device, scans=True)
         viewing = Viewing(options.votes, options.chunk, options.overlap)
         predictor = ScanPredictor(checkpoint, device, options.domain, viewing)
-        predictor.predict_files(files, folder, output, options.intensity_max)
-        return 0
+        stream = Stream(options.resume, options.watch)
+        with ended_by_signals(stream.stop) if stream.keeps_journal else nullcontext():
+            failed = predictor.predict_files(files, folder, output, options.intensity_max, stream)
+        return 1 if failed else 0
     if kinds == {"ClipData"}:
         from geonorm.training.action.predictor import ClipPredictor
 
+        if options.resume or options.watch is not None:
+            raise ValueError("--resume and --watch are of scans; the network is of videos")
         device = usable_device(options.device, scans=False)
         clips = ClipPredictor(checkpoint, device, options.views)
         return 1 if clips.predict_files(files, folder, options.num_workers) else 0

@@ -80,6 +80,9 @@ def place(tmp_path_factory):
     for name in ("a.bin", "b.ply", "c.pcd", "d.npy"):
         write(folder / name, rows(2000))
     write(folder / "scan.bin", rows(500))  # of few points, whose statistics move by their weights
+    (folder / "drive").mkdir()
+    for number in range(4):
+        write(folder / "drive" / f"{number}.bin", rows(500, seed=number))
     for name in ("a.mp4", "b.avi", "film.mp4"):
         encode(folder / name, numbered_film(20))
     for config, write_tree in WRITERS.items():
@@ -171,6 +174,7 @@ def test_commands_that_predict(place, monkeypatch, tmp_path, words):
     monkeypatch.chdir(place)
     tool = "train_action" if words[-1].endswith((".mp4", ".avi")) else "train_seg"
     checkpoint = f"runs/{tool}/001/checkpoints/last.ckpt"
+    words = ["1" if word == "60" else word for word in words]  # seconds to watch
     assert not geonorm_command(["predict", checkpoint, *words[1:], f"--out={tmp_path}"])
     assert len(list(tmp_path.iterdir())) >= len(words)
 

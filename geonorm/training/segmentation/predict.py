@@ -64,8 +64,8 @@ def write_labels(
 def write_scan(
     scan: Scan, predicted: np.ndarray, classes: list[str], colors: np.ndarray, stem: Path,
     output: Output,
-) -> None:
-    """Write and print what was predicted for a scan, but for its picture.
+) -> str:
+    """Write what was predicted for a scan, but for its picture, and return that in words.
 
     Args:
         scan: what was read from a file; `scan.name` is the file.
@@ -77,11 +77,11 @@ def write_scan(
     """  # fmt: skip
     file = stem.with_name(f"{stem.name}.{output.format}")
     count = write_labels(file, predicted, scan.kept, classes)
-    print(f"{scan.name}: {count:,} labels in {file}")
     if output.ply:
         # float64 for the coordinates of a map, float32 for those of a sensor.
         places = scan.points + np.array(scan.offset) if any(scan.offset) else scan.points
         write_ply(stem.with_name(f"{stem.name}.ply"), places, paint(predicted, colors))
+    return f"{scan.name}: {count:,} labels in {file}"
 
 
 def draw_predicted(

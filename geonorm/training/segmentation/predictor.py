@@ -1,19 +1,22 @@
 """A trained network as a function from a scan to the classes of its points."""
 
+import hashlib
 import json
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from geonorm.datasets.scan import Scan
-from geonorm.datasets.scan_io import check_file, read_scan
+from geonorm.datasets.scan_io import read_scan
 from geonorm.datasets.views import Viewing, collate_views
-from geonorm.datasets.voxelize import collate_scans
-from geonorm.files import distinct_stems, written_whole
+from geonorm.datasets.voxelize import ScanBatch, collate_scans
+from geonorm.files import written_whole
 from geonorm.training.segmentation.module import SegmentationModule
 from geonorm.training.segmentation.networks import check_device, has_domains
 from geonorm.training.segmentation.predict import (
@@ -23,6 +26,7 @@ from geonorm.training.segmentation.predict import (
     write_labels,
     write_scan,
 )
+from geonorm.training.segmentation.stream import Arrivals, Journal, Latency, State, Stream
 from geonorm.training.sharing import located, read_network, restored
 
 DRAWN_AT_A_TIME = 4  # scans; starting Open3D for each would take longer than drawing it
@@ -86,12 +90,18 @@ class ScanPredictor:
         Shape:
             - result: (N,), int64
         """
+        return self._classes(self._batch(scan))
+
+    def _batch(self, scan: Scan) -> ScanBatch:
+        """Return the voxels of a scan."""
         if self.domain is not None:
             scan = replace(scan, domain=self.domain)
         if self.viewing.several:
-            batch = collate_views([scan], self.viewing, **self.voxels)
-        else:
-            batch = collate_scans([scan], **self.voxels)
+            return collate_views([scan], self.viewing, **self.voxels)
+        return collate_scans([scan], **self.voxels)
+
+    def _classes(self, batch: ScanBatch) -> np.ndarray:
+        """Return the class of each point of a batch."""
         batch = self.module.transfer_batch_to_device(batch, self.module.device, 0)
         with torch.inference_mode():
             classes: np.ndarray = self.module(batch).cpu().numpy()
@@ -119,36 +129,149 @@ class ScanPredictor:
         folder: Path,
         output: Output = Output(),  # noqa: B008  (frozen)
         intensity_max: float = 1.0,
-    ) -> None:
+        stream: Stream = Stream(),  # noqa: B008  (frozen)
+    ) -> list[Path]:
         """Predict scans and write the results, and `classes.json`, which explains the numbers.
 
-        No two files share a name, and each appears complete or not at all.
+        No two files share a name, and each appears complete or not at all. A line is printed for
+        each scan, and at the end how long its parts took.
 
         Args:
-            files: scans that `geonorm.datasets.read_scan` reads.
+            files: scans that `geonorm.datasets.read_scan` reads, and folders of such.
             folder: where the results go, made if need be.
             output: which results to write.
             intensity_max: intensity in the files that counts as 1.
+            stream: whether to leave out what is done already and to wait for further scans.
+
+        Returns:
+            The files of a recording that could not be read; without one, none.
 
         Raises:
             ValueError: a file is missing or damaged; where that shows at once, before any result.
+                Or the folder has the journal of other settings.
         """
-        for file in files:
-            check_file(file)
-        stems = distinct_stems(files)
-        waiting: list[tuple[Scan, np.ndarray]] = []
-        drawn: list[Path] = []
-        for number, (file, stem) in enumerate(stems.items(), start=1):
-            scan = read_scan(file, intensity_max)
-            predicted = self(scan)
-            folder.mkdir(parents=True, exist_ok=True)
-            write_scan(scan, predicted, self.classes, self.colors, folder / stem, output)
-            waiting.append((scan, predicted))
-            drawn.append(folder / stem)
-            if len(waiting) == DRAWN_AT_A_TIME or number == len(stems):
-                if output.pictures:
-                    draw_predicted(waiting, self.classes, self.colors, drawn)
-                waiting, drawn = [], []
-        with written_whole(folder / "classes.json") as aside:
-            table = numbers_in_files(self.classes, output)
-            aside.write_text(json.dumps(table, indent=2) + "\n")
+        suffix = f".{output.format}"
+        settings = None
+        if stream.keeps_journal:
+            settings = {**self._settings(), "intensity_max": intensity_max, **asdict(output)}
+        arrivals = Arrivals(files, stream, lambda file, state: journal.has(file, state, suffix))
+        journal = Journal(folder, settings)
+        run = _Run(self, folder, output, journal, arrivals)
+        failed: dict[Path, None] = {}
+        for file in arrivals:
+            if file is None:
+                run.draw()
+                continue
+            try:
+                run.predict(file, intensity_max)
+                failed.pop(file, None)
+            except ValueError as error:
+                if stream.watch is None:
+                    run.draw()
+                    raise
+                print(f"left out, until it changes: {error}", flush=True)
+                failed[file] = None
+        run.draw()
+        run.report(stream)
+        return [*failed]
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what predictions follow from, to tell those of one network from another's."""
+        digest = hashlib.sha256()
+        for key, tensor in self.module.state_dict().items():
+            digest.update(key.encode())
+            digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return {"weights": digest.hexdigest(), "voxels": self.voxels, "domain": self.domain,
+                **asdict(self.viewing)}  # fmt: skip
+
+
+class _Run:
+    """Prediction of files into a folder, one after another."""
+
+    def __init__(
+        self, predictor: ScanPredictor, folder: Path, output: Output, journal: Journal,
+        arrivals: Arrivals,
+    ) -> None:
+        self.predictor, self.folder, self.output = predictor, folder, output
+        self.journal, self.arrivals = journal, arrivals
+        self.latency, self.start = Latency(), time.monotonic()
+        self.undrawn: list[_Result] = []
+
+    def predict(self, file: Path, intensity_max: float) -> None:
+        """Predict a file, write its results, and print where they are."""
+        predictor = self.predictor
+        clock = _Clock()
+        scan = read_scan(file, intensity_max)
+        clock.stop("read")
+        batch = predictor._batch(scan)
+        clock.stop("voxelize")
+        predicted = predictor._classes(batch)
+        clock.stop("network")
+        stem = self.journal.stem(file)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        said = write_scan(scan, predicted, predictor.classes, predictor.colors,
+                          self.folder / stem, self.output)  # fmt: skip
+        clock.stop("write")
+        if not self.latency.seconds:
+            with written_whole(self.folder / "classes.json") as aside:
+                table = numbers_in_files(predictor.classes, self.output)
+                aside.write_text(json.dumps(table, indent=2) + "\n")
+        self.latency.add(clock.seconds)
+        print(f"{self._progress()}{said}", flush=True)
+        state = self.arrivals.seen[file]
+        self.undrawn.append(_Result(file, state, scan, predicted, stem, clock.seconds))
+        if not self.output.pictures or len(self.undrawn) == DRAWN_AT_A_TIME:
+            self.draw()
+
+    def draw(self) -> None:
+        """Draw what is not drawn yet, if pictures are wanted, and write down that it is done."""
+        if self.output.pictures and self.undrawn:
+            draw_predicted(
+                [(result.scan, result.predicted) for result in self.undrawn],
+                self.predictor.classes, self.predictor.colors,
+                [self.folder / result.stem for result in self.undrawn],
+            )  # fmt: skip
+        for result in self.undrawn:
+            self.journal.add(result.file, result.state, result.stem, result.seconds)
+        self.undrawn = []
+
+    def _progress(self) -> str:
+        """Return how many scans are done, how many wait, and how long these will take."""
+        done, waiting = len(self.latency.seconds), self.arrivals.waiting
+        if done + waiting == 1 and self.arrivals.stream.watch is None:
+            return ""
+        left = (time.monotonic() - self.start) / done * waiting
+        return f"[{done}/{done + waiting}, {timedelta(seconds=round(left))} left] "
+
+    def report(self, stream: Stream) -> None:
+        """Print what was left out and how long the parts took."""
+        if self.arrivals.left_out:
+            print(f"{self.arrivals.left_out} scans were done already")
+        if stream.stop.is_set():
+            print("stopped; the same command goes on from here")
+        if len(self.latency.seconds) > 1:
+            print(self.latency)
+
+
+class _Clock:
+    """The seconds of each part of a scan's way."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def stop(self, part: str) -> None:
+        """Count the time since the last part as this one's."""
+        now = time.perf_counter()
+        self.seconds[part], self._last = now - self._last, now
+
+
+class _Result(NamedTuple):
+    """Prediction of a file that is not written down as done."""
+
+    file: Path
+    state: State
+    scan: Scan
+    predicted: np.ndarray
+    stem: str
+    seconds: dict[str, float]
