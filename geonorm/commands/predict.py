@@ -27,6 +27,11 @@ intensity), .npy of shape (N, 4), .ply and .pcd; x, y, z in metres, x ahead and 
 VIDEOS = "For each video, FOLDER gets a film with the scores below, and a strip of frames."
 
 
+def seconds(word: str) -> float:
+    """Return a time; jsonargparse's own float knows no infinity."""
+    return float(word)
+
+
 def parser() -> "ArgumentParser":
     """Return the parser of the command line."""
     from jsonargparse import ArgumentParser
@@ -41,7 +46,7 @@ def parser() -> "ArgumentParser":
     scans = made.add_argument_group("of scans", SCANS)
     scans.add_argument("--resume", type=bool, default=False,
                        help="keep a list of what is done, and go on where it ends (false)")
-    scans.add_argument("--watch", type=float, metavar="SECONDS",
+    scans.add_argument("--watch", type=seconds, metavar="SECONDS",
                        help="go on with scans that come into the folders, until none has for so "
                        "long, or for ever (inf), or until a signal ends the command; resumes, too")
     scans.add_argument("--format", choices=("label", "npy"), default="label",

@@ -14,8 +14,8 @@ from geonorm.datasets.scan_io import SUFFIXES, check_file
 from geonorm.files import free_stem, is_hidden, written_whole
 
 JOURNAL = "predicted.jsonl"
-SETTLED = 2.0  # seconds without a change after which a file counts as written
-POLL = 0.5  # seconds between two looks at a folder
+SETTLED = 1.0  # seconds without a change after which a file counts as written
+POLL = 0.25  # seconds between two looks at a folder
 
 State = tuple[int, int]  # size in bytes and time of the last change in ns
 
@@ -88,7 +88,7 @@ class Arrivals:
         self.folders = [source for source in sources if source.is_dir()]
         self.stream, self.is_done = stream, is_done
         self.seen: dict[Path, State] = {}  # as they were yielded or left out
-        self._looked: dict[Path, State] = {}
+        self._looked: dict[Path, tuple[State, float]] = {}  # and since when
         self.waiting = self.left_out = 0
         self.first: list[Path] = []
         for source in sources:
@@ -146,9 +146,12 @@ class Arrivals:
                 continue
             if self.seen.get(file) == state:
                 continue
-            looked[file] = state
-            settled = time.time() - state[1] / 1e9 >= SETTLED
-            if state[0] and (settled or self._looked.get(file) == state):
+            before, since = self._looked.get(file, (None, 0.0))
+            since = since if before == state else time.monotonic()
+            looked[file] = (state, since)
+            # A file that was moved here is older than our look at it.
+            rests = max(time.monotonic() - since, time.time() - state[1] / 1e9)
+            if state[0] and rests >= SETTLED:
                 ready.append(file)
                 self.seen[file] = state
         self._looked = looked
