@@ -162,3 +162,12 @@ def test_bad_input(
 def test_another_suffix(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected a file that ends in .onnx; got .*model.pt"):
         to_onnx(nn.Identity(), torch.zeros(2, 3), tmp_path / "model.pt", dynamic=())
+
+
+def test_torch_refuses_minkunets_input() -> None:
+    """As docs/exporting.md says; if it no longer does, MinkUNet may be exported."""
+    pytest.importorskip("MinkowskiEngine", reason="run tools/install_minkowski.py")
+    from helpers.minkunet_cases import MinkUNet14A, batch, scan
+
+    with pytest.raises(ValueError, match=r"Unsupported input type .*SparseTensor"):
+        export(MinkUNet14A(3, 5).eval(), (batch(scan()),))

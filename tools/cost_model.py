@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from torch import distributed, multiprocessing, nn
 
-import geonorm.models
 from geonorm.datasets import ScanShards, SemanticKITTI, SyntheticStreets, collate_scans
 from geonorm.datasets.scan_shards import write_scan_shards
 from geonorm.models.minkunet import ME
-from geonorm.training.action.networks import NETWORKS
+from geonorm.training.action import networks as clips
+from geonorm.training.segmentation import networks as scans
 
 SCANS, POINTS, ROUNDS = 120, 120_000, 7
 GPUS = (1, 8, 64, 256, 1000)
@@ -34,8 +34,8 @@ BYTES = {"scan": 17 * POINTS, "clip": 300_000}  # of a sample, for the plan; mea
 
 def network(name: str) -> nn.Module:
     """Return a network of train-seg for 19 classes, or of train-action for 400."""
-    build = getattr(geonorm.models, name) if name.startswith("MinkUNet") else None
-    return NETWORKS[name](400) if build is None else build(4, 19, norm="instance")
+    of_scans = name.startswith("MinkUNet")
+    return scans.build(name, "instance", 19) if of_scans else clips.build(name, "instance", 400)
 
 
 def gradient_bytes(name: str) -> int:

@@ -363,9 +363,8 @@ otherwise the demographic parity difference has a floor of its own.
 {spurious|equalized odds difference|batch} between the groups, and in its worst cell it is right in
 {spurious|accuracy of the worst cell|batch} of the clips. With nothing tied it is right in
 {spurious|accuracy|batch, nothing tied}: the motion can be learned in this budget, though three
-seeds
-do not show that it always is. With instance norms and repeated edges the
-difference is {spurious|equalized odds difference|instance}, the worst cell
+seeds do not show that it always is. With instance norms and repeated edges the difference is
+{spurious|equalized odds difference|instance}, the worst cell
 {spurious|accuracy of the worst cell|instance}, and a linear reader finds the group in the features
 with {spurious|group read from the features|instance} (chance 0.5). Behind a sensor with photon
 noise, read noise and 8 bits the difference is
@@ -375,11 +374,9 @@ some of the group to a reader of random features
 
 **Zero padding can let the cue back in**: the difference is
 {spurious|equalized odds difference|instance, zero padding} in this budget; whether it is larger
-than
-with repeated edges beyond chance is one of the tests above. A standardized clip has its grey at 0,
-so that exposure is an offset too, and the padding, which has none of it, shows how large it is:
-with
-random weights the group is read with
+than with repeated edges beyond chance is one of the tests below. A standardized clip has its grey
+at 0, so that exposure is an offset too, and the padding, which has none of it, shows how large it
+is: with random weights the group is read with
 {random weights|group read from the features|instance, zero padding}. Where black is 0 exposure is a
 gain and nothing else, zeros stay zeros under it, and both are gone
 ({random weights|group read from the features|instance, zero padding, black is 0},

@@ -42,12 +42,17 @@ class _Fit(LightningModule):
                 "lr_scheduler": {"scheduler": schedule, "interval": "step"}}  # fmt: skip
 
 
-def short_trainer(steps: int) -> Trainer:
-    """Return a trainer on the CPU that takes some steps, keeps nothing and says nothing."""
+def short_trainer(steps: int, **options: Any) -> Trainer:
+    """Return a trainer on the CPU that takes some steps, keeps nothing and says nothing.
+
+    Args:
+        steps: how many.
+        options: further ones, of `Trainer`.
+    """
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     return Trainer(
         max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
+        enable_progress_bar=False, enable_model_summary=False, **options,
     )  # fmt: skip
 
 

@@ -187,6 +187,14 @@ class TrainingCLI(LightningCLI):
             print(f"Logs, checkpoints and pictures are in {self.run_dir}")
 
 
+class DataCLI(TrainingCLI):
+    """A command line with the options of `validate` that looks at data and runs no network."""
+
+    def instantiate_trainer(self, **_: Any) -> Trainer:
+        """Return a trainer that makes no run folder."""
+        return Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+
+
 def complete(args: Sequence[str], default_config: Path) -> list[str]:
     """Return the command line with what the user may leave out: `fit` and the configuration.
 

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
 
-from geonorm.training.cli import TrainingCLI
+from geonorm.training.cli import DataCLI
 
 
-class ShardCLI(TrainingCLI):
-    """A command line with the options of `validate` that writes shards and runs no network."""
+class ShardCLI(DataCLI):
+    """A command line that writes shards."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
@@ -22,10 +22,6 @@ class ShardCLI(TrainingCLI):
             "--splits", type=list[str] | None, default=None,
             help="Which to write, of train, val and test; all that the configuration names.",
         )  # fmt: skip
-
-    def instantiate_trainer(self, **_: Any) -> Trainer:
-        """Return a trainer that makes no run folder."""
-        return Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
 
     def validate(self, model: LightningModule, datamodule: Any, **_: Any) -> None:
         """Write every split that the configuration names."""

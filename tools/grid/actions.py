@@ -19,14 +19,13 @@ from geonorm.training.action.module import ActionModule
 from geonorm.training.optimization import Optimization
 from geonorm.training.shift.clips import ClipTask
 from geonorm.training.shift.evaluate import CLEAN
-from grid.cells import AT_TEST, BROKEN, ON_INPUT, Cell, norm_of
+from grid.cells import AT_TEST, BROKEN, COMPANIONS, ON_INPUT, Cell, norm_of
 from grid.rivals import Adapted, mix_styles_after
 from grid.tests import LEVELS, EveryTest, Network, Samples, Test, judge
 
 # The films that networks and learning rates are judged on; the seeds of cells are of weights, order
 # and clips alone, as films take long to draw.
 TEST_SEED, VALIDATION_SEED = 0, 1
-COMPANIONS = 3  # clean clips that the broken norm sees beside each it is judged on
 
 CLIP = ClipFormat(length=8, step=2, size=44, crop=40)
 

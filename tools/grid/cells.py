@@ -1,6 +1,5 @@
 """The cells of the grid as data, in the order in which they run."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from geonorm.names import choices
@@ -12,6 +11,7 @@ RATES = {"1/3": 1 / 3, "1": 1.0, "3": 3.0}
 RATE_SEED = 100  # judges rates and nothing else
 SEEDS = {"streets": 5, "actions": 3}
 BROKEN_SEEDS = 3
+COMPANIONS = 3  # clean items that the broken norm sees beside each it is judged on
 
 EVERYWHERE = "everywhere"
 NORMS = ("batch", "instance", "ibn-a", "group", "layer", "none")
@@ -104,47 +104,27 @@ def grid() -> list[Cell]:
     First the learning rates of the norms, then the first seed of each, further seeds, the places
     with their rates, the control, and the rivals.
     """
-    return [*_norms(), *_places(), *_control(), *_rivals()]
+    norms = [Cell(data, norm) for data in SEEDS for norm in NORMS]
+    places = [Cell(data, "instance", place) for data in SEEDS for place in PLACES[data]]
+    control = [Cell(data, BROKEN, seed=seed) for data in SEEDS for seed in range(BROKEN_SEEDS)]
+    rivals = [Cell(data, "batch", rival=rival) for data in SEEDS for rival in RIVALS[data]]
+    rivals += [Cell(data, "instance", rival="augmented") for data in SEEDS]
+    return [
+        *_rates(norms), *_seeds(norms), *_rates(places), *_seeds(places), *control, *_seeds(rivals)
+    ]  # fmt: skip
 
 
-def _rates(cell: Cell) -> Iterator[Cell]:
-    for rate in RATES:
-        yield replace(cell, seed=RATE_SEED, rate=rate)
+def _rates(cells: list[Cell]) -> list[Cell]:
+    """Return the cells that judge the learning rates of each cell."""
+    return [replace(cell, seed=RATE_SEED, rate=rate) for cell in cells for rate in RATES]
 
 
-def _norms() -> Iterator[Cell]:
-    each = [Cell(data, norm) for data in SEEDS for norm in NORMS]
-    for cell in each:
-        yield from _rates(cell)
-    for seed in range(max(SEEDS.values())):
-        for cell in each:
-            if seed < SEEDS[cell.data]:
-                yield replace(cell, seed=seed)
-
-
-def _places() -> Iterator[Cell]:
-    each = [Cell(data, "instance", place) for data in SEEDS for place in PLACES[data]]
-    for cell in each:
-        yield from _rates(cell)
-    for seed in range(max(SEEDS.values())):
-        for cell in each:
-            if seed < SEEDS[cell.data]:
-                yield replace(cell, seed=seed)
-
-
-def _control() -> Iterator[Cell]:
-    for data in SEEDS:
-        for seed in range(BROKEN_SEEDS):
-            yield Cell(data, BROKEN, seed=seed)
-
-
-def _rivals() -> Iterator[Cell]:
-    each = [Cell(data, "batch", rival=rival) for data in SEEDS for rival in RIVALS[data]]
-    each += [Cell(data, "instance", rival="augmented") for data in SEEDS]
-    for seed in range(max(SEEDS.values())):
-        for cell in each:
-            if seed < SEEDS[cell.data]:
-                yield replace(cell, seed=seed)
+def _seeds(cells: list[Cell]) -> list[Cell]:
+    """Return the cells with every seed of their data, the first seed of all of them first."""
+    return [
+        replace(cell, seed=seed)
+        for seed in range(max(SEEDS.values())) for cell in cells if seed < SEEDS[cell.data]
+    ]  # fmt: skip
 
 
 def chosen(cells: list[Cell], words: list[str]) -> list[Cell]:

@@ -44,8 +44,8 @@ class Row:
 
 
 _CELL = [field.name for field in fields(Cell)]
-COLUMNS = [*_CELL, *(f.name for f in fields(Row) if f.name not in ("cell", "rate")), "lr_factor"]
-COLUMNS = [name for name in COLUMNS if name != "scores"] + ["scores"]
+_OTHERS = [f.name for f in fields(Row) if f.name not in ("cell", "rate", "scores")]
+COLUMNS = [*_CELL, *_OTHERS, "lr_factor", "scores"]
 
 
 def _written(row: Row) -> dict[str, object]:

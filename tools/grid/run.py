@@ -1,7 +1,6 @@
 """Run cells of the grid, go on with it after a stop, and say how far it is."""
 
 import hashlib
-import logging
 import subprocess
 import time
 import traceback
@@ -12,10 +11,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch import LightningDataModule, LightningModule, seed_everything
 
 from geonorm.files import written_whole
 from geonorm.studies.broken import broken_instance_norm
+from geonorm.studies.training import short_trainer
 from grid.cells import BROKEN, DESIGN, RATES, Cell
 from grid.rows import Row, append, best_rate, claimed, read
 from grid.tests import Network
@@ -81,16 +81,15 @@ def trained(
         kept = torch.load(path, weights_only=True)
         module.load_state_dict(kept["weights"])
         return module.eval(), kept["cpu_s"]
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     began = time.process_time()
     with warnings.catch_warnings():
         # One process, one thread, no logs: what Lightning advises against is what is wanted.
         warnings.filterwarnings("ignore", module="lightning")
-        Trainer(
-            max_steps=subject.steps, accelerator="cpu", logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=10.0,
-            limit_val_batches=0, use_distributed_sampler=False,
-        ).fit(module, datamodule=subject.data(cell))  # fmt: skip
+        trainer = short_trainer(
+            subject.steps, gradient_clip_val=10.0, limit_val_batches=0,
+            use_distributed_sampler=False,
+        )  # fmt: skip
+        trainer.fit(module, datamodule=subject.data(cell))
     cpu = time.process_time() - began
     folder.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as aside:
@@ -143,12 +142,13 @@ def run(
     failed: set[Cell] = set()
     spent: list[float] = []
     while True:
-        done = {row.cell for row in read(path)}
+        rows = read(path)
+        done = {row.cell for row in rows}
         left = [cell for cell in cells if cell not in done]
         for cell in left:
             if end is not None and time.monotonic() >= end:
                 return len(left)
-            rate = cell.rate or best_rate(read(path), cell)
+            rate = cell.rate or best_rate(rows, cell)
             if cell in failed or rate is None:
                 continue
             with claimed(folder / "locks", cell) as mine:

@@ -26,13 +26,12 @@ from geonorm.training.segmentation.networks import CHANNELS, voxel_logits
 from geonorm.training.segmentation.scores import class_iou
 from geonorm.training.shift.evaluate import CLEAN
 from geonorm.training.shift.scans import ScanTask
-from grid.cells import AT_TEST, BROKEN, ON_INPUT, Cell, norm_of
+from grid.cells import AT_TEST, BROKEN, COMPANIONS, ON_INPUT, Cell, norm_of
 from grid.rivals import Adapted, LastChannelNorm, mix_styles_after
 from grid.tests import LEVELS, EveryTest, Network, Samples, Test, judge
 
 # Seeds of data; that of a training is the first one and the cell's own.
 TRAINING_SEED, TEST_SEED, VALIDATION_SEED = 1000, 1, 2
-COMPANIONS = 3  # clean scans that the broken norm sees beside each it is judged on
 # What is trained on: data sets of a number of scans and a seed.
 VARIANTS: dict[str, Callable[[int, int], ScanDataset]] = {"plain": SyntheticStreets}
 TRAINED_ON = SENSORS["roof32"]

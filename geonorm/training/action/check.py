@@ -4,19 +4,15 @@ import sys
 from collections import Counter
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 
 from geonorm.datasets import VideoSet, check_data
 from geonorm.training.action.data import ClipData
-from geonorm.training.cli import TrainingCLI
+from geonorm.training.cli import DataCLI
 
 
-class CheckCLI(TrainingCLI):
-    """A command line with the options of `validate` that looks at files and runs no network."""
-
-    def instantiate_trainer(self, **_: Any) -> Trainer:
-        """Return a trainer that makes no run folder."""
-        return Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+class CheckCLI(DataCLI):
+    """A command line that looks at every file."""
 
     def validate(self, model: LightningModule, datamodule: ClipData, **_: Any) -> None:
         """Print what is wrong, and end with an error code where a file cannot be read."""

@@ -110,10 +110,10 @@ class ActionReport(Callback):
         metrics = self.folder / "metrics.csv"
         if metrics.is_file():
             curve_figure(metrics, "train/loss", "val/top1", self.folder / "curve.png")
-        attached: Any = trainer  # Lightning declares no `datamodule`
-        form: ClipFormat = attached.datamodule.clip
         if not clips:
             return
+        attached: Any = trainer  # Lightning declares no `datamodule`
+        form: ClipFormat = attached.datamodule.clip
         draw_clips(
             [clips[video] for video in sorted(clips)], module.classes, form.mean, form.std,
             title, self.folder / f"{stage}_clips.png",
