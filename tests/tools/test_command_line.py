@@ -35,11 +35,13 @@ def test_an_unknown_command_is_told_from_a_near_one() -> None:
 
 
 @pytest.mark.parametrize("name", [*COMMANDS])
-def test_every_command_has_help(name: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "geonorm", name, "--help"], capture_output=True,
-                          text=True, check=False)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) > 5
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        ended = main([name, "--help"])
+    except SystemExit as by_parser:
+        ended = by_parser.code
+    assert not ended
+    assert len(capsys.readouterr().out.splitlines()) > 5
 
 
 def test_the_program_imports_no_library_of_the_commands() -> None:

@@ -22,6 +22,7 @@ NORMS = sorted(name for name in geonorm.__all__ if name.endswith("Norm"))
 FUNCTIONS = ("instance_norm", "axis_instance_norm", "group_norm", "layer_norm",
              "adaptive_instance_norm", "divisive_norm", "retinex_norm")
 MODULES = ("geonorm", "geonorm.models", "geonorm.datasets")
+of_the_site = pytest.mark.slow  # 20 s to build it; .ci/run runs them
 
 
 def build(source, target):
@@ -54,6 +55,7 @@ def undocumented(names, folder):
     return [name for name in names if name not in described]
 
 
+@of_the_site
 def test_every_public_name_is_in_the_reference(site):
     assert len(public()) > 60
     assert undocumented(public(), site) == []
@@ -70,6 +72,7 @@ def test_the_public_functions_are_these():
                     "finish"}  # fmt: skip
 
 
+@of_the_site
 @pytest.mark.parametrize("name", NORMS)
 def test_every_norm_has_a_page_with_a_formula_and_a_figure(site, name):
     named = re.compile(rf"`{name}`[^\n]*\]\(\.\./api/norms\.md\)")
@@ -85,6 +88,7 @@ def test_every_norm_has_a_page_with_a_formula_and_a_figure(site, name):
     assert '<math xmlns="http://www.w3.org/1998/Math/MathML" display="block">' in built
 
 
+@of_the_site
 def test_every_page_is_reached_from_the_index_and_loads_nothing_from_elsewhere(site):
     index = (site / "index.html").read_text(encoding="utf-8")
     for page in [*DOCS.glob("*.md"), *DOCS.glob("*/*.md")]:
@@ -94,6 +98,7 @@ def test_every_page_is_reached_from_the_index_and_loads_nothing_from_elsewhere(s
         assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(?:https?:)?//', built)
 
 
+@of_the_site
 def test_formulas_of_docstrings_stay_as_they_are(site):
     built = (site / "api" / "norms.html").read_text(encoding="utf-8")
     shown = re.sub(r"<[^>]*>", "", built)
@@ -103,7 +108,9 @@ def test_formulas_of_docstrings_stay_as_they_are(site):
 
 
 def test_continuous_integration_builds_it_and_takes_warnings_for_errors():
-    assert "make docs" in (ROOT / ".ci" / "run").read_text().splitlines()
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert "make docs" in lines
+    assert any("pytest -m slow" in line and Path(__file__).name in line for line in lines)
     assert "--fresh-env --fail-on-warning" in (ROOT / "Makefile").read_text()
 
 

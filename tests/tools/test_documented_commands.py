@@ -6,10 +6,11 @@ The commands are looked up in the documentation itself, so a new one is run with
 
 import ast
 import json
+import os
 import re
+import runpy
 import shlex
 import shutil
-import subprocess
 import sys
 from importlib import import_module
 from itertools import pairwise
@@ -22,6 +23,7 @@ import torch
 from geonorm.__main__ import COMMANDS
 from geonorm.__main__ import main as geonorm_command
 from geonorm.training.cli import CONFIGS
+from geonorm.training.threads import VARIABLES
 from helpers.action_runs import QUICK, layout
 from helpers.scan_trees import WRITERS
 from helpers.scan_writers import rows, write
@@ -123,6 +125,20 @@ def run_tool(tool, words, folder):
     import_module(tool).main([*words, *limits, *place])
 
 
+def run_as_program(monkeypatch, tool, words):
+    """Run a script of tools or a command of geonorm in this process; return what it exits with."""
+    for name, value in VARIABLES.items():  # else it would start this process again
+        monkeypatch.setenv(name, os.environ.get(name, value))
+    monkeypatch.setattr(sys, "argv", [f"tools/{tool}.py", *words])
+    try:
+        if tool not in TOOLS:
+            return geonorm_command([tool, *words])
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as ended:
+        return ended.code
+    return 0
+
+
 def config_of(words):
     """Return the name after --config, None where there is none."""
     return next((after for word, after in pairwise(words) if word == "--config"), None)
@@ -199,8 +215,9 @@ def takes_long(command):
     ],
     ids=" ".join,
 )
-def test_commands_of_the_other_tools(place, command):
+def test_commands_of_the_other_tools(place, monkeypatch, capfd, command):
     tool, *words = command
+    monkeypatch.chdir(place)
     if "--cuda" in words:  # half an hour of compiling; here only its options are read
         words.append("--help")
     if tool == "study" and words != ["list"]:
@@ -208,13 +225,8 @@ def test_commands_of_the_other_tools(place, command):
         words = [own.get(word, word) for word in words if word != "--quick"] + ["--quick"]
     if tool == "evaluate_shift" and "--summarize" not in words:
         words += ["--corruptions", "fog", "snow"]
-    program = [f"tools/{tool}.py"] if tool in TOOLS else ["-m", "geonorm", tool]
-    done = subprocess.run(
-        [sys.executable, *program, *words], cwd=place, capture_output=True, text=True,
-        timeout=280, check=False,
-    )  # fmt: skip
     fails = "batch" in words or ("cuda" in words and not torch.cuda.is_available())
-    assert done.returncode == int(fails), done.stdout + done.stderr
+    assert bool(run_as_program(monkeypatch, tool, words)) == fails, capfd.readouterr()
 
 
 def test_python_that_predicts(place, monkeypatch):
@@ -232,7 +244,7 @@ def test_python_that_predicts(place, monkeypatch):
     assert found["scores"].sum() == pytest.approx(1)
 
 
-def test_python_of_the_documentation(tmp_path):
+def test_python_of_the_documentation(tmp_path, monkeypatch):
     """Run README and pages, but for what needs a checkpoint, which the test above runs.
 
     Tutorials and the pages of the norms are run by test_documentation_pages.py, one by one.
@@ -242,9 +254,5 @@ def test_python_of_the_documentation(tmp_path):
               for block in re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
               if "Predictor" not in block]  # fmt: skip
     assert len(blocks) >= 2
-    code = "\n".join(blocks)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(blocks), {})

@@ -50,7 +50,7 @@ def test_one_chunk_that_covers_all_is_the_whole_scan(module, scans):
 
 
 def test_scores_are_the_mean_over_chunks_and_votes_that_show_a_point(module, scans):
-    viewing = Viewing(votes=3, chunk=20.0, overlap=0.5)
+    viewing = Viewing(votes=3, chunk=30.0, overlap=0.5)
     with torch.no_grad():
         scores, by_first = module.scores(collate_views(scans, viewing, **VOXELS))
     start = 0
@@ -59,7 +59,7 @@ def test_scores_are_the_mean_over_chunks_and_votes_that_show_a_point(module, sca
         counts = np.zeros(len(scan))
         first = None
         for vote in range(3):
-            for rows in chunks(scan.points, 20.0):
+            for rows in chunks(scan.points, 30.0):
                 total[rows] += softmax_of(module, seen(scan.take(rows), vote, 0.8)).numpy()
                 counts[rows] += 1
             first = total.argmax(1) if first is None else first
