@@ -14,6 +14,7 @@ from geonorm.convert.transfer import RUNNING
 from geonorm.files import written_whole
 from geonorm.models.weights import Weights, fetch
 from geonorm.norms.base import Norm
+from geonorm.tables import as_html
 
 WRAPPINGS = ("model", "model_state_dict", "state_dict")  # outermost first
 PREFIXES = ("_orig_mod.", "module.", "model.", "network.")
@@ -47,6 +48,12 @@ class CheckpointReport:
         if self.fresh:
             lines.append(f"  left as they were {_listed(self.fresh)}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return the report as a table, for notebooks."""
+        parts = {"kept": self.kept, "dropped": self.dropped, "left as they were": self.fresh}
+        lines = [[name, str(len(keys)), ", ".join(keys)] for name, keys in parts.items() if keys]
+        return as_html([["", "tensors", self.source], *lines])
 
 
 def load_checkpoint(

@@ -16,6 +16,7 @@ from geonorm.training.optimization import Optimization
 from geonorm.training.segmentation.data import ScanData
 from geonorm.training.segmentation.module import SegmentationModule
 from geonorm.training.segmentation.predictor import ScanPredictor
+from geonorm.training.sharing import push
 from geonorm.training.shift.clips import ClipTask
 from geonorm.training.shift.run import Options
 from geonorm.training.shift.scans import ScanTask
@@ -63,6 +64,7 @@ OF_OTHERS = [
     (datasets.Mix3D, {"center": True, "probability": 0.8}),
     (datasets.LaserMix, {"num_areas": (3, 4, 5, 6), "pitch": (-25.0, 3.0), "probability": 1.0}),
     (datasets.PolarMix, {"swap": 0.5, "paste": 1.0, "probability": 1.0}),
+    (push, {"private": False}),
     (write_video, {"fps": 25, "codec": "libx264"}),
     (models.r3d_18, {"num_classes": 400, "norm": "instance", "padding_mode": "zeros"}),
     (video_resnet.resnet3d, {"num_classes": 400, "norm": "instance", "width": 64,

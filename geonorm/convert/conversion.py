@@ -16,6 +16,7 @@ from geonorm.names import did_you_mean
 from geonorm.norms.axis_instance_norm import AxisInstanceNorm
 from geonorm.norms.domain_norm import DomainBatchNorm
 from geonorm.norms.registry import builder
+from geonorm.tables import as_html
 
 Build = Callable[[int], nn.Module]
 Where = Any  # str | type | tuple[type, ...] | slice | Callable[[str, nn.Module], bool] | Iterable
@@ -70,12 +71,28 @@ class ConversionReport:
             line += f", {row.carried} carried over" if row.carried else ""
             line += "" if row.change is None else f", changed by {row.change:.2g}"
             lines.append(line)
-        if self.kept_change is not None and self.fitted_change is not None:
-            lines.append(
-                f"the model's output changed by {self.kept_change:.3g} with the old affine "
-                f"parameters, by {self.fitted_change:.3g} with fitted ones"
-            )
-        return "\n".join([*lines, *self.warnings])
+        return "\n".join([*lines, *self._notes()])
+
+    def _repr_html_(self) -> str:
+        """Return the report as a table, for notebooks."""
+        data = any(row.change is not None for row in self.rows)
+        heads = ["norm", "before", "now", "affine", "carried over", *(["change"] if data else [])]
+        lines = [
+            [row.name, row.source, row.target, row.affine, row.carried,
+             *(["" if row.change is None else f"{row.change:.2g}"] if data else [])]
+            for row in self.rows
+        ]  # fmt: skip
+        return as_html([heads, *lines], [f"{len(self.rows)} norms converted", *self._notes()])
+
+    def _notes(self) -> list[str]:
+        """Return what is said of the whole model."""
+        if self.kept_change is None or self.fitted_change is None:
+            return [*self.warnings]
+        return [
+            f"the model's output changed by {self.kept_change:.3g} with the old affine "
+            f"parameters, by {self.fitted_change:.3g} with fitted ones",
+            *self.warnings,
+        ]
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,6 +167,15 @@ def test_every_recipe_is_whole(weights):
 def test_every_enum_of_weights_is_checked_here():
     enums = {name for name in geonorm.models.__all__ if name.endswith("_Weights")}
     assert enums == {enum.__name__ for enum in NETWORKS}
+
+
+def test_the_page_names_every_enum_and_member():
+    page = (Path(__file__).resolve().parents[2] / "docs/weights.md").read_text()
+    for enum in NETWORKS:
+        (line,) = [line for line in page.splitlines()
+                   if line.startswith("|") and f"`{enum.__name__}`" in line]  # fmt: skip
+        assert all(f"`{name}`" in line for name in enum.__members__ if name != "DEFAULT")
+        assert ("not known" in line) == (not next(iter(enum)).verified)
 
 
 def test_classes_of_haras_files_are_those_of_their_data_sets():

@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_version_and_date_are_the_same_everywhere():
     heading = re.search(r"^## (\S+) \((\S+)\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert heading[1] == __version__
+    page = (ROOT / "docs/index.md").read_text()
+    assert {*re.findall(r"geonorm-(\d+\.\d+\.\d+)", page)} == {__version__}
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == __version__
     assert str(citation["date-released"]) == heading[2]

@@ -12,6 +12,8 @@ from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,
 )
 
+from geonorm.tables import as_html
+
 
 class VideoResult(NamedTuple):
     """Scores of the classes predicted for a set of videos.
@@ -37,6 +39,14 @@ class VideoResult(NamedTuple):
     def class_accuracy(self) -> Tensor:
         """Return the part of each class's videos that are right, NaN where it has none; (K,)."""
         return self.matrix.diagonal() / self.matrix.sum(dim=1)
+
+    def _repr_html_(self) -> str:
+        """Return the scores as a table, for notebooks."""
+        return as_html([
+            ["top-1", "top-5", "top-1 of views", "loss", "videos", "views"],
+            [f"{self.top1:.1%}", f"{self.top5:.1%}", f"{self.clip_top1:.1%}", f"{self.loss:.3f}",
+             str(self.videos), str(self.clips)],
+        ])  # fmt: skip
 
 
 class VideoScores(Metric):

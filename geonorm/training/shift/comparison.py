@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from geonorm.tables import as_html
 from geonorm.training.shift.bootstrap import interval
 from geonorm.training.shift.evaluate import CLEAN
 from geonorm.training.shift.measures import MEAN, Measures, Scores, mean_over, measure
@@ -58,6 +59,10 @@ class Comparison:
         if lacking:
             notes.append(f"no CE, as the baseline has no score: {', '.join(lacking)}")
         return notes
+
+    def _repr_html_(self) -> str:
+        """Return the table and the notes, for notebooks."""
+        return as_html(table(self), self.notes())
 
 
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -142,13 +147,20 @@ def _digits(share: float) -> str:
 
 def as_markdown(comparison: Comparison) -> str:
     """Return the table of all networks, in percent, and the notes."""
+    head, *lines = table(comparison)
+    written = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines)]
+    return "\n".join([*written, "", *comparison.notes()]) + "\n"
+
+
+def table(comparison: Comparison) -> list[list[str]]:
+    """Return the lines of the table of all networks, in percent, the first its head."""
     single = len(comparison.networks) == 1
     columns = [comparison.score, "RR", *(["CE"] if comparison.baseline else [])]
     head = ["corruption"] + [
         column if single else f"{network}: {column}"
         for network in comparison.networks for column in columns
     ]
-    lines = [head, ["---"] * len(head), ["clean"]]
+    lines = [head, ["clean"]]
     for scores in comparison.networks.values():
         lines[-1] += [percent(scores.clean), *[""] * (len(columns) - 1)]
     each = [comparison.measures(network) for network in comparison.networks]
@@ -156,8 +168,7 @@ def as_markdown(comparison: Comparison) -> str:
         lines += [[name, *_cells([m[group][name] for m in each], columns)] for name in names]
         means = [mean_over([*m[group].values()]) for m in each]
         lines.append([_mean_name(comparison, group, means[0]), *_cells(means, columns)])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return "\n".join([table, "", *comparison.notes()]) + "\n"
+    return lines
 
 
 def _cells(each: Sequence[Measures], columns: Sequence[str]) -> list[str]:
