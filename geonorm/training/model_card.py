@@ -10,7 +10,7 @@ import yaml
 
 from geonorm.training.norm_option import norm_in_words
 
-LIBRARIES = ("geonorm", "torch", "MinkowskiEngine", "lightning")
+LIBRARIES = ("torch", "MinkowskiEngine", "lightning")
 STAGES = {"test": "test", "val": "validation"}
 # Of the configuration of a run, what its results follow from.
 TOLD = ("seed_everything", "model", "data")
@@ -52,7 +52,7 @@ def model_card(config: Mapping[str, Any], checkpoint: Path) -> str:
         *_code(config["ScanData" if scans else "ClipData"]),
         "## Training\n",
         *_training(run / "config.yaml"),
-        "Written with " + ", ".join(_versions()) + ".\n",
+        f"Written with geonorm {config['geonorm_version']}, {', '.join(_versions())}.\n",
     ])  # fmt: skip
 
 
