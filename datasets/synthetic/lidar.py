@@ -32,21 +32,26 @@ class LidarSensor:
     with a roughness of 37 degrees looked at from where it is lit (Oren and Nayar, 1994). The gain
     :math:`g` and the offset :math:`o` drift from scan to scan: :math:`\log g` is normal about log
     ``intensity_gain`` with ``gain_drift``, :math:`o` normal about ``intensity_offset`` with
-    ``offset_drift``.
+    ``offset_drift``. Besides, :math:`g` differs from ring to ring: the log of what it is multiplied
+    by is normal with ``ring_drift``, anew for each scan.
 
     Args:
-        beams: rings, evenly spaced in elevation from ``fov_down`` to ``fov_up``.
+        beams: rings, evenly spaced in elevation from ``fov_down`` to ``fov_up`` unless
+            ``elevations`` says where they are.
         fov_down: elevation of the lowest ring in degrees.
         fov_up: elevation of the highest ring in degrees.
+        elevations: of each ring in degrees, from ``fov_down`` to ``fov_up``; none for even ones.
         azimuth_steps: rays per ring, evenly spaced over 360 degrees.
         height: mounting height above the ground in metres.
         height_spread: the height differs from scan to scan by up to this, metres.
         tilt: standard deviation of pitch and of roll from scan to scan, degrees.
         min_range: nearer returns are lost, metres.
         max_range: farther returns are lost, metres.
+        dark_range: metres from which a surface of albedo 0.1 returns too little to be seen; one of
+            albedo 0.4 is seen from twice as far.
         range_noise: standard deviation of the measured distance in metres.
         dropout: share of the returns lost at random, in [0, 1).
-        intensity_gain, gain_drift: see the formula.
+        intensity_gain, gain_drift, ring_drift: see the formula.
         intensity_offset, offset_drift: likewise.
         intensity_noise, response: likewise.
         falloff: likewise, in metres.
@@ -77,20 +82,28 @@ class LidarSensor:
     intensity_noise: float = 0.02
     response: float = 0.5
     falloff: float = 60.0
+    elevations: tuple[float, ...] = ()
+    dark_range: float = np.inf
+    ring_drift: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("beams", "azimuth_steps"):
             _require(getattr(self, name) >= 1, name, ">= 1", getattr(self, name))
         for name in ("range_noise", "intensity_noise", "gain_drift", "offset_drift",
-                     "height_spread", "tilt", "min_range"):  # fmt: skip
+                     "height_spread", "tilt", "min_range", "ring_drift"):  # fmt: skip
             _require(getattr(self, name) >= 0, name, ">= 0", getattr(self, name))
-        for name in ("intensity_gain", "response", "falloff", "height"):
+        for name in ("intensity_gain", "response", "falloff", "height", "dark_range"):
             _require(getattr(self, name) > 0, name, "> 0", getattr(self, name))
         fov = (self.fov_down, self.fov_up)
         _require(-90 <= fov[0] <= fov[1] <= 90, "(fov_down, fov_up)", "rising in [-90, 90]", fov)
         limits = (self.min_range, self.max_range)
         _require(limits[0] < limits[1], "(min_range, max_range)", "rising", limits)
         _require(0 <= self.dropout < 1, "dropout", "in [0, 1)", self.dropout)
+        if self.elevations:
+            told, rising = len(self.elevations), (np.diff(self.elevations) > 0).all()
+            _require(told == self.beams, "elevations", f"one for each of {self.beams} beams", told)
+            met = rising and (self.elevations[0], self.elevations[-1]) == fov
+            _require(met, "elevations", f"rising from {fov[0]} to {fov[1]}", self.elevations)
 
     def directions(self) -> np.ndarray:
         """Return the unit vector of every ray in the sensor's frame, ring by ring.
@@ -98,12 +111,44 @@ class LidarSensor:
         Shape:
             - output: (beams * azimuth_steps, 3), float32
         """
-        elevation = np.radians(np.linspace(self.fov_down, self.fov_up, self.beams))[:, None]
+        even = np.linspace(self.fov_down, self.fov_up, self.beams)
+        elevation = np.radians(self.elevations if self.elevations else even)[:, None]
         azimuth = (np.arange(self.azimuth_steps) * (2 * np.pi / self.azimuth_steps))[None]
         level, up = np.cos(elevation), np.sin(elevation)
         rays = [level * np.cos(azimuth), level * np.sin(azimuth), up + 0 * azimuth]
         return np.stack(rays, axis=-1).reshape(-1, 3).astype(np.float32)
 
+
+# Velodyne's HDL-64E S2 ("User's Manual and Programming Guide"): 32 lasers at 1/2 degree below 32 at
+# 1/3 degree, pavement seen from 50 m, 0.9 m and farther, 2 cm; at 10 turns a second a ray each
+# 0.1728 degrees. 1.73 m is the height at which KITTI's car carries it (Geiger et al., "Vision meets
+# Robotics: The KITTI Dataset", 2013). How it tells intensity is a guess from bare points
+# (docs/training_scans.md).
+_LOWER = tuple(-24.33 + beam / 2 for beam in range(32))
+_UPPER = tuple(2 - (31 - beam) / 3 for beam in range(32))
+_HDL64 = LidarSensor(
+    beams=64,
+    fov_down=_LOWER[0],
+    fov_up=_UPPER[-1],
+    elevations=(*_LOWER, *_UPPER),
+    azimuth_steps=2083,
+    height=1.73,
+    height_spread=0.1,
+    tilt=1.2,
+    min_range=0.9,
+    max_range=80.0,
+    dark_range=50.0,
+    range_noise=0.015,
+    dropout=0.01,
+    intensity_gain=0.9,
+    intensity_offset=-0.02,
+    gain_drift=0.2,
+    offset_drift=0.03,
+    ring_drift=0.12,
+    intensity_noise=0.06,
+    response=0.6,
+    falloff=30.0,
+)
 
 SENSORS = {
     "roof32": LidarSensor(),
@@ -119,6 +164,7 @@ SENSORS = {
         intensity_offset=0.2,
         response=0.8,
     ),
+    "hdl64": _HDL64,
 }
 
 
@@ -184,12 +230,17 @@ def cast(
     distance, triangle, normal = _first_hits(mesh, position, rays @ orientation.T)
     kept = (distance >= sensor.min_range) & (distance <= sensor.max_range)
     kept &= rng.random(len(rays)) >= sensor.dropout
+    seen = np.flatnonzero(kept)
+    kept[seen] = distance[seen] <= sensor.dark_range * np.sqrt(mesh.albedo[triangle[seen]] / 0.1)
+    ring = np.flatnonzero(kept) // sensor.azimuth_steps
     rays, distance, triangle = rays[kept], distance[kept], triangle[kept]
     cosine = np.abs(np.einsum("nd,nd->n", rays @ orientation.T, normal[kept]))
     gain = sensor.intensity_gain * np.exp(sensor.gain_drift * rng.standard_normal())
     offset = sensor.intensity_offset + sensor.offset_drift * rng.standard_normal()
     returned = HEAD_ON * cosine + GRAZING * (1 - cosine**2)
     signal = mesh.albedo[triangle] * returned / (1 + (distance / sensor.falloff) ** 2)
+    if sensor.ring_drift > 0:  # else nothing is drawn, and scans stay as they were
+        gain = gain * np.exp(sensor.ring_drift * rng.standard_normal(sensor.beams))[ring]
     intensity = gain * signal**sensor.response + offset
     intensity += sensor.intensity_noise * rng.standard_normal(len(rays))
     distance = distance + sensor.range_noise * rng.standard_normal(len(rays))

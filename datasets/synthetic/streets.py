@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -12,7 +13,10 @@ from geonorm.datasets.synthetic import street_objects as things
 from geonorm.datasets.synthetic.lidar import LidarSensor, cast, rotation, sensor_named
 from geonorm.datasets.synthetic.meshes import Mesh, boxes, heightfield, merge
 from geonorm.datasets.synthetic.street_objects import StreetClass
+from geonorm.datasets.synthetic.suburbs import OWN, suburb
+from geonorm.names import choices
 
+Style = Literal["town", "suburb"]
 REACH = 29.0  # metres of street built before and behind the sensor
 YARD_THINGS = (things.bush, things.tree, things.car, things.person)
 YARD_SHARES = (0.4, 0.3, 0.2, 0.1)
@@ -45,9 +49,11 @@ class SyntheticStreets(Dataset[Scan]):
         num_scans: scans per epoch.
         seed: two datasets of different seed share no street.
         sensor: what looks at the street: a ``LidarSensor`` or a name in ``SENSORS``.
+        style: "town" for one straight street between rows of things, or "suburb" for roads that
+            bend, climb and cross in open ground, seen from a car that hides what is close to it.
 
     Raises:
-        ValueError: ``num_scans`` below 1, a negative seed or epoch, an unknown sensor.
+        ValueError: ``num_scans`` below 1, a negative seed or epoch, an unknown sensor or style.
         IndexError: an index outside [0, num_scans).
 
     Example:
@@ -65,14 +71,21 @@ class SyntheticStreets(Dataset[Scan]):
     ignore_index = IGNORE_INDEX
 
     def __init__(
-        self, num_scans: int, seed: int = 0, sensor: LidarSensor | str = "roof32"
+        self,
+        num_scans: int,
+        seed: int = 0,
+        sensor: LidarSensor | str = "roof32",
+        style: Style = "town",
     ) -> None:
         if num_scans < 1:
             raise ValueError(f"num_scans must be >= 1; got {num_scans}")
         if seed < 0:
             raise ValueError(f"seed must be >= 0; got {seed}")
+        if style not in get_args(Style):
+            raise ValueError(f"no style {style!r}; {choices(style, get_args(Style))}")
         self.num_scans = num_scans
         self.seed = seed
+        self.style = style
         self.sensor = sensor_named(sensor)
         # Shared memory, so that set_epoch also reaches workers that live on between epochs.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -91,11 +104,20 @@ class SyntheticStreets(Dataset[Scan]):
             raise IndexError(f"index must be in [0, {self.num_scans}); got {index}")
         epoch = int(self._epoch)
         rng = np.random.default_rng((self.seed, epoch, index))
+        name = f"street-seed{self.seed}-epoch{epoch}-{index}"
+        if self.style == "suburb":
+            return self._suburb(rng, name)
         mesh, position = street(self.sensor, rng)
         lean = np.radians(self.sensor.tilt) * rng.standard_normal(2)
         orientation = rotation(rng.uniform(-np.pi, np.pi), *lean)
-        name = f"street-seed{self.seed}-epoch{epoch}-{index}"
         return cast(self.sensor, mesh, position, orientation, rng, name)
+
+    def _suburb(self, rng: np.random.Generator, name: str) -> Scan:
+        height = self.sensor.height + self.sensor.height_spread * rng.uniform(-1, 1)
+        view = suburb(height, rng)
+        lean = np.radians(self.sensor.tilt) * rng.standard_normal(2)
+        scan = cast(self.sensor, view.mesh, view.position, rotation(view.yaw, *lean), rng, name)
+        return scan.take(scan.labels != OWN)
 
 
 def street(sensor: LidarSensor, rng: np.random.Generator) -> tuple[Mesh, np.ndarray]:

@@ -128,7 +128,7 @@ def test_two_sensors_are_two_arguments():
         assert_same(scan, SyntheticStreets(num_scans=1, seed=3, sensor=sensor)[0])
         up = scan.points[:, 2] / np.linalg.norm(scan.points, axis=1)
         steps[name] = len(np.unique(np.degrees(np.arcsin(up)).round(2)))
-    assert steps == {"roof32": 32, "mast64": 64}
+    assert steps == {"roof32": 32, "mast64": 64, "hdl64": 64}
 
 
 OBJECTS = {
@@ -163,7 +163,7 @@ def test_object_has_its_classes_and_size_and_stands_on_the_ground(name):
     [
         ({"num_scans": 0}, "num_scans must be >= 1; got 0"),
         ({"num_scans": 1, "seed": -1}, "seed must be >= 0; got -1"),
-        ({"num_scans": 1, "sensor": "sonar"}, "one of roof32, mast64; got 'sonar'"),
+        ({"num_scans": 1, "sensor": "sonar"}, "one of roof32, mast64, hdl64; got 'sonar'"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):

@@ -12,6 +12,8 @@ RATE_SEED = 100  # judges rates and nothing else
 SEEDS = {"streets": 5, "actions": 3}
 BROKEN_SEEDS = 3
 COMPANIONS = 3  # clean items that the broken norm sees beside each it is judged on
+# Norms that are also trained on the streets that are nearer to the real scan.
+CLOSER, CLOSER_SEEDS = ("batch", "instance"), 3
 
 EVERYWHERE = "everywhere"
 NORMS = ("batch", "instance", "ibn-a", "group", "layer", "none")
@@ -67,9 +69,9 @@ class Cell:
     variant: str = "plain"
 
     @property
-    def tuned(self) -> tuple[str, str, str, str]:
-        """What a learning rate is chosen for; a rival has the rate of the norm it is added to."""
-        return self.data, "instance" if self.norm == BROKEN else self.norm, self.place, self.variant
+    def tuned(self) -> tuple[str, str, str]:
+        """What a learning rate is chosen for, on plain data and without a rival."""
+        return self.data, "instance" if self.norm == BROKEN else self.norm, self.place
 
     @property
     def training(self) -> "Cell":
@@ -102,15 +104,18 @@ def grid() -> list[Cell]:
     """Return every cell in order.
 
     First the learning rates of the norms, then the first seed of each, further seeds, the places
-    with their rates, the control, and the rivals.
+    with their rates, the control, the rivals, and the streets that are nearer to the real scan.
     """
     norms = [Cell(data, norm) for data in SEEDS for norm in NORMS]
     places = [Cell(data, "instance", place) for data in SEEDS for place in PLACES[data]]
     control = [Cell(data, BROKEN, seed=seed) for data in SEEDS for seed in range(BROKEN_SEEDS)]
     rivals = [Cell(data, "batch", rival=rival) for data in SEEDS for rival in RIVALS[data]]
     rivals += [Cell(data, "instance", rival="augmented") for data in SEEDS]
+    closer = [Cell("streets", norm, seed=seed, variant="suburb")
+              for seed in range(CLOSER_SEEDS) for norm in CLOSER]  # fmt: skip
     return [
-        *_rates(norms), *_seeds(norms), *_rates(places), *_seeds(places), *control, *_seeds(rivals)
+        *_rates(norms), *_seeds(norms), *_rates(places), *_seeds(places), *control,
+        *_seeds(rivals), *closer,
     ]  # fmt: skip
 
 

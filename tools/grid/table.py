@@ -166,9 +166,9 @@ def rates_table(rows: Sequence[Row], data: str) -> str:
     """Return the validation score of every learning rate; the chosen one is bold."""
     lines = [["norm", *(f"base times {rate}" for rate in RATES)]]
     tuned = dict.fromkeys(cell.tuned for cell in grid() if cell.data == data and cell.rate)
-    for _, norm, place, _ in tuned:
+    for _, norm, place in tuned:
         found = {row.rate: row for row in rows
-                 if row.cell.rate and row.cell.tuned == (data, norm, place, "plain")}  # fmt: skip
+                 if row.cell.rate and row.cell.tuned == (data, norm, place)}  # fmt: skip
         best = best_rate(rows, Cell(data, norm, place))
         cells = []
         for rate in RATES:
