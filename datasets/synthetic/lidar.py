@@ -100,7 +100,7 @@ class LidarSensor:
         _require(limits[0] < limits[1], "(min_range, max_range)", "rising", limits)
         _require(0 <= self.dropout < 1, "dropout", "in [0, 1)", self.dropout)
         if self.elevations:
-            told, rising = len(self.elevations), (np.diff(self.elevations) > 0).all()
+            told, rising = len(self.elevations), bool((np.diff(self.elevations) > 0).all())
             _require(told == self.beams, "elevations", f"one for each of {self.beams} beams", told)
             met = rising and (self.elevations[0], self.elevations[-1]) == fov
             _require(met, "elevations", f"rising from {fov[0]} to {fov[1]}", self.elevations)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from geonorm.datasets.synthetic import street_objects as things
-from geonorm.datasets.synthetic.meshes import Mesh, boxes, heightfield, leaves, merge
+from geonorm.datasets.synthetic.meshes import Mesh, boxes, heightfield, lathe, leaves, merge
 from geonorm.datasets.synthetic.street_objects import ALBEDO, StreetClass
 
 REACH = 80.0  # metres of ground built to each side of the sensor
@@ -125,16 +125,17 @@ class Ground:
             bump = np.sin(wave * (np.cos(heading) * x + np.sin(heading) * y) + phase)
             lift = lift + size * bump * np.clip(outside / 2, 0, 1)
         kerb = self.step[side] * np.clip(edge / 0.1, 0, 1)
-        crown: np.ndarray = 0.02 * np.clip(-edge, 0, 3)
-        return lift + kerb + crown
+        crown = 0.02 * np.clip(-edge, 0, 3)
+        whole: np.ndarray = lift + kerb + crown
+        return whole
 
     def kind(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Return the class of the ground."""
         side, edge = self.side(x, y), self.edge(x, y)
         inner, outer = self.verge[side], (self.verge + self.walk)[side]
         walk = (edge >= inner) & (edge < outer)
-        return np.where(edge < 0, StreetClass.ROAD,
-                        np.where(walk, StreetClass.SIDEWALK, StreetClass.TERRAIN))  # fmt: skip
+        beside = np.where(walk, StreetClass.SIDEWALK, StreetClass.TERRAIN)
+        return np.where(edge < 0, StreetClass.ROAD, beside)
 
     def mesh(self, center: np.ndarray, rng: np.random.Generator) -> Mesh:
         """Return the ground about a place, finer near it."""
@@ -174,7 +175,7 @@ def suburb(height: float, rng: np.random.Generator) -> View:
     parts = [ground.mesh(position, rng)]
     for grow in (_houses, _borders, _plants, _posts, _vehicles, _people):
         parts += grow(ground, free, rng)
-    parts.append(_own_car(height, rng).moved(position, yaw))
+    parts.append(_own_car(height, rng).moved((*position,), yaw))
     return View(_infrared(merge(parts)), position.astype(np.float32), float(yaw))
 
 
@@ -205,9 +206,13 @@ def _put(mesh: Mesh, ground: Ground, x: float, y: float, yaw: float, sink: float
 
 
 def _spots(
-    ground: Ground, rng: np.random.Generator, count: int, low: float, high: float,
+    ground: Ground,
+    rng: np.random.Generator,
+    count: int,
+    low: float,
+    high: float,
     reach: float = REACH - 8,
-) -> list[tuple[float, float, float]]:  # fmt: skip
+) -> list[tuple[float, float, float]]:
     """Return x, y and the nearby road's heading of places so far outside all roads, in metres."""
     found = []
     for _ in range(count):
@@ -224,7 +229,7 @@ def _houses(ground: Ground, free: Free, rng: np.random.Generator) -> list[Mesh]:
     parts: list[Mesh] = []
     taken: list[tuple[float, float]] = []
     low = rng.uniform(2.0, 12.0)
-    for x, y, yaw in _spots(ground, rng, rng.integers(0, 60), low + 4, low + 25):
+    for x, y, yaw in _spots(ground, rng, int(rng.integers(0, 60)), low + 4, low + 25):
         near = [np.hypot(x - u, y - v) < rng.uniform(12, 20) for u, v in taken]
         if any(near) or not free(x, y, 9):
             continue
@@ -248,13 +253,13 @@ def _borders(ground: Ground, free: Free, rng: np.random.Generator) -> list[Mesh]
     """Return fences, walls and hedges: along the roads, and across the yards."""
     parts = []
     hedges = rng.random()
-    for x, y, yaw in _spots(ground, rng, rng.integers(4, 40), 0.4, rng.uniform(3, 18)):
+    for x, y, yaw in _spots(ground, rng, int(rng.integers(4, 40)), 0.4, rng.uniform(3, 18)):
         length = rng.uniform(4, 24)
         turn = yaw + (np.pi / 2 if rng.random() < 0.25 else 0.0) + rng.normal(0, 0.05)
         pieces = max(1, int(length / 3))
         draw = rng.random()
         make = _wild_hedge if draw < hedges * 0.8 else things.fence if draw < 0.85 else _wall
-        seed = rng.integers(2**31)
+        seed = int(rng.integers(2**31))
         for piece in range(pieces):
             off = (piece - (pieces - 1) / 2) * length / pieces
             u, v = x + off * np.cos(turn), y + off * np.sin(turn)
@@ -305,7 +310,7 @@ def _tree(rng: np.random.Generator) -> Mesh:
     bare, radius = rng.uniform(0.8, 4.5), rng.uniform(0.06, 0.35)
     tone, lean = things.albedo(StreetClass.TRUNK, rng), rng.uniform(-0.12, 0.12, size=2)
     profile = [(radius * 1.3, -0.5), (radius, 0.4), (radius * 0.8, bare + 1), (0.0, bare + 4)]
-    trunk = things.lathe(profile, StreetClass.TRUNK, tone, sides=7)
+    trunk = lathe(profile, StreetClass.TRUNK, tone, sides=7)
     trunk.vertices[:, :2] += trunk.vertices[:, 2:] * lean
     radii = rng.uniform((0.9, 0.9, 1.0), (3.5, 3.5, 3.0))
     center = np.array([*(lean * bare), bare + radii[2] * rng.uniform(0.7, 1.0)])
@@ -322,7 +327,7 @@ def _in_ball(count: int, rng: np.random.Generator) -> np.ndarray:
 def _plants(ground: Ground, free: Free, rng: np.random.Generator) -> list[Mesh]:
     parts = []
     for make, most, near in ((_tree, 90, 0.6), (_shrub, 110, 0.8)):
-        count = rng.integers(5, most)
+        count = int(rng.integers(5, most))
         for x, y, _ in _spots(ground, rng, count, near, rng.uniform(10, 50)):
             if free(x, y, 2.0):
                 parts.append(_put(make(rng), ground, x, y, rng.uniform(0, 2 * np.pi)))
@@ -332,7 +337,7 @@ def _plants(ground: Ground, free: Free, rng: np.random.Generator) -> list[Mesh]:
 def _posts(ground: Ground, free: Free, rng: np.random.Generator) -> list[Mesh]:
     return [
         _put(things.pole(rng), ground, x, y, yaw + rng.integers(4) * np.pi / 2)
-        for x, y, yaw in _spots(ground, rng, rng.integers(4, 30), 0.3, rng.uniform(1, 6))
+        for x, y, yaw in _spots(ground, rng, int(rng.integers(4, 30)), 0.3, rng.uniform(1, 6))
         if free(x, y, 0.0)
     ]
 
@@ -342,7 +347,7 @@ def _vehicles(ground: Ground, free: Free, rng: np.random.Generator) -> list[Mesh
     parts: list[Mesh] = []
     taken: list[tuple[float, float]] = []
     for low, high, most in ((-1.5, -0.8, 30), (-3.5, -1.5, 6), (1.5, 12.0, 16)):
-        for x, y, yaw in _spots(ground, rng, rng.integers(0, most), low, high):
+        for x, y, yaw in _spots(ground, rng, int(rng.integers(0, most)), low, high):
             small = rng.random() < 0.88
             room = 3.0 if small else 6.0
             beside = any(np.hypot(x - u, y - v) < room + 2.8 for u, v in taken)
@@ -358,7 +363,7 @@ def _vehicles(ground: Ground, free: Free, rng: np.random.Generator) -> list[Mesh
 def _people(ground: Ground, free: Free, rng: np.random.Generator) -> list[Mesh]:
     return [
         _put(things.person(rng), ground, x, y, rng.uniform(0, 2 * np.pi))
-        for x, y, _ in _spots(ground, rng, rng.integers(0, 14), 0.0, 3.0, reach=35)
+        for x, y, _ in _spots(ground, rng, int(rng.integers(0, 14)), 0.0, 3.0, reach=35)
         if free(x, y, 0.0)
     ]
 

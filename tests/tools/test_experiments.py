@@ -15,12 +15,21 @@ from grid.actions import Actions, Differences
 from grid.cells import BROKEN, PLACES, RATE_SEED, RATES, Cell, chosen, grid, norm_of
 from grid.rows import Row, append, best_rate, claimed, read
 from grid.run import run, trained
-from grid.streets import REAL, Streets, real_scan
-from grid.table import OPEN, differences_table, groups_of, page, rates_table, scores_table
+from grid.streets import NEAR, REAL, VARIANTS, Streets, real_scan
+from grid.table import (
+    OPEN,
+    differences_table,
+    groups_of,
+    page,
+    rates_table,
+    scores_table,
+    variants_table,
+)
 
 from geonorm.datasets import SemanticKITTI
 from geonorm.datasets.scan import IGNORE_INDEX
 from geonorm.datasets.scan_corruptions import ROBO3D
+from geonorm.datasets.synthetic.lidar import SENSORS
 from geonorm.training.action.data import ClipFormat
 
 ROOT = Path(__file__).parents[2]
@@ -36,8 +45,8 @@ def row(cell=INSTANCE, rate="1", validation=0.5, **scores):
 def test_rates_come_first_then_the_first_seed_of_every_norm():
     cells = grid()
     assert len(set(cells)) == len(cells)
-    norms = [cell for cell in cells
-             if cell.place == "everywhere" and cell.norm != BROKEN and not cell.rival]  # fmt: skip
+    norms = [cell for cell in cells if cell.place == "everywhere" and cell.norm != BROKEN
+             and not cell.rival and cell.variant == "plain"]  # fmt: skip
     assert cells[: len(norms)] == norms
     assert all(cell.rate for cell in norms[:36])
     assert {(cell.data, cell.norm) for cell in norms[36:48]} == {(c.data, c.norm) for c in norms}
@@ -310,6 +319,39 @@ def test_the_chosen_rate_is_bold():
             for rate, score in zip(RATES, (0.3, 0.2, 0.4), strict=True)]  # fmt: skip
     assert line(rates_table(rows, "streets"), "group") == ["30.0", "20.0", "**40.0**"]
     assert line(rates_table(rows[:2], "streets"), "group") == ["30.0", "20.0", OPEN]
+
+
+def test_streets_nearer_to_the_real_scan_come_last_and_have_their_own_table():
+    cells = grid()
+    nearer = [cell for cell in cells if cell.variant != "plain"]
+    assert cells[-len(nearer) :] == nearer
+    assert {(cell.norm, cell.seed) for cell in nearer} == {
+        (norm, seed) for norm in ("batch", "instance") for seed in range(3)
+    }
+    rows = [row(replace(nearer[0], seed=seed, variant=variant), clean=0.5,
+                **{REAL: real + 0.1 * seed, NEAR: 0.75})
+            for variant, real in (("plain", 0.2), ("suburb", 0.4)) for seed in (0, 1)]  # fmt: skip
+    table = variants_table([*rows, row(replace(nearer[0], rival="tent"), clean=0.9)])
+    entries = [each.split(" | ")[1:] for each in table.replace(" |\n", "\n").splitlines()]
+    # 0.05 times t of one degree of freedom, 12.71.
+    assert entries[2] == ["plain", "2 of 5", "50.0 [50.0, 50.0]", "25.0 [-38.5, 88.5]",
+                          "75.0 [75.0, 75.0]"]  # fmt: skip
+    assert entries[3][:2] + entries[3][3:4] == ["suburb", "2 of 3", "45.0 [-18.5, 108.5]"]
+    assert entries[4][:3] == ["plain", "0 of 5", OPEN]
+    # They change no other table, and take the rate of plain streets.
+    assert scores_table(rows, "streets") == scores_table(rows[:2], "streets")
+    rates = [row(replace(INSTANCE, seed=RATE_SEED, rate=rate), rate, float(rate == "3"))
+             for rate in RATES]  # fmt: skip
+    assert best_rate(rates, Cell("streets", "instance", variant="suburb")) == "3"
+
+
+def test_suburbs_are_seen_by_the_sensor_of_the_real_scan():
+    suburbs, plain = (VARIANTS[name](2, 7) for name in ("suburb", "plain"))
+    assert suburbs.style == "suburb"
+    assert suburbs.sensor == replace(SENSORS["hdl64"], azimuth_steps=1041)
+    assert (plain.style, plain.sensor) == ("town", SENSORS["roof32"])
+    assert suburbs.classes == plain.classes
+    assert (suburbs.num_scans, suburbs.seed) == (2, 7)
 
 
 def test_the_page_is_written_beside_the_rows(tmp_path, capsys):

@@ -35,7 +35,7 @@ TRAINING_SEED, TEST_SEED, VALIDATION_SEED = 1000, 1, 2
 # What is trained on: data sets of a number of scans and a seed.
 VARIANTS: dict[str, Callable[[int, int], ScanDataset]] = {
     "plain": SyntheticStreets,
-    # Every second ray of a turn: nearly as many voxels, in two thirds of the time.
+    # Every second ray of a turn: four fifths of the voxels in two thirds of the time.
     "suburb": partial(
         SyntheticStreets, sensor=replace(SENSORS["hdl64"], azimuth_steps=1041), style="suburb"
     ),

@@ -1,6 +1,7 @@
 """The tables of the grid from its rows and nothing else; what has no row is «not run yet»."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from geonorm.datasets.clip_corruptions import MINI_KINETICS_C
@@ -179,6 +180,19 @@ def rates_table(rows: Sequence[Row], data: str) -> str:
     return _markdown(lines)
 
 
+def variants_table(rows: Sequence[Row]) -> str:
+    """Return how networks do on the real scan that were trained on each kind of streets."""
+    cells = [replace(cell, seed=0) for cell in grid() if cell.data == "streets" and not cell.rate]
+    lines = [["norm", "trained on", "seeds", "clean", REAL, NEAR]]
+    for cell in dict.fromkeys(cell for cell in cells if cell.variant != "plain"):
+        for one in (replace(cell, variant="plain"), cell):
+            each = [row.scores for row in rows if replace(row.cell, seed=0) == one]
+            values = [_cell([scores[test] for scores in each]) for test in ("clean", REAL, NEAR)]
+            name = _name((one.norm, one.place, one.rival))
+            lines.append([name, one.variant, f"{len(each)} of {cells.count(one)}", *values])
+    return _markdown(lines)
+
+
 def page(rows: Sequence[Row]) -> str:
     """Return the page of all tables.
 
@@ -194,6 +208,12 @@ def page(rows: Sequence[Row]) -> str:
             tests_table(rows, data), "Learning rates, on validation data:",
             rates_table(rows, data),
         ]  # fmt: skip
+    parts += [
+        "## Streets that are nearer to the real scan",
+        "Suburbs are described in [](training_scans.md); `clean` are towns. The real scan is one "
+        "scan: intervals are over seeds only.",
+        variants_table(rows),
+    ]
     spent = sum(row.cpu_s for row in rows) / 3600
     commits = ", ".join(dict.fromkeys(row.commit for row in rows)) or "none"
     parts.append(f"{len(rows)} cells, {spent:.1f} hours of processor time, at commits {commits}.")
