@@ -117,7 +117,7 @@ class SyntheticStreets(Dataset[Scan]):
         view = suburb(height, rng)
         lean = np.radians(self.sensor.tilt) * rng.standard_normal(2)
         scan = cast(self.sensor, view.mesh, view.position, rotation(view.yaw, *lean), rng, name)
-        return scan.take(np.not_equal(scan.labels, OWN))
+        return scan.take(np.asarray(scan.labels) != OWN)
 
 
 def street(sensor: LidarSensor, rng: np.random.Generator) -> tuple[Mesh, np.ndarray]:
