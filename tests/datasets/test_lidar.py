@@ -247,7 +247,7 @@ def test_bad_sensor_is_refused(arguments, message):
 
 
 def test_unknown_sensor_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"one of roof32, mast64; got 'roof64'"):
+    with pytest.raises(ValueError, match=r"one of roof32, mast64, hdl64; got 'roof64'"):
         sensor_named("roof64")
 
 
