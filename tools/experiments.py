@@ -4,7 +4,7 @@
   python tools/experiments.py --list true         the cells, and which are done
   python tools/experiments.py --minutes 60        run cells, begin none after an hour
   python tools/experiments.py --only norm=instance,data=streets
-  python tools/experiments.py --table true        write docs/experiments.md from the rows
+  python tools/experiments.py --table true        write docs/experiments.md and which_norm.md
 
 What is done is never done again, and several processes may run side by side.
 """
@@ -28,7 +28,8 @@ def experiments(
         list: show the cells in their order, and run none.
         only: conditions that cells must meet, such as norm=instance,seed=0.
         minutes: begin no cell after so many.
-        table: write the tables of the rows beside them, and run nothing.
+        table: write the tables of the rows, and the page which_norm.md with its figure, beside
+            them, and run nothing.
         csv: file of the rows.
     """
     import torch
@@ -37,14 +38,22 @@ def experiments(
     from grid.rows import read
     from grid.run import run
     from grid.streets import Streets
-    from grid.table import page
 
     from geonorm.files import user_cache, written_whole
 
     if table:
-        with written_whole(csv.with_suffix(".md")) as aside:
-            aside.write_text(page(read(csv)), encoding="utf-8")
-        print(f"wrote {csv.with_suffix('.md')}")
+        from grid import table as tables
+        from grid import which
+
+        rows = read(csv)
+        figure = csv.parent / "figures" / "which_norm.png"
+        figure.parent.mkdir(exist_ok=True)
+        which.draw(rows, figure)
+        pages = {csv.with_suffix(".md"): tables.page, csv.with_name("which_norm.md"): which.page}
+        for path, page in pages.items():
+            with written_whole(path) as aside:
+                aside.write_text(page(rows), encoding="utf-8")
+        print(f"wrote {figure}, {', '.join(map(str, pages))}")
         return 0
     torch.set_num_threads(1)  # several processes side by side do more
     cells = chosen(grid(), only.split(",") if only else [])

@@ -358,4 +358,7 @@ def test_the_page_is_written_beside_the_rows(tmp_path, capsys):
     append(tmp_path / "rows.csv", row(Cell("actions", "batch"), clean=0.123))
     assert experiments(table=True, csv=tmp_path / "rows.csv") == 0
     assert "12.3" in (tmp_path / "rows.md").read_text()
-    assert capsys.readouterr().out == f"wrote {tmp_path / 'rows.md'}\n"
+    assert "Which norm to use" in (tmp_path / "which_norm.md").read_text()
+    assert (tmp_path / "figures/which_norm.png").stat().st_size > 10_000
+    written = (tmp_path / name for name in ("figures/which_norm.png", "rows.md", "which_norm.md"))
+    assert capsys.readouterr().out == f"wrote {', '.join(map(str, written))}\n"

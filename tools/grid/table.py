@@ -69,7 +69,7 @@ def groups_of(data: str, scores: Mapping[str, float]) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _judged(rows: Iterable[Row], data: str) -> dict[Entry, dict[int, Row]]:
+def judged(rows: Iterable[Row], data: str) -> dict[Entry, dict[int, Row]]:
     """Return the rows of each entry by seed."""
     found: dict[Entry, dict[int, Row]] = {}
     for row in rows:
@@ -79,18 +79,20 @@ def _judged(rows: Iterable[Row], data: str) -> dict[Entry, dict[int, Row]]:
     return found
 
 
-def _entries(data: str) -> list[Entry]:
+def entries(data: str) -> list[Entry]:
+    """Return the entries of the tables in the order of the grid."""
     cells = (cell for cell in grid() if cell.data == data and not cell.rate)
     return [*dict.fromkeys((cell.norm, cell.place, cell.rival) for cell in cells)]
 
 
-def _name(entry: Entry) -> str:
+def name_of(entry: Entry) -> str:
+    """Return the name of an entry in the tables."""
     norm, place, rival = entry
     words = [norm if place == EVERYWHERE else f"{norm}, {place}", rival]
     return " + ".join(word for word in words if word)
 
 
-def _cell(values: Sequence[float], sign: str = "") -> str:
+def in_percent(values: Sequence[float], sign: str = "") -> str:
     """Return a mean in percent with its interval, signed on demand."""
     if not values:
         return OPEN
@@ -99,7 +101,8 @@ def _cell(values: Sequence[float], sign: str = "") -> str:
     return f"{mean:{sign}.1f}{ends}"
 
 
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Return a table, its first line the head."""
     head, *rest = lines
     return "\n".join(
         "| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rest)
@@ -108,16 +111,16 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
 
 def scores_table(rows: Sequence[Row], data: str) -> str:
     """Return the score of every entry in every group of tests."""
-    judged = _judged(rows, data)
-    named = {entry: [groups_of(data, row.scores) for row in judged.get(entry, {}).values()]
-             for entry in _entries(data)}  # fmt: skip
+    seen = judged(rows, data)
+    named = {entry: [groups_of(data, row.scores) for row in seen.get(entry, {}).values()]
+             for entry in entries(data)}  # fmt: skip
     columns = [*dict.fromkeys(group for each in named.values() for one in each for group in one)]
     columns = columns or ["clean"]
     lines = [["norm", "seeds", *columns]]
     for entry, each in named.items():
-        cells = [_cell([one[group] for one in each if group in one]) for group in columns]
-        lines.append([_name(entry), f"{len(each)} of {_seeds(entry, data)}", *cells])
-    return _markdown(lines)
+        cells = [in_percent([one[group] for one in each if group in one]) for group in columns]
+        lines.append([name_of(entry), f"{len(each)} of {_seeds(entry, data)}", *cells])
+    return markdown(lines)
 
 
 def _seeds(entry: Entry, data: str) -> int:
@@ -128,15 +131,15 @@ def _seeds(entry: Entry, data: str) -> int:
 
 def differences_table(rows: Sequence[Row], data: str) -> str:
     """Return by how much every entry differs from batch norm, seed by seed."""
-    judged = _judged(rows, data)
-    base = judged.get(BASE, {})
+    seen = judged(rows, data)
+    base = seen.get(BASE, {})
     columns: dict[str, None] = {}
     found: dict[Entry, list[dict[str, float]]] = {}
-    for entry in _entries(data):
+    for entry in entries(data):
         if entry == BASE:
             continue
         found[entry] = []
-        for seed, row in judged.get(entry, {}).items():
+        for seed, row in seen.get(entry, {}).items():
             if seed in base:
                 own, other = (groups_of(data, each.scores) for each in (row, base[seed]))
                 found[entry].append({group: own[group] - other[group]
@@ -144,23 +147,24 @@ def differences_table(rows: Sequence[Row], data: str) -> str:
                 columns |= dict.fromkeys(found[entry][-1])
     lines = [["norm", *(columns or ["clean"])]]
     for entry, each in found.items():
-        cells = [_cell([one[group] for one in each if group in one], "+") for group in lines[0][1:]]
-        lines.append([_name(entry), *cells])
-    return _markdown(lines)
+        cells = [in_percent([one[group] for one in each if group in one], "+")
+                 for group in lines[0][1:]]  # fmt: skip
+        lines.append([name_of(entry), *cells])
+    return markdown(lines)
 
 
 def tests_table(rows: Sequence[Row], data: str) -> str:
     """Return the mean score of every norm in every single test."""
-    judged = _judged(rows, data)
-    entries = [entry for entry in _entries(data) if entry[1:] == BASE[1:]]
-    means = {entry: [tests_of(row.scores) for row in judged.get(entry, {}).values()]
-             for entry in entries}  # fmt: skip
+    seen = judged(rows, data)
+    plain = [entry for entry in entries(data) if entry[1:] == BASE[1:]]
+    means = {entry: [tests_of(row.scores) for row in seen.get(entry, {}).values()]
+             for entry in plain}  # fmt: skip
     tests = dict.fromkeys(test for each in means.values() for one in each for test in one)
-    lines = [["test", *map(_name, entries)]]
+    lines = [["test", *map(name_of, plain)]]
     for test in tests:
-        values = ([one[test] for one in means[entry] if test in one] for entry in entries)
+        values = ([one[test] for one in means[entry] if test in one] for entry in plain)
         lines.append([test, *(f"{100 * fmean(each):.1f}" if each else "" for each in values)])
-    return _markdown(lines)
+    return markdown(lines)
 
 
 def rates_table(rows: Sequence[Row], data: str) -> str:
@@ -176,8 +180,8 @@ def rates_table(rows: Sequence[Row], data: str) -> str:
             mark = "**" if rate == best else ""
             score = f"{mark}{100 * found[rate].validation:.1f}{mark}" if rate in found else OPEN
             cells.append(score)
-        lines.append([_name((norm, place, "")), *cells])
-    return _markdown(lines)
+        lines.append([name_of((norm, place, "")), *cells])
+    return markdown(lines)
 
 
 def variants_table(rows: Sequence[Row]) -> str:
@@ -187,10 +191,11 @@ def variants_table(rows: Sequence[Row]) -> str:
     for cell in dict.fromkeys(cell for cell in cells if cell.variant != "plain"):
         for one in (replace(cell, variant="plain"), cell):
             each = [row.scores for row in rows if replace(row.cell, seed=0) == one]
-            values = [_cell([scores[test] for scores in each]) for test in ("clean", REAL, NEAR)]
-            name = _name((one.norm, one.place, one.rival))
+            values = [in_percent([scores[test] for scores in each])
+                      for test in ("clean", REAL, NEAR)]  # fmt: skip
+            name = name_of((one.norm, one.place, one.rival))
             lines.append([name, one.variant, f"{len(each)} of {cells.count(one)}", *values])
-    return _markdown(lines)
+    return markdown(lines)
 
 
 def page(rows: Sequence[Row]) -> str:

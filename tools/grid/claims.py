@@ -1,0 +1,180 @@
+"""The claims of docs/which_norm.md as tests of the grid's rows; they were stated before the rows.
+
+Each compares two entries of the tables seed by seed. It holds as claimed where the 95% interval of
+the differences lies above a bound, is refuted where it lies below, and is open otherwise.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from geonorm.studies.outcome import Interval
+from grid.cells import BROKEN, EVERYWHERE
+from grid.rows import Row
+from grid.streets import NEAR, REAL
+from grid.table import BASE, Entry, entries, groups_of, judged, name_of, tests_of
+
+HOLDS, REFUTED, UNDECIDED, NOT_RUN = "holds", "refuted", "not decided", "not run yet"
+FEWEST_SEEDS = 3
+MARGIN = 0.01  # by which «no worse» may be worse
+INSTANCE: Entry = ("instance", EVERYWHERE, "")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement about two entries.
+
+    Args:
+        says: the statement.
+        data: "streets" or "actions".
+        one, other: entries; the difference is that of the first and the second.
+        test: a group of tests or a single one.
+        above: what the difference must exceed, a part of 1.
+    """
+
+    says: str
+    data: str
+    one: Entry
+    other: Entry
+    test: str
+    above: float = 0.0
+
+
+def _place(place: str) -> Entry:
+    return "instance", place, ""
+
+
+def _rival(rival: str, norm: str = "batch") -> Entry:
+    return norm, EVERYWHERE, rival
+
+
+def _norm(norm: str) -> Entry:
+    return norm, EVERYWHERE, ""
+
+
+CLAIMS = {
+    "Where training and test are alike": (
+        Claim("batch norm is better than instance norm", "streets", BASE, INSTANCE, "clean"),
+        Claim("batch norm is better than instance norm", "actions", BASE, INSTANCE, "clean"),
+        Claim("IBN-a is no worse than batch norm", "streets", _norm("ibn-a"), BASE, "clean",
+              -MARGIN),
+        Claim("IBN-a is no worse than batch norm", "actions", _norm("ibn-a"), BASE, "clean",
+              -MARGIN),
+        Claim("group norm is better than layer norm", "streets", _norm("group"), _norm("layer"),
+              "clean"),
+        Claim("batch norm is better than no norm", "streets", BASE, _norm("none"), "clean"),
+    ),
+    "Another sensor, another light": (
+        Claim("instance norm is better than batch norm", "streets", INSTANCE, BASE,
+              "other sensors"),
+        Claim("instance norm is better than batch norm", "streets", INSTANCE, BASE,
+              "other intensity law"),
+        Claim("instance norm is better than batch norm", "streets", INSTANCE, BASE,
+              "intensity_gain"),
+        Claim("instance norm on the input of a network with batch norms is better than none",
+              "streets", _place("input"), BASE, "intensity_gain"),
+        Claim("instance norm is better than batch norm", "streets", INSTANCE, BASE, REAL),
+        Claim("instance norm is better than batch norm", "streets", INSTANCE, BASE, NEAR),
+        Claim("instance norm is better than batch norm", "actions", INSTANCE, BASE, "gain"),
+        Claim("instance norm is better than batch norm", "actions", INSTANCE, BASE, "gamma"),
+        Claim("instance norm is better than group norm", "streets", INSTANCE, _norm("group"),
+              "other sensors"),
+    ),
+    "Weather, damage and codecs": (
+        Claim("instance norm is better than batch norm", "streets", INSTANCE, BASE, "Robo3D"),
+        Claim("instance norm is better than batch norm", "actions", INSTANCE, BASE,
+              "Mini Kinetics-C"),
+        Claim("IBN-a is better than batch norm", "streets", _norm("ibn-a"), BASE, "Robo3D"),
+    ),
+    "Instance norm and its rivals": (
+        Claim("instance norm is better than batch norm with the statistics of the test's batches",
+              "streets", INSTANCE, _rival("test batch"), "other sensors"),
+        Claim("instance norm is better than AdaBN", "streets", INSTANCE, _rival("adabn"),
+              "other sensors"),
+        Claim("instance norm is better than Tent", "streets", INSTANCE, _rival("tent"),
+              "other sensors"),
+        Claim("instance norm is better than batch norm with augmentation", "streets", INSTANCE,
+              _rival("augmented"), "other sensors"),
+        Claim("augmentation helps instance norm too", "streets", _rival("augmented", "instance"),
+              INSTANCE, "other sensors"),
+        Claim("instance norm is better than AdaBN", "actions", INSTANCE, _rival("adabn"),
+              "Mini Kinetics-C"),
+        Claim("instance norm is better than batch norm with augmentation", "actions", INSTANCE,
+              _rival("augmented"), "gain"),
+    ),
+    "Where instance norm loses, and why": (
+        Claim("without it at the bottom, where an instance has few voxels, instance norm is better "
+              "than everywhere", "streets", _place("encoder"), INSTANCE, "clean"),
+        Claim("at the bottom alone it is worse than batch norm", "streets", BASE, _place("bottom"),
+              "clean"),
+        Claim("late in a 3D-ResNet, where the global pooling behind it sees little but its bias, "
+              "it is worse than batch norm", "actions", BASE, _place("late"), "clean"),
+        Claim("early in a 3D-ResNet it is no worse than batch norm", "actions", _place("early"),
+              BASE, "clean", -MARGIN),
+    ),
+    "Control": (
+        Claim("a norm over the batch under instance norm's name is worse than instance norm",
+              "streets", INSTANCE, _norm(BROKEN), "other sensors"),
+        Claim("a norm over the batch under instance norm's name is worse than instance norm",
+              "actions", INSTANCE, _norm(BROKEN), "gain"),
+    ),
+}  # fmt: skip
+
+
+def scores_of(rows: Sequence[Row], data: str, entry: Entry, test: str) -> dict[int, float]:
+    """Return the score of an entry in a group of tests, or a single test, by seed."""
+    found = {}
+    for seed, row in judged(rows, data).get(entry, {}).items():
+        known = tests_of(row.scores) | groups_of(data, row.scores)
+        if test in known:
+            found[seed] = known[test]
+    return found
+
+
+def judge(claim: Claim, rows: Sequence[Row]) -> tuple[str, list[float]]:
+    """Return what the rows say of a claim, and the differences by seed."""
+    one, other = (scores_of(rows, claim.data, entry, claim.test)
+                  for entry in (claim.one, claim.other))  # fmt: skip
+    differences = [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
+    if len(differences) < FEWEST_SEEDS:
+        return NOT_RUN, differences
+    interval = Interval.of(differences)
+    if interval.low > claim.above:
+        return HOLDS, differences
+    return (REFUTED if interval.high < claim.above else UNDECIDED), differences
+
+
+def best(rows: Sequence[Row], data: str, test: str, choices: Sequence[Entry]) -> list[Entry]:
+    """Return the entry of the highest mean, and all that are not shown to be worse.
+
+    Entries of too few seeds are left out.
+
+    Args:
+        rows: of the grid.
+        data: "streets" or "actions".
+        test: a group of tests or a single one.
+        choices: to choose from.
+    """
+    scores = {entry: scores_of(rows, data, entry, test) for entry in choices}
+    scores = {entry: each for entry, each in scores.items() if len(each) >= FEWEST_SEEDS}
+    if not scores:
+        return []
+    order = sorted(scores, key=lambda entry: -fmean(scores[entry].values()))
+    first = order[0]
+    found = [first]
+    for entry in order[1:]:
+        shared = sorted(scores[first].keys() & scores[entry].keys())
+        lead = [scores[first][seed] - scores[entry][seed] for seed in shared]
+        if len(lead) >= FEWEST_SEEDS and Interval.of(lead).low <= 0:
+            found.append(entry)
+    return found
+
+
+def plain(data: str) -> list[Entry]:
+    """Return the norms everywhere, without a rival and without the control."""
+    return [entry for entry in entries(data) if entry[1:] == BASE[1:] and entry[0] != BROKEN]
+
+
+def named(found: Sequence[Entry]) -> str:
+    """Return entries in words, the best first."""
+    return ", ".join(map(name_of, found)) or NOT_RUN
