@@ -85,6 +85,17 @@ def test_a_town_has_the_points_that_it_had():
     assert scan.intensity.astype(np.float64).sum() == pytest.approx(INTENSITY, rel=1e-3)
 
 
+def test_a_sensor_without_drifting_rings_draws_what_it_drew():
+    rng, known = np.random.default_rng(3), np.random.default_rng(3)
+    sensor = replace(SENSORS["roof32"], dropout=0.3)
+    room = boxes((-9, -9, -9), (9, 9, 9), label=1, albedo=0.5)
+    scan = cast(sensor, room, np.zeros(3), np.eye(3), rng)
+    kept = known.random(32 * 420) >= 0.3  # drop-out, gain, offset, and two kinds of noise
+    known.standard_normal(2 + 2 * kept.sum())
+    assert len(scan) == kept.sum()
+    assert rng.random() == known.random()
+
+
 def test_even_rings_that_are_told_are_those_that_are_not_to_the_bit():
     even = LidarSensor(beams=16)
     told = replace(even, elevations=tuple(np.linspace(even.fov_down, even.fov_up, 16)))
@@ -134,14 +145,17 @@ def test_dark_surfaces_are_lost_from_where_their_albedo_says(albedo, far):
 
 def test_rings_differ_in_gain_by_their_drift():
     room = boxes((-9, -9, -9), (9, 9, 9), label=1, albedo=0.3)
-    sensor = replace(EXACT, intensity_offset=0.0, ring_drift=0.2, azimuth_steps=90)
+    sensor = replace(EXACT, intensity_offset=0.0, azimuth_steps=90, dropout=0.4)
     ratios = []
     for seed in range(4):
-        plain, drifted = (look(replace(sensor, ring_drift=drift), room, seed).intensity
+        plain, drifted = (look(replace(sensor, ring_drift=drift), room, seed)
                           for drift in (0.0, 0.2))  # fmt: skip
-        ratio = np.log(drifted / plain).reshape(64, 90)
-        np.testing.assert_allclose(ratio.std(axis=1), 0, atol=1e-5)  # a ring has one gain
-        ratios.append(ratio[:, 0])
+        ratio = np.log(drifted.intensity / plain.intensity)
+        up = angles(plain)[0].round(1)
+        each = [ratio[up == ring] for ring in np.unique(up)]
+        assert len(each) == 64
+        np.testing.assert_allclose([np.ptp(own) for own in each], 0, atol=1e-5)  # a ring has one
+        ratios.append([own[0] for own in each])
     assert np.std(ratios) == pytest.approx(0.2, rel=0.15)
     assert not np.allclose(ratios[0], ratios[1])
 
