@@ -14,6 +14,7 @@ COMMANDS = {
     "submit": ("geonorm.commands.submit", "run a training on SLURM, or by several processes"),
     "predict": ("geonorm.commands.predict", "classify the points of scans, or videos"),
     "view": ("geonorm.commands.view", "show scans or videos in a page, with predictions"),
+    "report": ("geonorm.commands.report", "write a page about runs, one or several side by side"),
     "export": ("geonorm.commands.export", "write a network for videos as ONNX or a program"),
     "share": ("geonorm.commands.share", "write a folder that shares a network, for the hub too"),
     "evaluate-shift": ("geonorm.commands.evaluate_shift", "measure how scores fall under shift"),

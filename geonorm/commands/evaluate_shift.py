@@ -4,9 +4,9 @@
   geonorm evaluate-shift --summarize scores.csv --baseline base.csv
 
 The first judges checkpoints on the validation data of their run, clean and under every corruption,
-and writes scores.csv, scores.json, table.md and heat_map.png; a run that was stopped goes on where
-it was. The second prints the same measures for scores obtained elsewhere: a CSV file with the
-columns corruption, level (empty for a mean over levels) and score, and a row clean.
+and writes scores.csv, scores.json, table.md, heat_map.png and report.html; a run that was stopped
+goes on where it was. The second prints the same measures for scores obtained elsewhere: a CSV file
+with the columns corruption, level (empty for a mean over levels) and score, and a row clean.
 """
 
 from collections.abc import Sequence
@@ -114,7 +114,7 @@ def evaluate_shift(options: Any, data: Sequence[str]) -> None:
     about = comparison.about
     print(f"\n{about['samples']} of {about['of']} {about['unit']}s\n")
     print(as_markdown(comparison))
-    print(f"scores.csv, scores.json, table.md and heat_map.png are in {options.out}")
+    print(f"scores.csv, scores.json, table.md, heat_map.png and report.html are in {options.out}")
 
 
 def main(arguments: Sequence[str]) -> int | str:

@@ -23,6 +23,7 @@ from geonorm.training.checkpoints import (
 )
 from geonorm.training.launch import chosen_by_the_first
 from geonorm.training.progress import run_progress
+from geonorm.training.run_report import RunReport
 from geonorm.training.throughput import Throughput
 
 CONFIGS = Path(__file__).with_name("configs")
@@ -138,6 +139,7 @@ class TrainingCLI(LightningCLI):
         callbacks = list(self.model.reports(self.run_dir, num_pictures))
         if config.get("barebones"):  # in which Lightning refuses the others
             return callbacks
+        callbacks.append(RunReport(self.run_dir))
 
         def lacks(kind: type[Callback]) -> bool:
             return not any(isinstance(callback, kind) for callback in given)

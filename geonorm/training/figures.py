@@ -1,11 +1,12 @@
 """Figures of a run: the confusion matrix and the curve of loss and score."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+
+from geonorm.training.metrics_file import read_metrics
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -59,14 +60,8 @@ def curve_figure(metrics: Path, loss: str, score: str, path: Path) -> bool:
         score: column of the validation score, in [0, 1].
         path: file to write.
     """
-    with metrics.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-
-    def column(name: str) -> np.ndarray:
-        pairs = [(float(row["step"]), float(row[name])) for row in rows if row.get(name)]
-        return np.array(pairs).reshape(-1, 2)
-
-    losses, scores = column(loss), column(score)
+    logged, nothing = read_metrics(metrics), np.empty((0, 2))
+    losses, scores = logged.get(loss, nothing), logged.get(score, nothing)
     if not len(losses):
         return False
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")

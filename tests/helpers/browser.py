@@ -51,3 +51,15 @@ def opened(driver: Any, page: Path) -> float:
 def complaints(driver: Any) -> list[str]:
     """Return what the console has said since it was last asked."""
     return [entry["message"] for entry in driver.get_log("browser")]
+
+
+def shown_report(page: Path) -> tuple[int, int, list[str]]:
+    """Open a report; return how many figures are drawn, how many pictures, and what complains."""
+    with browser() as driver:
+        opened(driver, page)
+        figures, pictures = driver.execute_script(
+            "return [[...document.querySelectorAll('.plot')].filter((plot) => "
+            "plot.querySelector('.scatterlayer .trace path, .heatmaplayer image')).length,"
+            "[...document.images].filter((image) => image.naturalWidth > 200).length]"
+        )
+        return figures, pictures, complaints(driver)

@@ -14,7 +14,7 @@ from geonorm.training.action.data import ClipData
 from geonorm.training.action.module import ActionModule
 from geonorm.training.action.networks import NETWORKS, build
 from geonorm.training.action.predict import annotate, top_classes
-from geonorm.training.action.report import summary, table
+from geonorm.training.action.report import summary, table, video_rows
 from geonorm.training.action.scores import VideoScores
 from geonorm.training.optimization import Optimization
 from helpers.memory import kept_bytes
@@ -52,6 +52,14 @@ def test_scores_of_videos_are_means_over_their_views(scores):
     expected = torch.zeros(6, 6, dtype=torch.long)
     expected[0, 0] = expected[1, 1] = expected[5, 0] = 1
     assert torch.equal(result.matrix, expected)
+    assert (result.numbers.tolist(), result.labels.tolist()) == ([0, 1, 2], [0, 1, 5])
+    assert result.scores[:, [0, 1]].flatten().tolist() == pytest.approx(
+        [0.5, 0.16, 0.1, 0.3, 0.5, 0.1]
+    )
+    rows = video_rows(result, ["a", "b", "c", "d"], "UVWXYZ")
+    assert [(name, kind, round(score, 6), guess) for name, kind, score, guess in rows] == [
+        ("a", "U", 0.5, "U"), ("b", "V", 0.3, "V"), ("c", "Z", 0.05, "U"),
+    ]  # fmt: skip
 
 
 def test_a_video_is_scored_by_the_mean_of_its_views_probabilities():

@@ -28,6 +28,7 @@ from geonorm.training.shift.evaluate import CLEAN, count_cells, evaluate, scores
 from geonorm.training.shift.measures import measure
 from geonorm.training.shift.run import known_corruptions, spread
 from geonorm.training.shift.scans import ScanTask, beams_of
+from helpers.browser import shown_report
 
 pytestmark = pytest.mark.filterwarnings("default")  # as users run it
 ROOT = Path(__file__).parents[2]
@@ -301,6 +302,12 @@ def test_the_command_writes_scores_tables_and_a_heat_map(run, tmp_path, capsys):
     assert best.read_bytes() != last.read_bytes()
     assert len([*(tmp_path / "cells").iterdir()]) == 2  # none is taken for another
     assert (tmp_path / "heat_map.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "report.html").read_text()
+    fog = entry["networks"]["best"]["groups"]["Robo3D"]["corruptions"]["fog"]["levels"]
+    told = [f"{fog[level][0]:.1%}" for level in "123"]
+    assert f'"text": {json.dumps([*told, "", ""])[:-1]}' in page.replace("[[", "[")
+    figures, _, complaints = shown_report(tmp_path / "report.html")
+    assert (figures, complaints) == (2, [])
     # What was written is summarized to the same table, but for the intervals.
     assert command(["evaluate-shift", f"--summarize={tmp_path / 'scores.csv'}"]) == 0
     summary = re.findall(r"^\| \*\*(mean of .*?)\*\*", capsys.readouterr().out, re.MULTILINE)

@@ -41,7 +41,7 @@ def test_a_confusion_matrix_shows_the_parts_of_each_true_class(drawn, tmp_path):
 
 
 def test_curves_are_those_of_the_columns(drawn, tmp_path):
-    rows = ["step,train/loss,val/score", "1,2.5,", "3,1.5,", "3,,0.25", "6,0.5,", "7,,0.75"]
+    rows = ["step,train/loss,val/score", "1,2.5,", "3,1.5,", "3,,0.25", "6,0.5,", "7,,0.75", ""]
     (tmp_path / "metrics.csv").write_text("\n".join(rows))
     path = tmp_path / "curve.png"
     assert curve_figure(tmp_path / "metrics.csv", "train/loss", "val/score", path)

@@ -4,7 +4,8 @@ import pytest
 import torch
 import train_seg
 
-from geonorm.training.segmentation.folds import add_folds, read_matrix, write_matrix
+from geonorm.training.confusion import read_matrix, write_matrix
+from geonorm.training.segmentation.folds import add_folds
 
 CLASSES = ["wall", "floor, or not", "beam"]
 FIRST = torch.tensor([[90, 10, 0], [0, 0, 0], [0, 1, 3]])

@@ -12,7 +12,11 @@ import torch
 from train_action import main
 
 from geonorm.__main__ import main as command
+from geonorm.training.action.pictures import ShownClip
+from geonorm.training.action.report import ActionReport
+from geonorm.training.confusion import read_matrix
 from helpers.action_runs import FILMS, QUICK, TOOLS, UNKEPT, found
+from helpers.browser import shown_report
 from helpers.video_files import encode, headers_only, noisy_film, numbered_film
 
 STEADY = [*FILMS, *QUICK, "--model.optim.schedule=constant", "--model.optim.warmup=0"]
@@ -101,6 +105,38 @@ def test_fit_leaves_a_complete_run(trained):
     assert f"top-1 {scores['top1']:.3f} 12" in " ".join(text.split())
     assert f"repeated: top-1 {scores['still_top1']:.3f} (by chance 0.083)" in text
     assert len(losses(run)) == 2
+    with (run / "val_videos.csv").open() as file:
+        videos = list(csv.DictReader(file))
+    right = [video["class"] == video["predicted"] for video in videos]
+    assert sum(right) / 12 == pytest.approx(scores["top1"])
+    matrix, classes = read_matrix(run / "val_confusion.csv")
+    assert matrix.sum() == 12
+    counted = matrix[classes.index(videos[0]["class"]), classes.index(videos[0]["predicted"])]
+    assert counted >= 1
+    assert Path(videos[0]["video"]).is_file()
+    assert {"val_worst.png", "val_best.png", "versions.json"} <= names
+
+
+def test_the_report_of_a_run_opens_in_a_browser(trained):
+    run, _ = trained
+    figures, pictures, complaints = shown_report(run / "report.html")
+    assert complaints == []
+    assert figures >= 5  # losses, scores, confusions
+    assert pictures == 3  # clips spread over the videos, the worst and the best
+    assert (run / "report.html").stat().st_size < 10 * 2**20
+
+
+def test_the_worst_and_the_best_clips_are_kept():
+    report = ActionReport(Path("run"), num_clips=1)
+    scores = [0.5, 0.9, 0.1, 0.4, 0.2, 0.8, 0.6, 0.3, 0.7]
+    for video, score in enumerate(scores):
+        for _ in range(2):  # a second view of a video has no place of its own
+            report._rank(score, video, ShownClip(torch.full((1,), score), 0, 1, score))
+    kept = {name: [(video, clip.video.item()) for _, video, clip in each]
+            for name, each in report.extremes.items()}  # fmt: skip
+    assert kept["worst"] == [(2, pytest.approx(0.1)), (4, pytest.approx(0.2)),
+                             (7, pytest.approx(0.3)), (3, pytest.approx(0.4))]  # fmt: skip
+    assert [video for video, _ in kept["best"]] == [1, 5, 8, 6]
 
 
 @pytest.mark.parametrize(("subcommand", "stage"), [("validate", "val"), ("test", "test")])
@@ -196,6 +232,11 @@ def test_files_that_fail_are_listed_at_the_end(folders, capsys):
     assert "2 files could not be read" in text
     assert f"left out, met 1 times: {folders / 'numbers' / '2.mp4'}" in text
     assert f": {folders / 'noise' / '1.mp4'}" in text
+    with Path("out/left_out.csv").open() as file:
+        assert {row["file"]: row["what"] for row in csv.DictReader(file)} == {
+            str(folders / "numbers/2.mp4"): "left out", str(folders / "noise/1.mp4"): "skipped",
+        }  # fmt: skip
+    assert str(folders / "numbers/2.mp4") in Path("out/report.html").read_text()
     with pytest.raises(SystemExit) as ended:
         main(["check-data", *config, *root])
     assert ended.value.code == 1

@@ -17,12 +17,15 @@ from train_seg import main
 
 from geonorm.datasets import SyntheticStreets, collate_scans
 from geonorm.training.cli import CONFIGS, complete
+from geonorm.training.confusion import read_matrix
 from geonorm.training.optimization import Optimization
 from geonorm.training.sampler import EpochSampler
 from geonorm.training.segmentation.data import ScanData
 from geonorm.training.segmentation.folds import table
 from geonorm.training.segmentation.module import SegmentationModule
+from geonorm.training.segmentation.report import ScanScore, SegmentationReport, scan_score
 from geonorm.training.segmentation.scores import class_iou, scan_mean_loss
+from helpers.browser import shown_report
 from helpers.rendering import renders
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -249,6 +252,47 @@ def test_fit_leaves_a_complete_run(trained):
     with (run / "metrics.csv").open() as file:
         assert len([row for row in csv.DictReader(file) if row["train/loss"]]) == 3
     assert yaml.safe_load((run / "config.yaml").read_text())["model"]["norm"] == "instance"
+    matrix, _ = read_matrix(run / "val_confusion.csv")
+    with (run / "val_scans.csv").open() as file:
+        scans = list(csv.DictReader(file))
+    assert sum(int(scan["points"]) for scan in scans) == matrix.sum()
+    right = sum(float(scan["accuracy"]) * int(scan["points"]) for scan in scans)
+    assert right == pytest.approx(int(matrix.diagonal().sum()))
+    assert [scan["picture"] for scan in scans] == ["val_scan0.png", "val_scan1.png"]
+    versions = json.loads((run / "versions.json").read_text())
+    assert [*versions] == ["fit", "validate"]
+    assert versions["fit"]["torch"] == torch.__version__.partition("+")[0]
+
+
+@as_users_run_it
+def test_the_report_of_a_run_opens_in_a_browser(trained):
+    run, _ = trained
+    figures, pictures, complaints = shown_report(run / "report.html")
+    assert complaints == []
+    assert figures >= 4  # losses, scores, confusions
+    assert pictures == 2 * renders()
+    assert (run / "report.html").stat().st_size < 10 * 2**20
+
+
+def test_the_score_of_a_scan_by_hand():
+    predicted, labels = torch.tensor([0, 1, 1, 2, 0, 2]), torch.tensor([0, 0, 1, 1, 255, 255])
+    score = scan_score(7, "a", predicted, labels, 4)
+    # Class 0: one of two; class 1: one of three; class 2 is predicted but not there.
+    assert score == (7, "a", pytest.approx((1 / 2 + 1 / 3) / 2), 0.5, 4)
+    nothing = scan_score(0, "b", predicted, torch.full((6,), 255), 4)
+    assert nothing.points == 0
+    assert math.isnan(nothing.miou)
+    assert math.isnan(nothing.accuracy)
+
+
+def test_the_worst_and_the_best_scans_are_drawn_beside_the_first():
+    report = SegmentationReport(Path("run"), num_pictures=1)
+    mious = [0.5, 0.9, 0.1, math.nan, 0.4, 0.2, 0.8, 0.6]
+    report.scores = [ScanScore(place, str(place), miou, miou, 0 if miou != miou else 9)
+                     for place, miou in enumerate(mious)]  # fmt: skip
+    assert report._drawn() == {0, 2, 5, 1, 6}
+    report.num_pictures = 0
+    assert report._drawn() == set()
 
 
 @as_users_run_it

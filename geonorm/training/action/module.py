@@ -137,7 +137,7 @@ class ActionModule(LightningModule):
     @staticmethod
     def reports(folder: Path, num_pictures: int) -> list[Callback]:
         """Return the callbacks that show and keep what this module gives."""
-        return [ActionReport(folder, num_pictures), FailedFiles()]
+        return [ActionReport(folder, num_pictures), FailedFiles(folder)]
 
     def configure_model(self) -> None:
         """Build the network for the classes of the data, where there is none yet.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,14 @@ from geonorm.datasets import FileReport
 from geonorm.training.action.data import ClipBatch, ClipFormat
 from geonorm.training.action.pictures import ShownClip, draw_clips
 from geonorm.training.action.scores import VideoResult
+from geonorm.training.confusion import write_matrix, write_rows
 from geonorm.training.figures import confusion_figure, curve_figure
 
 if TYPE_CHECKING:  # it imports this file
     from geonorm.training.action.module import ActionModule
+
+EXTREMES = 4  # clips drawn of the worst, and of the best
+STAGES = {"val": "validate", "test": "test"}
 
 
 def table(result: VideoResult, classes: list[str]) -> str:
@@ -59,17 +64,38 @@ def summary(results: list[VideoResult], classes: list[str]) -> dict[str, Any]:
     return scores
 
 
+def video_rows(
+    result: VideoResult, paths: Sequence[Path], classes: Sequence[str]
+) -> list[tuple[Any, ...]]:
+    """Return file, class, its score and the predicted class of each judged video."""
+    scores = result.scores.gather(1, result.labels[:, None])[:, 0].tolist()
+    each = zip(
+        result.numbers.tolist(), result.labels.tolist(), scores,
+        result.scores.argmax(dim=1).tolist(), strict=True,
+    )  # fmt: skip
+    return [
+        (paths[number], classes[label], score, classes[predicted])
+        for number, label, score, predicted in each
+    ]
+
+
 class ActionReport(Callback):
     """Prints the table and draws figures and clips when a validation or test stands alone.
 
     Args:
         folder: where pictures go.
-        num_clips: clips drawn, spread over the videos.
+        num_clips: clips drawn, spread over the videos; where there are any, also the worst and the
+            best of those that this process has judged, by the score of their class.
     """
 
     def __init__(self, folder: Path, num_clips: int) -> None:
         self.folder, self.num_clips = folder, num_clips
+        self._forget()
+
+    def _forget(self) -> None:
         self.clips: dict[int, ShownClip] = {}
+        # By "worst" and "best": the score of the clip's class, its video, and the clip.
+        self.extremes: dict[str, list[tuple[float, int, ShownClip]]] = {"worst": [], "best": []}
 
     def _keep(
         self, trainer: Trainer, module: ActionModule, logits: Tensor, batch: ClipBatch, kind: int
@@ -80,17 +106,29 @@ class ActionReport(Callback):
         videos = len(module.scores[0].labels)
         wanted = set(np.linspace(0, videos - 1, self.num_clips).round().astype(int).tolist())
         for row, video in enumerate(batch.video_index.tolist()):
+            probabilities, label = logits[row].float().softmax(dim=0), int(batch.label[row])
+            clip = ShownClip(
+                batch.video[row], label, int(probabilities.argmax()), float(probabilities.max())
+            )
             if video in wanted and video not in self.clips:
-                probabilities = logits[row].float().softmax(dim=0)
-                self.clips[video] = ShownClip(
-                    batch.video[row].float().cpu(),
-                    int(batch.label[row]),
-                    int(probabilities.argmax()),
-                    float(probabilities.max()),
-                )
+                self.clips[video] = clip._replace(video=clip.video.float().cpu())
+            if label >= 0 and self.num_clips:
+                self._rank(float(probabilities[label]), video, clip)
+
+    def _rank(self, score: float, video: int, clip: ShownClip) -> None:
+        """Keep a clip if it is among the worst or the best so far; of a video its first one."""
+        for name, sign in (("worst", 1), ("best", -1)):
+            kept = self.extremes[name]
+            if any(video == other for _, other, _ in kept):
+                continue
+            if len(kept) < EXTREMES or sign * score < sign * kept[-1][0]:
+                kept.append((score, video, clip._replace(video=clip.video.float().cpu())))
+                kept.sort(key=lambda each: sign * each[0])
+                del kept[EXTREMES:]
 
     def _report(self, trainer: Trainer, module: ActionModule, stage: str) -> None:
-        clips, self.clips = self.clips, {}
+        clips, extremes = self.clips, self.extremes
+        self._forget()
         if trainer.state.fn == TrainerFn.FITTING or not trainer.is_global_zero:
             return
         result, *still = module.results
@@ -103,6 +141,7 @@ class ActionReport(Callback):
         scores = summary(module.results, module.classes)
         (self.folder / f"{stage}.json").write_text(json.dumps(scores, indent=2) + "\n")
         title = f"{stage}: {module.title}, top-1 {result.top1:.3f}"
+        write_matrix(self.folder / f"{stage}_confusion.csv", result.matrix, module.classes)
         matrix = result.matrix.cpu().numpy()
         confusion_figure(matrix, module.classes, title, self.folder / f"{stage}_confusion.png")
         for logger in trainer.loggers:
@@ -110,14 +149,22 @@ class ActionReport(Callback):
         metrics = self.folder / "metrics.csv"
         if metrics.is_file():
             curve_figure(metrics, "train/loss", "val/top1", self.folder / "curve.png")
-        if not clips:
-            return
         attached: Any = trainer  # Lightning declares no `datamodule`
-        form: ClipFormat = attached.datamodule.clip
-        draw_clips(
-            [clips[video] for video in sorted(clips)], module.classes, form.mean, form.std,
-            title, self.folder / f"{stage}_clips.png",
+        paths = [path for path, _ in attached.datamodule.judged(STAGES[stage])[0].videos]
+        write_rows(
+            self.folder / f"{stage}_videos.csv", ("video", "class", "score", "predicted"),
+            video_rows(result, paths, module.classes),
         )  # fmt: skip
+        form: ClipFormat = attached.datamodule.clip
+        drawn = {"clips": [clips[video] for video in sorted(clips)]}
+        drawn |= {name: [clip for *_, clip in kept] for name, kept in extremes.items()}
+        for name, shown in drawn.items():
+            if shown:
+                draw_clips(
+                    shown, module.classes, form.mean, form.std,
+                    title if name == "clips" else f"{title}: the {name} clips",
+                    self.folder / f"{stage}_{name}.png",
+                )  # fmt: skip
 
     def on_validation_batch_end(
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any,
@@ -139,14 +186,22 @@ class ActionReport(Callback):
 
 
 class FailedFiles(Callback):
-    """Lists, at the end of each stage, the files that could not be read and were not listed yet."""
+    """Lists, at the end of each stage, the files that could not be read and were not listed yet.
 
-    def __init__(self) -> None:
+    Args:
+        folder: where `left_out.csv` has all of them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.listed: set[tuple[Path, str]] = set()
 
     def teardown(self, trainer: Any, module: LightningModule, stage: str) -> None:
         """Print the list."""
         failures = trainer.datamodule.failures()
+        if failures and trainer.is_global_zero:
+            rows = [(each.path, each.kind, each.count) for each in failures]
+            write_rows(self.folder / "left_out.csv", ("file", "what", "times"), rows)
         new = [report for report in failures if (report.path, report.kind) not in self.listed]
         self.listed |= {(report.path, report.kind) for report in new}
         if trainer.is_global_zero:

@@ -26,6 +26,9 @@ class VideoResult(NamedTuple):
         videos: how many were judged; those without a label and those unread were not.
         clips: how many views they had in all.
         matrix: confusion matrix of counts (K, K), rows are true classes.
+        numbers: place of each judged video in its data set, (N,).
+        labels: class of each, (N,).
+        scores: mean score of each class over its views, (N, K).
     """
 
     top1: float
@@ -35,6 +38,9 @@ class VideoResult(NamedTuple):
     videos: int
     clips: int
     matrix: Tensor
+    numbers: Tensor
+    labels: Tensor
+    scores: Tensor
 
     def class_accuracy(self) -> Tensor:
         """Return the part of each class's videos that are right, NaN where it has none; (K,)."""
@@ -107,6 +113,7 @@ class VideoScores(Metric):
         if not self.clips:
             raise ValueError("nothing can be judged: not one video has a label; use predict")
         seen = self.labels >= 0
+        numbers = seen.nonzero()[:, 0]
         sums, labels = self.sums[seen], self.labels[seen]
         classes = sums.shape[1]
         best = {
@@ -121,4 +128,7 @@ class VideoScores(Metric):
             videos=len(labels),
             clips=int(self.clips),
             matrix=multiclass_confusion_matrix(sums, labels, classes),
+            numbers=numbers,
+            labels=labels,
+            scores=sums / sums.sum(dim=1, keepdim=True),  # of each view they add up to 1
         )

@@ -1,12 +1,12 @@
-"""The counts of a segmentation: as a table, in a file, and summed over the folds of a data set."""
+"""The counts of a segmentation: as a table, and summed over the folds of a data set."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from geonorm.training.confusion import read_matrix
 from geonorm.training.segmentation.scores import class_iou
 
 
@@ -29,44 +29,6 @@ def table(matrix: Tensor, classes: list[str]) -> str:
         f"  mean of the {present} classes present"
     )
     return "\n".join(lines)
-
-
-def write_matrix(path: Path, matrix: Tensor, classes: Sequence[str]) -> None:
-    """Write the counts of a confusion matrix, a row for each true class.
-
-    Args:
-        path: a CSV file.
-        matrix: the counts.
-        classes: names of the classes.
-
-    Shape:
-        - matrix: (K, K)
-    """
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["true class", *classes])
-        for name, row in zip(classes, matrix.tolist(), strict=True):
-            writer.writerow([name, *map(int, row)])
-
-
-def read_matrix(path: Path) -> tuple[Tensor, list[str]]:
-    """Read what `write_matrix` wrote: the counts, (K, K) int64, and the names of the classes.
-
-    Raises:
-        ValueError: there is no such file, or it holds something else.
-    """
-    if not path.is_file():
-        raise ValueError(f"no {path}: expected the folder of a run that was validated or tested")
-    with path.open(newline="") as file:
-        head, *rows = list(csv.reader(file)) or [[]]
-    try:
-        counts = torch.tensor([[int(count) for count in row[1:]] for row in rows])
-    except ValueError as error:
-        raise ValueError(f"{path} holds something else than counts: {error}") from error
-    classes = head[1:]
-    if [row[0] for row in rows] != classes or counts.shape != (len(classes), len(classes)):
-        raise ValueError(f"{path} is no confusion matrix: its rows and columns differ")
-    return counts, classes
 
 
 def add_folds(runs: Sequence[Path], stage: str = "val") -> str:

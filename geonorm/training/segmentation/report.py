@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from geonorm.datasets.scan import IGNORE_INDEX
 from geonorm.datasets.voxelize import ScanBatch
+from geonorm.training.confusion import write_matrix, write_rows
 from geonorm.training.figures import confusion_figure, curve_figure
-from geonorm.training.segmentation.folds import table, write_matrix
+from geonorm.training.segmentation.folds import table
 from geonorm.training.segmentation.pictures import SegmentedScan, draw_scans
 from geonorm.training.segmentation.scores import class_iou
 
@@ -21,32 +24,102 @@ if TYPE_CHECKING:  # it imports this file
     from geonorm.training.segmentation.module import SegmentationModule
 
 
+EXTREMES = 2  # scans drawn beyond the first of the data: so many of the worst, so many of the best
+
+
+class ScanScore(NamedTuple):
+    """Scores of one scan.
+
+    Args:
+        place: number of the scan among those that this process has judged.
+        name: of the scan.
+        miou: mean IoU of the classes that are in it, NaN where no point has a label.
+        accuracy: part of its labelled points that is right, likewise.
+        points: how many have a label.
+    """
+
+    place: int
+    name: str
+    miou: float
+    accuracy: float
+    points: int
+
+
+def scan_score(place: int, name: str, predicted: Tensor, labels: Tensor, count: int) -> ScanScore:
+    """Return the scores of a scan.
+
+    Args:
+        place: its number.
+        name: likewise.
+        predicted: class of each point, (N,).
+        labels: likewise, 255 = none.
+        count: of classes.
+    """
+    known = labels != IGNORE_INDEX
+    pairs = labels[known] * count + predicted[known]
+    matrix = torch.bincount(pairs, minlength=count * count).view(count, count).cpu()
+    points = int(matrix.sum())
+    accuracy = int(matrix.diagonal().sum()) / points if points else torch.nan
+    return ScanScore(place, name, class_iou(matrix).nanmean().item(), accuracy, points)
+
+
 class SegmentationReport(Callback):
     """Prints the table and draws figures and pictures when a validation or test stands alone.
 
+    Of several processes each keeps the scans that it judges itself, and the first one reports.
+
     Args:
         folder: where pictures go.
-        num_pictures: scans drawn, the first of the data.
+        num_pictures: scans drawn, the first of the data; where there are any, also the worst two
+            and the best two by their mean IoU.
     """
 
     def __init__(self, folder: Path, num_pictures: int) -> None:
         self.folder, self.num_pictures = folder, num_pictures
-        self.scans: list[SegmentedScan] = []
+        self._forget()
 
-    def _keep(self, trainer: Trainer, predicted: Tensor, batch: ScanBatch) -> None:
-        """Keep the first scans for the pictures."""
+    def _forget(self) -> None:
+        self.scores: list[ScanScore] = []
+        self.scans: dict[int, SegmentedScan] = {}  # what will be drawn, by the scan's place
+
+    def _keep(
+        self, trainer: Trainer, module: SegmentationModule, predicted: Tensor, batch: ScanBatch
+    ) -> None:
+        """Keep the scores of all scans, and those scans that will be drawn."""
         if trainer.state.fn == TrainerFn.FITTING:
             return
-        for index, name in enumerate(batch.names[: self.num_pictures - len(self.scans)]):
-            rows = batch.point_batch == index
-            # numpy has no bfloat16, which --trainer.precision may have made of the points.
-            arrays = (batch.points[rows].float(), predicted[rows], batch.point_labels[rows])
-            self.scans.append(SegmentedScan(name, *(array.cpu().numpy() for array in arrays)))
+        for index, name in enumerate(batch.names):
+            rows, place = batch.point_batch == index, len(self.scores)
+            labels = batch.point_labels[rows]
+            self.scores.append(
+                scan_score(place, name, predicted[rows], labels, len(module.classes))
+            )
+            drawn = self._drawn()
+            if place in drawn:
+                # numpy has no bfloat16, which --trainer.precision may have made of the points.
+                arrays = (batch.points[rows].float(), predicted[rows], labels)
+                self.scans[place] = SegmentedScan(name, *(each.cpu().numpy() for each in arrays))
+            self.scans = {kept: scan for kept, scan in self.scans.items() if kept in drawn}
+
+    def _drawn(self) -> set[int]:
+        """Return the places of the scans to draw, of those judged so far."""
+        if not self.num_pictures:
+            return set()
+        known = (score for score in self.scores if score.points)  # the others' mIoU is NaN
+        judged = [score.place for score in sorted(known, key=lambda score: score.miou)]
+        return {*range(self.num_pictures), *judged[:EXTREMES], *judged[-EXTREMES:]}
 
     def _report(self, trainer: Trainer, module: SegmentationModule, stage: str) -> None:
-        scans, self.scans = self.scans, []
+        scores, scans = self.scores, [self.scans[place] for place in sorted(self.scans)]
+        numbers = {place: number for number, place in enumerate(sorted(self.scans))}
+        self._forget()
         if trainer.state.fn == TrainerFn.FITTING or not trainer.is_global_zero:
             return
+        write_rows(
+            self.folder / f"{stage}_scans.csv", ("scan", "miou", "accuracy", "points", "picture"),
+            [(*score[1:], f"{stage}_scan{numbers[score.place]}.png"
+              if score.place in numbers else "") for score in scores],
+        )  # fmt: skip
         if module.matrix.any():
             self._scores(trainer, module, stage)
         else:
@@ -87,7 +160,7 @@ class SegmentationReport(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, *rest: Any
     ) -> None:
-        self._keep(trainer, outputs, batch)
+        self._keep(trainer, module, outputs, batch)
 
     def on_validation_end(self, trainer: Trainer, module: Any) -> None:
         self._report(trainer, module, "val")
@@ -95,7 +168,7 @@ class SegmentationReport(Callback):
     def on_test_batch_end(
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, *rest: Any
     ) -> None:
-        self._keep(trainer, outputs, batch)
+        self._keep(trainer, module, outputs, batch)
 
     def on_test_end(self, trainer: Trainer, module: Any) -> None:
         self._report(trainer, module, "test")

@@ -12,6 +12,7 @@ import numpy as np
 import geonorm
 from geonorm.files import written_whole
 from geonorm.names import choices
+from geonorm.training.run_report import write_own_report
 from geonorm.training.shift.cells import Cells
 from geonorm.training.shift.comparison import OTHERS, Comparison, as_json, as_markdown
 from geonorm.training.shift.evaluate import Task, evaluate
@@ -201,7 +202,7 @@ def find_baseline(
 
 
 def write_results(comparison: Comparison, folder: Path) -> None:
-    """Write scores.csv, scores.json, table.md and heat_map.png, each complete or not at all."""
+    """Write scores.csv, scores.json, table.md, heat_map.png and report.html, each complete."""
     folder.mkdir(parents=True, exist_ok=True)
     with written_whole(folder / "scores.csv") as aside:
         write_scores(comparison, aside)
@@ -210,3 +211,4 @@ def write_results(comparison: Comparison, folder: Path) -> None:
     with written_whole(folder / "table.md") as aside:
         aside.write_text(as_markdown(comparison), encoding="utf-8")
     draw(comparison, folder / "heat_map.png")
+    write_own_report(folder)

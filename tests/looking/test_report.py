@@ -1,0 +1,229 @@
+"""geonorm report: numbers of the folders, what a killed run has left, and a real browser."""
+
+import json
+import re
+from html import unescape
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from geonorm.__main__ import main as command
+from geonorm.looking import plots
+from geonorm.looking.report import write_report
+from geonorm.looking.runs import read_folder
+from geonorm.training.metrics_file import read_metrics
+from helpers.browser import browser, complaints, opened
+from helpers.run_folders import write_run, write_shift
+
+
+def report(*folders, path):
+    """Write a report, and return it without plotly.js, and its figures."""
+    write_report(folders, path)
+    page = path.read_text()
+    figures = json.loads(re.search(r"const figures = (.*);", page)[1])
+    return page[page.index("<h1>") :], figures
+
+
+def tables(page):
+    """Return the cells of every table, row by row."""
+    cells = re.compile(r"<t[dh].*?>(.*?)</t[dh]>")
+    return [
+        [[*map(unescape, cells.findall(row))]
+         for row in re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)]
+        for table in re.findall(r"<table>(.*?)</table>", page, re.DOTALL)
+    ]  # fmt: skip
+
+
+def titles(figures):
+    return [figure["layout"]["title"]["text"] for figure in figures]
+
+
+def test_half_a_line_at_the_end_of_a_log_is_left_out(tmp_path):
+    log = tmp_path / "metrics.csv"
+    log.write_bytes(b"epoch,step,train/loss\r\n0,1,2.5\r\n,3,\r\n0,5,0.5\r\n0,7,0.4")
+    found = read_metrics(log)
+    assert {name: pairs.tolist() for name, pairs in found.items()} == {
+        "train/loss": [[1, 2.5], [5, 0.5]],  # 0.4 may have been the beginning of 0.4375
+    }
+    log.write_bytes(b"epoch,step,trai")
+    assert read_metrics(log) == {}
+    for line, says in [(b"0,1", "2 cells under 3 names"), (b"0,1,two", "could not convert"),
+                       (b"0,,2", "could not convert")]:  # fmt: skip
+        log.write_bytes(b"epoch,step,train/loss\r\n" + line + b"\r\n0,7,0.4\r\n")
+        with pytest.raises(ValueError, match=f"metrics.csv is damaged in line 2: {says}"):
+            read_metrics(log)
+
+
+def test_numbers_of_a_run(tmp_path):
+    page, figures = report(write_run(tmp_path / "run"), path=tmp_path / "out" / "report.html")
+    results, classes, worst, best, options, versions = tables(page)
+    assert {name: value for name, *value in results[1:]} == {
+        "model.name": ["MinkUNetSlim"], "model.norm": ["instance"], "val miou": ["0.45"],
+        "steps, as logged": ["3"], "last train/loss": ["1"],
+        "throughput/points_per_s, median": ["2,000"], "files left out": ["0"],
+    }  # fmt: skip
+    assert classes == [
+        ["class", "IoU", "recall", "precision", "points, val"],
+        ["road", f"{6 / 9:.4g}", "0.75", f"{6 / 7:.4g}", "8"],
+        ["car", "0.5", "0.75", "0.6", "4"],
+        ["bus", "-", "-", "-", "0"],
+    ]
+    assert [row[0] for row in worst] == ["scan", "worst", "a <b>"]
+    assert [row[0] for row in best] == ["scan", "best", "a <b>"]
+    assert worst[1] == ["worst", "0.125", "0.25", "20"]
+    assert ["trainer.max_epochs", "3"] in options
+    assert versions[1:] == [["torch", "2.15.0"], ["cores", "2"]]
+    assert titles(figures) == ["train/loss", "val/miou", "throughput/points_per_s", "val"]
+    assert [figures[0]["data"][0][axis] for axis in "xy"] == [[0, 1, 2], [3, 2, 1]]
+    assert figures[3]["data"][0]["z"] == [[0.75, 0.25, 0], [0.25, 0.75, 0], [None, None, None]]
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    assert captions == ["worst: mIoU 0.125", "a &lt;b&gt;: mIoU 0.500"]
+    assert page.count("data:image/webp;base64,") == 2
+    size = (tmp_path / "out/report.html").stat().st_size
+    assert size < 10 * 2**20
+    assert not re.search(r"(src|href)=\"?(http|//)", page)
+
+
+def test_runs_stand_side_by_side(tmp_path):
+    runs = [write_run(tmp_path / norm, norm, losses=(number, 1)) for number, norm in
+            enumerate(("instance", "batch", "ibn-a"), start=2)]  # fmt: skip
+    page, figures = report(*runs, path=tmp_path / "report.html")
+    found = tables(page)
+    names = [str(run) for run in runs]
+    assert found[0][0] == ["", *names]
+    assert ["model.norm", "instance", "batch", "ibn-a"] in found[0]
+    assert found[1][0] == ["class", *(f"{name}, val: IoU" for name in names),
+                           *(f"points, {name}, val" for name in names)]  # fmt: skip
+    assert found[1][1] == ["road", *["0.6667"] * 3, *["8"] * 3]
+    assert ["option", *names] in [table[0] for table in found]
+    differing = next(table for table in found if table[0] == ["option", *names])
+    assert differing[1:] == [["model.norm", "instance", "batch", "ibn-a"]]
+    assert [trace["name"] for trace in figures[0]["data"]] == names
+    assert [trace["y"][0] for trace in figures[0]["data"]] == [2, 3, 4]
+    assert titles(figures)[-3:] == [f"{name}, val" for name in names]
+
+
+def test_a_run_that_was_killed_shows_how_far_it_came(tmp_path):
+    run = tmp_path / "run"
+    write_run(run)
+    for file in ("val.json", "val_confusion.csv", "versions.json"):
+        (run / file).unlink()
+    log = run / "metrics.csv"
+    log.write_bytes(log.read_bytes()[:-9])  # within the line of val/miou
+    page, figures = report(run, path=tmp_path / "report.html")
+    assert "it was stopped before it was judged" in page
+    assert titles(figures) == ["train/loss", "throughput/points_per_s"]
+    assert ["steps, as logged", "3"] in tables(page)[0]
+
+
+def test_an_evaluation_under_shift(tmp_path):
+    page, figures = report(write_shift(tmp_path / "shift"), path=tmp_path / "report.html")
+    assert titles(figures) == [
+        "with instance norm: clean mIoU 50.0%", "with batch norm: clean mIoU 40.0%",
+    ]  # fmt: skip
+    heat = figures[1]["data"][0]
+    assert (heat["y"], heat["x"]) == (["fog", "snow"], ["level 1", "level 2"])
+    assert heat["text"] == [["36.0%", "10.0%"], ["28.0%", "10.0%"]]
+    assert np.allclose(heat["z"], [[0.9, 0.25], [0.7, 0.25]])
+    means = ["25.00 [10.00, 30.00]", "50.00", "-"]
+    assert tables(page)[0][1] == ["with instance norm", "Robo3D", *means]
+    assert "2 of 4 scans" in page
+    assert "left out: wet_ground: no intensity" in page
+    told = {"clean": [0.0, None, None], "groups": {"a": {"corruptions": {
+        "fog": {"levels": {"1": [None, None, None]}}, "snow": {"levels": {"2": [0.5, None, None]}},
+    }}}}  # fmt: skip
+    nothing = plots.shift("none", told, "mIoU")["data"][0]
+    assert nothing["z"] == [[None, None], [None, None]]
+    assert nothing["text"] == [["", ""], ["", "50.0%"]]
+
+
+def test_many_large_pictures_still_fit(tmp_path, monkeypatch):
+    """Noise is the worst to compress; with less room pictures get smaller, then are named only."""
+    from geonorm.looking import report as module
+
+    run = write_run(tmp_path / "run")
+    noise = np.random.default_rng(0).integers(0, 255, (900, 1200, 3), dtype=np.uint8)
+    for number in range(2):
+        Image.fromarray(noise).save(run / f"val_scan{number}.png")
+    for room in (2 * 800_000, 2 * 200_000):
+        monkeypatch.setattr(module, "ROOM", room)
+        page, _ = report(run, path=tmp_path / "report.html")
+        assert page.count("data:image/webp") == 2
+        assert room / 4 < len(page) < room + 20_000
+    monkeypatch.setattr(module, "ROOM", 2000)
+    page, _ = report(run, path=tmp_path / "report.html")
+    assert page.count("data:image/webp") == 0
+    assert f"{run}/val_scan1.png" in page
+
+
+def test_wrong_folders_are_explained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    assert "empty is no folder of a run" in command(["report", "run", "empty"])
+    assert "nowhere is no folder of a run" in command(["report", "nowhere"])
+    (tmp_path / "run/val.json").write_text('{"miou": 0.')
+    assert "val.json is damaged, or only half written" in command(["report", "run"])
+    (tmp_path / "run/val.json").write_text("[]")
+    assert "must hold a JSON object; got list" in command(["report", "run"])
+    with pytest.raises(ValueError, match="expected the folders of runs"):
+        write_report([], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_videos_are_ranked_by_the_score_of_their_class(tmp_path):
+    run = write_run(tmp_path / "run")
+    (run / "val_scans.csv").unlink()
+    (run / "val.json").write_text('{"top1": 0.5, "videos": 3}')
+    (run / "val_videos.csv").write_text(
+        "video,class,score,predicted\na.mp4,car,0.25,bus\nb.mp4,bus,0.75,bus\nc.mp4,car,0.5,car\n"
+    )
+    page, _ = report(run, path=tmp_path / "report.html")
+    found = tables(page)
+    assert found[1][0] == ["class", "recall", "precision", "videos, val"]
+    assert [row[0] for row in found[2]] == ["video", "a.mp4", "c.mp4"]
+    assert [row[0] for row in found[3]] == ["video", "b.mp4", "c.mp4"]
+    assert not read_folder(run).judged["val"].of_scans
+
+
+def hide_the_first_curve(driver):
+    """Click in a legend, and wait until the curve of that run is gone."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    driver.execute_script(
+        "for (const kind of ['mousedown', 'mouseup'])"
+        " arguments[0].dispatchEvent(new MouseEvent(kind, {bubbles: true}))",
+        driver.find_element("css selector", "#figure0 .legendtoggle"),
+    )
+    left = "return document.querySelectorAll('#figure0 .scatterlayer .trace').length"
+    WebDriverWait(driver, 20).until(lambda each: each.execute_script(left) == 2)
+
+
+def test_reports_in_a_browser(tmp_path):
+    """One run, three side by side, and an evaluation under shift: drawn, and nothing complains."""
+    runs = [write_run(tmp_path / norm, norm) for norm in ("instance", "batch", "ibn-a")]
+    pages = {1: [runs[0]], 3: runs, 0: [write_shift(tmp_path / "shift")]}
+    with browser() as driver:
+        for count, folders in pages.items():
+            _, figures = report(*folders, path=tmp_path / "report.html")
+            opened(driver, tmp_path / "report.html")
+            drawn = driver.execute_script(
+                "return [...document.querySelectorAll('.plot')].map((plot) => ["
+                "plot.querySelectorAll('.scatterlayer .trace').length,"
+                "plot.querySelectorAll('.heatmaplayer image').length])"
+            )
+            curves = [[count, 0]] * 3 if count else []
+            assert drawn == [*curves, *[[0, 1]] * (count or 2)]
+            assert len(drawn) == len(figures)
+            sizes = driver.execute_script(
+                "return [...document.images].map((image) => image.naturalWidth)")  # fmt: skip
+            assert sizes == [400] * 2 * count
+            assert complaints(driver) == []
+            cells = driver.execute_script(
+                "return [...document.querySelectorAll('.heatmap-label text')]"
+                ".map((cell) => cell.textContent)")  # fmt: skip
+            assert {*cells} == ({"75%", "25%", "0%"} if count else
+                                {"45.0%", "35.0%", "12.5%", "36.0%", "28.0%", "10.0%"})  # fmt: skip
+            if count == 3:
+                hide_the_first_curve(driver)
