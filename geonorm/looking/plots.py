@@ -84,11 +84,11 @@ def shift(network: str, told: Mapping[str, Any], score: str) -> Figure:
     ]
     parts = [[None if value is None or not clean else value / clean for value in row]
              for row in values]  # fmt: skip
-    told = [["" if value is None else f"{value:.1%}" for value in row] for row in values]
+    words = [["" if value is None else f"{value:.1%}" for value in row] for row in values]
     return {
         "data": [{
             "type": "heatmap", "x": [f"level {level}" for level in levels], "y": list(each),
-            "z": parts, "text": told, "zmin": 0, "zmax": 1, "colorscale": "Viridis",
+            "z": parts, "text": words, "zmin": 0, "zmax": 1, "colorscale": "Viridis",
             "texttemplate": "%{text}", "colorbar": {"title": {"text": "of clean"}},
             "hovertemplate": f"%{{y}}, %{{x}}: {score} %{{text}}, %{{z:.0%}} of the clean score"
                              "<extra></extra>",
