@@ -5,9 +5,9 @@
   python tools/release.py --dist dist --check python3.13     try what is in dist/ already
 
 The wheel is made of the source distribution, and that of the last commit, in a clone. A check
-installs the source distribution with its extra `train` into an environment of its own, as a user
-does, and runs the layers, a training, a prediction and, with --minkowski, MinkUNet. It needs
-nothing but Python.
+installs the source distribution with its extras `train` and `hub` into an environment of its own,
+as a user does, and runs the layers, a training, a prediction from a shared folder and, with
+--minkowski, MinkUNet. It needs nothing but Python.
 """
 
 import argparse
@@ -83,14 +83,16 @@ def check(sdist: Path, interpreter: str, minkowski: bool) -> None:
         pip = (python, "-m", "pip", "install", "--quiet", "--no-cache-dir",
                "--constraint", ROOT / "constraints.txt")  # fmt: skip
         run(*pip, "torch", "torchvision", "setuptools", "wheel", "ninja")
-        run(*pip, "--no-build-isolation", f"geonorm[train] @ {sdist.resolve().as_uri()}")
+        run(*pip, "--no-build-isolation", f"geonorm[train,hub] @ {sdist.resolve().as_uri()}")
         (folder / "empty").mkdir()
         place = {"cwd": folder / "empty",
                  "env": os.environ | {"GEONORM_CACHE": str(folder / "cache")}}  # fmt: skip
         run(python, "-W", "error::DeprecationWarning:geonorm", "-c", LAYERS, **place)
         run(python, "-c", FILM, **place)
         run(geonorm, "train-action", *SHORT, **place)
-        run(geonorm, "predict", "runs/train_action/001/checkpoints/last.ckpt", "film.mp4", **place)
+        checkpoint = "runs/train_action/001/checkpoints/last.ckpt"
+        run(geonorm, "share", checkpoint, "shared", "--licence=mit", **place)
+        run(geonorm, "predict", "shared", "film.mp4", **place)
         if minkowski:
             run(geonorm, "install-minkowski", cwd=folder / "empty")
             run(geonorm, "train-seg", *SHORT_SCANS, **place)
