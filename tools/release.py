@@ -61,7 +61,8 @@ def build(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         run("git", "clone", "--quiet", ROOT, f"{temporary}/clone")
-        run(sys.executable, "-c", SDIST, folder, cwd=f"{temporary}/clone")
+        run(sys.executable, "-c", SDIST, folder, cwd=f"{temporary}/clone",
+            stdout=subprocess.DEVNULL)  # fmt: skip
     run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
         "--no-cache-dir", "--wheel-dir", folder, sdist_in(folder))  # fmt: skip
 
