@@ -50,6 +50,7 @@ def test_the_archives_hold_what_they_need(tmp_path):
          "README.md", "LICENSE"], cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     assert [name for name in tracked if name not in held] == []
+    assert not any(name.startswith("tests") for name in held)
     (wheel,) = tmp_path.glob(f"geonorm-{__version__}-cp3*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert any(name.startswith("geonorm/_C.") for name in names)
