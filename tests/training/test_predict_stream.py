@@ -15,6 +15,7 @@ import pytest
 
 from geonorm.__main__ import main as command
 from geonorm.training import Output, ScanPredictor
+from geonorm.training.segmentation import predictor as predictor_module
 from geonorm.training.segmentation import stream as streams
 from geonorm.training.segmentation.stream import Arrivals, Journal, Stream
 from helpers.scan_writers import rows, write
@@ -201,27 +202,33 @@ def test_a_recording_ends_where_it_is_told_to(checkpoint, tmp_path, hasty, capsy
     assert "ms of each of 2 scans" in said
 
 
-def test_pictures_do_not_wait_for_scans_that_do_not_come(tmp_path):
-    """None stands for a moment without a scan."""
-    record(tmp_path / "drive", 1)
-    arrivals = Arrivals([tmp_path / "drive"], Stream(watch=0.01), lambda *_: False)
-    old = time.time() - 60
-    os.utime(tmp_path / "drive/1.bin", (old, old))
+def test_pictures_do_not_wait_for_scans_that_do_not_come(checkpoint, tmp_path, hasty, monkeypatch):
+    """One scan is drawn, and written down as done, before the others of its group are there."""
+    (scan,) = record(tmp_path / "drive", 1)
+    os.utime(scan, (1, 1))
+    stream, drawn = Stream(watch=float("inf")), []  # without a picture it would not end
+
+    def draws(scans, classes, colors, stems):
+        drawn.append(stems)
+        stream.stop.set()
+
+    monkeypatch.setattr(predictor_module, "draw_predicted", draws)
+    predictor = ScanPredictor(checkpoint)
+    predictor.predict_files([tmp_path / "drive"], tmp_path / "out", Output(), 1.0, stream)
+    assert drawn == [[tmp_path / "out/1"]]
+    lines = (tmp_path / "out/predicted.jsonl").read_text().splitlines()
+    assert len(lines) == 2
+    arrivals = Arrivals([tmp_path / "drive"], Stream(watch=0.2), lambda *_: False)
     found = list(arrivals)
-    assert found[0] == tmp_path / "drive/1.bin"
-    assert found[1:] == [None] * len(found[1:])
+    assert found[0] == scan
+    assert set(found[1:]) == {None}
 
 
 def test_a_file_that_a_ring_of_recordings_deletes_is_passed_over(tmp_path, monkeypatch):
     gone, stays = record(tmp_path / "drive", 1, 2)
-    seen = streams.scans_in
-
-    def deleted(folder):
-        found = seen(folder)
-        gone.unlink(missing_ok=True)
-        return found
-
-    monkeypatch.setattr(streams, "scans_in", deleted)
+    lists = iter([[gone, stays], [gone, stays], [stays]])
+    monkeypatch.setattr(streams, "scans_in", lambda folder: next(lists, [stays]))
+    gone.unlink()
     os.utime(stays, (1, 1))
     arrivals = Arrivals([tmp_path / "drive"], Stream(watch=0.01), lambda *_: False)
     assert [file for file in arrivals if file] == [stays]
