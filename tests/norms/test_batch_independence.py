@@ -81,13 +81,19 @@ def accumulated(norm: str, folder: Path) -> Tensor:
     return gradient(model)
 
 
-@pytest.mark.parametrize("split", [distributed, accumulated])
+# Two processes take 11 s; .ci/run runs them.
+splits = pytest.mark.parametrize(
+    "split", [pytest.param(distributed, marks=pytest.mark.slow), accumulated]
+)
+
+
+@splits
 def test_gradients_of_parts_are_those_of_the_whole(split, tmp_path) -> None:
     error = relative_error(split("instance", tmp_path), whole_batch("instance"))
     assert error <= EXACT
 
 
-@pytest.mark.parametrize("split", [distributed, accumulated])
+@splits
 def test_batch_norm_fails_the_same_comparison(split, tmp_path) -> None:
     assert relative_error(split("batch", tmp_path), whole_batch("batch")) > MOVES
 

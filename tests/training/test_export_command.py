@@ -39,6 +39,7 @@ def expected(checkpoint, video):
     return scores
 
 
+@pytest.mark.slow  # 9 s; .ci/run runs it
 def test_onnx_with_what_its_users_must_know(checkpoint, tmp_path, capsys):
     path = tmp_path / "new" / "a.onnx"
     assert main(["export", str(checkpoint), str(path)]) is None

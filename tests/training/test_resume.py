@@ -29,6 +29,7 @@ RUN = [
     "--num_pictures=0",
 ]  # fmt: skip
 STEPS_PER_EPOCH = 2
+of_four_runs = pytest.mark.slow  # 40 s to make them; .ci/run runs them
 
 
 def started(script, *args, cwd):
@@ -86,6 +87,7 @@ def final(folder, run):
     return checkpoint["state_dict"], moments
 
 
+@of_four_runs
 def test_a_run_killed_and_resumed_ends_with_the_same_bits(runs):
     weights, moments = final(runs, "undisturbed")
     resumed_weights, resumed_moments = final(runs, "resumed")
@@ -96,6 +98,7 @@ def test_a_run_killed_and_resumed_ends_with_the_same_bits(runs):
     assert all(map(torch.equal, moments, resumed_moments))
 
 
+@of_four_runs
 def test_another_seed_ends_elsewhere(runs):
     weights, other = final(runs, "undisturbed")[0], final(runs, "other")[0]
     kernels = [name for name in weights if name.endswith("kernel")]
@@ -103,6 +106,7 @@ def test_another_seed_ends_elsewhere(runs):
     assert not any(torch.equal(weights[name], other[name]) for name in kernels)
 
 
+@of_four_runs
 def test_the_resumed_run_took_only_the_steps_that_were_missing(runs):
     def losses(run):
         with (runs / run / "metrics.csv").open() as file:
@@ -133,6 +137,7 @@ def damaged(path, target):
     return target
 
 
+@of_four_runs
 def test_a_corrupted_checkpoint_is_refused_and_another_offered(runs, tmp_path):
     whole = runs / "undisturbed" / "checkpoints" / "last.ckpt"
     last = damaged(whole, tmp_path / "last.ckpt")

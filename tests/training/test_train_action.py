@@ -192,6 +192,7 @@ def test_predict_writes_films_strips_and_a_list(trained, capsys):
     assert "skipped" in text
 
 
+@pytest.mark.slow  # 10 s; .ci/run runs it
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped():
     main(["fit", *STEADY, *UNKEPT, "--trainer.max_epochs=2", "--run_dir=whole"])
     main(["fit", *STEADY, "--run_dir=half"])
