@@ -60,7 +60,10 @@ $(READY): setup.py pyproject.toml constraints.txt tools/system_packages.sh \
 		Name another one: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) pip setuptools wheel ninja
-	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
+# pip unpacks on one core: the largest of what needs no torch is unpacked beside it.
+	$(PIP) --no-deps open3d onnxruntime pyarrow pandas plotly & unpacking=$$!; \
+		$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision \
+			|| { kill $$unpacking; exit 1; }; wait $$unpacking
 # The kernels come last: pip installs packages one by one at its end, while MinkowskiEngine compiles.
 	$(BIN)/python -m geonorm.minkowski.install --build-only $(MINKOWSKI) & building=$$!; \
 		GEONORM_NO_EXTENSION=1 $(PIP) --no-build-isolation \
