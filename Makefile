@@ -13,6 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 MUTANTS := build/mutants/venv
+IMPORTED := torch torchvision lightning torchmetrics scipy sympy matplotlib numpy
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile \
 	--constraint constraints.txt
 
@@ -71,6 +72,8 @@ $(READY): setup.py pyproject.toml constraints.txt tools/system_packages.sh \
 		&& $(PIP) --no-build-isolation --no-deps --editable . \
 			|| { kill $$building; exit 1; }; wait $$building
 	$(BIN)/python tools/install_minkowski.py $(MINKOWSKI)
+# The first command would do it on one core; torch has a file for newer Pythons.
+	$(BIN)/python -m compileall -qq -j 0 -x py312 $(patsubst %,$(VENV)/lib/*/site-packages/%,$(IMPORTED))
 	touch $(READY)
 
 clean:
