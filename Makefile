@@ -13,6 +13,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 MUTANTS := build/mutants/venv
+BESIDE := open3d pyarrow scipy av onnxruntime pandas plotly dash scikit-learn matplotlib onnx \
+	diffusers timm mypy sphinx
 IMPORTED := torch torchvision lightning torchmetrics scipy sympy matplotlib numpy
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile \
 	--constraint constraints.txt
@@ -61,8 +63,8 @@ $(READY): setup.py pyproject.toml constraints.txt tools/system_packages.sh \
 		Name another one: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) pip setuptools wheel ninja
-# pip unpacks on one core: the largest of what needs no torch is unpacked beside it.
-	$(PIP) --no-deps open3d onnxruntime pyarrow pandas plotly & unpacking=$$!; \
+# pip unpacks on one core: the largest of what torch does not need is unpacked beside it.
+	$(PIP) --no-deps $(BESIDE) & unpacking=$$!; \
 		$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision \
 			|| { kill $$unpacking; exit 1; }; wait $$unpacking
 # The kernels come last: pip installs packages one by one at its end, while MinkowskiEngine compiles.
