@@ -64,8 +64,9 @@ $(READY): setup.py pyproject.toml constraints.txt tools/system_packages.sh \
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) pip setuptools wheel ninja
 # pip unpacks on one core: the largest of what torch does not need is unpacked beside it.
-	$(PIP) --no-deps $(BESIDE) & unpacking=$$!; \
-		$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision \
+	$(PIP) --no-deps --no-warn-conflicts $(BESIDE) & unpacking=$$!; \
+		$(PIP) --no-warn-conflicts $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) \
+			torch torchvision \
 			|| { kill $$unpacking; exit 1; }; wait $$unpacking
 # The kernels come last: pip installs packages one by one at its end, while MinkowskiEngine compiles.
 	$(BIN)/python -m geonorm.minkowski.install --build-only $(MINKOWSKI) & building=$$!; \
