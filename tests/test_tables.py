@@ -75,7 +75,8 @@ def test_a_checkpoint():
 
 
 def test_scores_of_videos():
-    lines, _ = shown(VideoResult(0.75, 1.0, 0.625, 0.5, 4, 8, torch.eye(2)))
+    each = (torch.arange(4), torch.tensor([0, 1, 0, 1]), torch.eye(2).repeat(2, 1))
+    lines, _ = shown(VideoResult(0.75, 1.0, 0.625, 0.5, 4, 8, torch.eye(2), *each))
     assert dict(zip(*lines, strict=True)) == {
         "top-1": "75.0%", "top-5": "100.0%", "top-1 of views": "62.5%", "loss": "0.500",
         "videos": "4", "views": "8",

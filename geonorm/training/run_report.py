@@ -29,13 +29,19 @@ def versions() -> dict[str, str]:
 
 
 def write_own_report(folder: Path) -> None:
-    """Write `report.html` into the folder of a run, or say what it takes."""
+    """Write `report.html` into the folder of a run, or say why there is none.
+
+    A training that is done must not fail for it.
+    """
     if find_spec("plotly") is None:
         print("Skipped report.html: plotly is not installed (pip install 'geonorm[train]')")
         return
     from geonorm.looking.report import write_report
 
-    write_report([folder], folder / "report.html")
+    try:
+        write_report([folder], folder / "report.html")
+    except ValueError as error:
+        print(f"Skipped report.html: {error}")
 
 
 class RunReport(Callback):

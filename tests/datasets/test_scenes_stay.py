@@ -77,7 +77,7 @@ def test_objects(name: str) -> None:
 
 @pytest.mark.parametrize("seed", STREETS)
 def test_streets(seed: int) -> None:
-    sensor = list(SENSORS.values())[seed % len(SENSORS)]
+    sensor = SENSORS[("roof32", "mast64")[seed % 2]]
     mesh, place = street(sensor, np.random.default_rng(seed))
     found = np.hstack([of_mesh(mesh), place])
     # 250,000 vertices in float32: a sine's last digit may differ from one machine to the next.

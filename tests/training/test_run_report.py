@@ -53,3 +53,9 @@ def test_without_plotly_a_run_goes_on_and_the_command_names_the_cure(
     assert not (run / "report.html").exists()
     monkeypatch.chdir(tmp_path)
     assert "geonorm report: needs plotly, which is not installed" in command(["report", "run"])
+
+
+def test_a_run_that_left_nothing_to_report_ends_all_the_same(tmp_path, capsys):
+    write_own_report(tmp_path)
+    assert f"Skipped report.html: {tmp_path} is no folder of a run" in capsys.readouterr().out
+    assert not (tmp_path / "report.html").exists()
