@@ -113,14 +113,19 @@ def draw(rows: Sequence[Row], path: Path) -> None:
                     places.append(group_number + 0.12 * (number - (len(norms) - 1) / 2))
                     means.append(100 * fmean(scores))
                     ends.append(100 * (interval.high - interval.mean))
-            one.errorbar(places, means, ends, fmt="o", markersize=4, capsize=2,
-                         label=name_of(entry))  # fmt: skip
+            if places:
+                one.errorbar(places, means, ends, fmt="o", markersize=4, capsize=2,
+                             label=name_of(entry))  # fmt: skip
         one.set_xticks(range(len(groups)), [group.replace(" to", "\nto") for group in groups],
                        rotation=20)  # fmt: skip
         one.set_title(KINDS[data])
         one.set_ylabel("mIoU, %" if data == "streets" else "top-1, %")
         one.set_ylim(bottom=0)
+        if not one.has_data():
+            one.set_yticks([])
+            one.text(0.5, 0.5, NOT_RUN, transform=one.transAxes, ha="center")
         one.grid(axis="y", alpha=0.3)
-    axes[0].legend(fontsize=8, ncols=2)
+    if axes[0].has_data():
+        axes[0].legend(fontsize=8, ncols=2)
     figure.savefig(path, dpi=110)
     plt.close(figure)
