@@ -1,6 +1,7 @@
 """Files that appear complete or not at all, names that are hidden, and the folder of the cache."""
 
 import errno
+import hashlib
 import os
 import shutil
 import uuid
@@ -28,6 +29,12 @@ def user_cache() -> Path:
     if "GEONORM_CACHE" in os.environ:
         return Path(os.environ["GEONORM_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "geonorm"
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

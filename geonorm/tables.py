@@ -1,4 +1,4 @@
-"""Tables for notebooks."""
+"""Tables as HTML, for notebooks, and as Markdown."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -20,6 +20,18 @@ def as_html(lines: Sequence[Sequence[str]], notes: Iterable[str] = ()) -> str:
         f"<table>{written[0]}", *written[1:], "</table>",
         *(f"<p>{escape(note)}</p>" for note in notes),
     ])  # fmt: skip
+
+
+def as_markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Return lines of cells as a table in Markdown, the first its head.
+
+    >>> print(as_markdown([["norm", "change"], ["batch", "0.1"]]))
+    | norm | change |
+    | --- | --- |
+    | batch | 0.1 |
+    """
+    head, *rest = lines
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rest))
 
 
 def _line(cells: Sequence[str], tag: str) -> str:

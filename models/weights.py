@@ -5,7 +5,6 @@ stands here only if it was computed from the file or is told by an installed pac
 without one is not `verified`, and its file is read with a warning that says its hash.
 """
 
-import hashlib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 
-from geonorm.files import written_whole
+from geonorm.files import sha256_of, written_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +124,7 @@ def check_hash(path: Path, expected: str | None, what: str) -> str:
     Raises:
         ValueError: the file has another hash.
     """
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(path)
     if expected is not None and not found.startswith(expected):
         subject, _, cure = what.partition(": ")
         raise ValueError(

@@ -23,8 +23,10 @@ LAYERS = """
 import geonorm, torch
 from geonorm.models import r3d_18
 clip = torch.randn(1, 3, 8, 32, 32)
-assert geonorm.backends()["cpp"] == "available", geonorm.backends()
-assert r3d_18(num_classes=5)(clip).shape == (1, 5)
+if geonorm.backends()["cpp"] != "available":
+    raise SystemExit(f"the C++ backend must be available; got {geonorm.backends()}")
+if (shape := r3d_18(num_classes=5)(clip).shape) != (1, 5):
+    raise SystemExit(f"r3d_18 must give (1, 5); got {tuple(shape)}")
 rows, scan = torch.randn(9, 4), torch.arange(9) % 2
 norm = geonorm.InstanceNorm(4)
 for one in (0, 1):

@@ -53,7 +53,12 @@ def picture(pixels: np.ndarray, form: str, quality: int) -> str:
     """
     file = BytesIO()
     Image.fromarray(pixels).save(file, form, quality=quality)
-    return f"data:image/{form};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+    return address(file.getvalue(), form)
+
+
+def address(data: bytes, form: str) -> str:
+    """Return the file of an image as the address that a page shows it by."""
+    return f"data:image/{form};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def as_script(content: Any) -> str:

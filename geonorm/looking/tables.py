@@ -1,6 +1,5 @@
 """Tables and pictures of a report, as HTML."""
 
-import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 from io import BytesIO
@@ -9,6 +8,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from geonorm.looking.page import address
 
 _WIDTHS = (1100, 800, 560, 400)  # pixels, of which the first that fits is taken
 _QUALITY = 72  # percent, of WebP
@@ -55,9 +56,9 @@ def pictures(shown: Sequence[tuple[str, Path]], room: int) -> str:
         if data is None:
             parts.append(f"<figure><figcaption>{told}: {escape(str(path))}</figcaption></figure>")
             continue
-        address = f"data:image/webp;base64,{base64.b64encode(data).decode('ascii')}"
+        source = address(data, "webp")
         parts.append(
-            f'<figure><img src="{address}" alt="{told}"><figcaption>{told}</figcaption></figure>'
+            f'<figure><img src="{source}" alt="{told}"><figcaption>{told}</figcaption></figure>'
         )
     return f'<div class="pictures">{"".join(parts)}</div>'
 

@@ -9,6 +9,7 @@ from typing import Any
 from geonorm.files import written_whole
 from geonorm.studies.outcome import AS_CLAIMED, NOT_SHOWN, REFUTED, Interval, Outcome
 from geonorm.studies.study import VARIANTS, Part, Quantity, Study, Variant
+from geonorm.tables import as_markdown
 
 USUAL_SEEDS = 5  # of a study, if not said otherwise
 
@@ -222,9 +223,7 @@ def _filled(notes: str, outcome: Outcome) -> str:
 
 def _markdown(lines: list[list[str]]) -> str:
     """Return a table in Markdown, its head first."""
-    head, *rest = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-    rule = ["---"] * len(head)
-    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *rest))
+    return as_markdown([[cell.replace("|", "\\|") for cell in line] for line in lines])
 
 
 def as_summary(outcomes: list[Outcome]) -> str:

@@ -1,7 +1,7 @@
 """The order of training samples, a function of (seed, epoch) and of nothing else."""
 
 import time
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sized
 from typing import Any
 
 import numpy as np
@@ -133,6 +133,11 @@ class EpochLoader(DataLoader[Any]):
                 return
             self._given += 1
             yield batch
+
+
+def without_position(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint tells of a data module but for where in an epoch it was."""
+    return {name: value for name, value in told.items() if name != "position"}
 
 
 class EpochData(LightningDataModule):

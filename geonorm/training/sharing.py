@@ -15,11 +15,12 @@ import torch
 from lightning.pytorch import LightningModule
 
 from geonorm._version import __version__
-from geonorm.files import written_whole
+from geonorm.files import sha256_of, written_whole
 from geonorm.models.checkpoints import read_checkpoint, save_weights
 from geonorm.models.weights import check_hash
 from geonorm.training.checkpoints import read_run_checkpoint
 from geonorm.training.model_card import model_card
+from geonorm.training.sampler import without_position
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 HUB = "hf://"
@@ -83,14 +84,13 @@ def share(checkpoint: Path, folder: Path, licence: str) -> None:
     config = {
         "format": FORMAT,
         "geonorm_version": __version__,
-        "sha256": check_hash(folder / WEIGHTS, None, WEIGHTS),
+        "sha256": sha256_of(folder / WEIGHTS),
         "licence": licence,
         "epoch": told["epoch"],
         "global_step": told["global_step"],
         "pytorch-lightning_version": told["pytorch-lightning_version"],
         "hyper_parameters": told["hyper_parameters"],
-        # Where its training was within an epoch is no matter of its input.
-        kind: {key: value for key, value in told[kind].items() if key != "position"},
+        kind: without_position(told[kind]),
     }
     with written_whole(folder / CARD) as aside:
         aside.write_text(model_card(config, checkpoint), encoding="utf-8")

@@ -290,9 +290,14 @@ def test_the_worst_and_the_best_scans_are_drawn_beside_the_first():
     mious = [0.5, 0.9, 0.1, math.nan, 0.4, 0.2, 0.8, 0.6]
     report.scores = [ScanScore(place, str(place), miou, miou, 0 if miou != miou else 9)
                      for place, miou in enumerate(mious)]  # fmt: skip
-    assert report._drawn() == {0, 2, 5, 1, 6}
+    assert report._drawn(report.scores) == {0, 2, 5, 1, 6}
+    kept = []  # as a validation keeps them, one scan after another
+    for score in report.scores:
+        drawn = report._drawn([*kept, score])
+        kept = [each for each in [*kept, score] if each.place in drawn]
+    assert {score.place for score in kept} == {0, 2, 5, 1, 6}
     report.num_pictures = 0
-    assert report._drawn() == set()
+    assert report._drawn(report.scores) == set()
 
 
 @as_users_run_it

@@ -4,6 +4,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from benchmarks.plot import Rows, read_newest
+from geonorm.tables import as_markdown
 
 HEAD = """# Benchmarks
 
@@ -50,8 +51,7 @@ def write(path: Path, to: Path) -> Path:
 
 
 def _table(head: list[str], lines: list[list[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return as_markdown([head, *lines]) + "\n"
 
 
 def _by_shape(rows: Rows) -> dict[tuple[str, str], dict[str, dict[str, str]]]:

@@ -17,7 +17,6 @@ from grid.table import BASE, Entry, entries, groups_of, judged, name_of, tests_o
 HOLDS, REFUTED, UNDECIDED, NOT_RUN = "holds", "refuted", "not decided", "not run yet"
 FEWEST_SEEDS = 3
 MARGIN = 0.01  # by which «no worse» may be worse
-INSTANCE: Entry = ("instance", EVERYWHERE, "")
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,8 @@ def _rival(rival: str, norm: str = "batch") -> Entry:
 def _norm(norm: str) -> Entry:
     return norm, EVERYWHERE, ""
 
+
+INSTANCE = _norm("instance")
 
 CLAIMS = {
     "Where training and test are alike": (

@@ -7,6 +7,7 @@ from statistics import fmean
 from geonorm.datasets.clip_corruptions import MINI_KINETICS_C
 from geonorm.datasets.scan_corruptions import ROBO3D
 from geonorm.studies.outcome import Interval
+from geonorm.tables import as_markdown
 from grid.cells import EVERYWHERE, RATES, SEEDS, Cell, grid
 from grid.rows import Row, best_rate
 from grid.streets import NEAR, OTHER_SENSORS, REAL
@@ -101,14 +102,6 @@ def in_percent(values: Sequence[float], sign: str = "") -> str:
     return f"{mean:{sign}.1f}{ends}"
 
 
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Return a table, its first line the head."""
-    head, *rest = lines
-    return "\n".join(
-        "| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rest)
-    )
-
-
 def scores_table(rows: Sequence[Row], data: str) -> str:
     """Return the score of every entry in every group of tests."""
     seen = judged(rows, data)
@@ -120,7 +113,7 @@ def scores_table(rows: Sequence[Row], data: str) -> str:
     for entry, each in named.items():
         cells = [in_percent([one[group] for one in each if group in one]) for group in columns]
         lines.append([name_of(entry), f"{len(each)} of {_seeds(entry, data)}", *cells])
-    return markdown(lines)
+    return as_markdown(lines)
 
 
 def _seeds(entry: Entry, data: str) -> int:
@@ -150,7 +143,7 @@ def differences_table(rows: Sequence[Row], data: str) -> str:
         cells = [in_percent([one[group] for one in each if group in one], "+")
                  for group in lines[0][1:]]  # fmt: skip
         lines.append([name_of(entry), *cells])
-    return markdown(lines)
+    return as_markdown(lines)
 
 
 def tests_table(rows: Sequence[Row], data: str) -> str:
@@ -164,7 +157,7 @@ def tests_table(rows: Sequence[Row], data: str) -> str:
     for test in tests:
         values = ([one[test] for one in means[entry] if test in one] for entry in plain)
         lines.append([test, *(f"{100 * fmean(each):.1f}" if each else "" for each in values)])
-    return markdown(lines)
+    return as_markdown(lines)
 
 
 def rates_table(rows: Sequence[Row], data: str) -> str:
@@ -181,7 +174,7 @@ def rates_table(rows: Sequence[Row], data: str) -> str:
             score = f"{mark}{100 * found[rate].validation:.1f}{mark}" if rate in found else OPEN
             cells.append(score)
         lines.append([name_of((norm, place, "")), *cells])
-    return markdown(lines)
+    return as_markdown(lines)
 
 
 def variants_table(rows: Sequence[Row]) -> str:
@@ -195,7 +188,7 @@ def variants_table(rows: Sequence[Row]) -> str:
                       for test in ("clean", REAL, NEAR)]  # fmt: skip
             name = name_of((one.norm, one.place, one.rival))
             lines.append([name, one.variant, f"{len(each)} of {cells.count(one)}", *values])
-    return markdown(lines)
+    return as_markdown(lines)
 
 
 def page(rows: Sequence[Row]) -> str:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 
 from geonorm.studies.outcome import Interval
+from geonorm.tables import as_markdown
 from geonorm.training.figures import plt
 from grid.cells import BROKEN
 from grid.claims import (
@@ -23,7 +23,7 @@ from grid.claims import (
 )  # fmt: skip
 from grid.rows import Row
 from grid.streets import NEAR, REAL
-from grid.table import entries, in_percent, markdown, name_of
+from grid.table import entries, in_percent, name_of
 
 GROUPS = {
     "streets": ("clean", "other sensors", "Robo3D", "other corruptions", REAL, NEAR),
@@ -59,7 +59,7 @@ def _best_table(rows: Sequence[Row]) -> str:
         for group in groups:
             found = (best(rows, data, group, choices) for choices in (plain(data), everything))
             lines.append([KINDS[data], group, *map(named, found)])
-    return markdown(lines)
+    return as_markdown(lines)
 
 
 def _bound(claim: Claim) -> str:
@@ -73,7 +73,7 @@ def _claims_table(claims: Sequence[Claim], rows: Sequence[Row]) -> str:
         known = in_percent(differences, "+") if result != NOT_RUN else ""
         shown = f"**{result}**" if result in (HOLDS, REFUTED) else result
         lines.append([claim.says, KINDS[claim.data], claim.test, known + _bound(claim), shown])
-    return markdown(lines)
+    return as_markdown(lines)
 
 
 def page(rows: Sequence[Row]) -> str:
@@ -111,7 +111,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
                 if scores:
                     interval = Interval.of(scores)
                     places.append(group_number + 0.12 * (number - (len(norms) - 1) / 2))
-                    means.append(100 * fmean(scores))
+                    means.append(100 * interval.mean)
                     ends.append(100 * (interval.high - interval.mean))
             if places:
                 one.errorbar(places, means, ends, fmt="o", markersize=4, capsize=2,

@@ -17,6 +17,7 @@ from geonorm.datasets.scan_io import read_scan
 from geonorm.datasets.views import Viewing, collate_views
 from geonorm.datasets.voxelize import ScanBatch, collate_scans
 from geonorm.files import written_whole
+from geonorm.training.sampler import without_position
 from geonorm.training.segmentation.module import SegmentationModule
 from geonorm.training.segmentation.networks import check_device, has_domains
 from geonorm.training.segmentation.predict import (
@@ -67,8 +68,7 @@ class ScanPredictor:
                 f"{checkpoint} does not say how its scans were made into voxels; expected a "
                 "checkpoint of geonorm train-seg"
             )
-        # Where its training was within an epoch is no matter of voxels.
-        self.voxels: dict[str, Any] = {k: v for k, v in voxels.items() if k != "position"}
+        self.voxels = without_position(voxels)
         module = restored(SegmentationModule, told, device)
         if module.name != "PointMLP":
             check_device(torch.device(device))

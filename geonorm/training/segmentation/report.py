@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -94,19 +95,20 @@ class SegmentationReport(Callback):
             self.scores.append(
                 scan_score(place, name, predicted[rows], labels, len(module.classes))
             )
-            drawn = self._drawn()
+            drawn = self._drawn([*(self.scores[kept] for kept in self.scans), self.scores[-1]])
             if place in drawn:
                 # numpy has no bfloat16, which --trainer.precision may have made of the points.
                 arrays = (batch.points[rows].float(), predicted[rows], labels)
                 self.scans[place] = SegmentedScan(name, *(each.cpu().numpy() for each in arrays))
             self.scans = {kept: scan for kept, scan in self.scans.items() if kept in drawn}
 
-    def _drawn(self) -> set[int]:
-        """Return the places of the scans to draw, of those judged so far."""
+    def _drawn(self, among: Sequence[ScanScore]) -> set[int]:
+        """Return the places of the scans to draw: those kept so far hold the extremes of all."""
         if not self.num_pictures:
             return set()
-        known = (score for score in self.scores if score.points)  # the others' mIoU is NaN
-        judged = [score.place for score in sorted(known, key=lambda score: score.miou)]
+        known = (score for score in among if score.points)  # the others' mIoU is NaN
+        ranked = sorted(known, key=lambda score: (score.miou, score.place))
+        judged = [score.place for score in ranked]
         return {*range(self.num_pictures), *judged[:EXTREMES], *judged[-EXTREMES:]}
 
     def _report(self, trainer: Trainer, module: SegmentationModule, stage: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from geonorm.tables import as_html
+from geonorm import tables
 from geonorm.training.shift.bootstrap import interval
 from geonorm.training.shift.evaluate import CLEAN
 from geonorm.training.shift.measures import MEAN, Measures, Scores, mean_over, measure
@@ -62,7 +62,7 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         """Return the table and the notes, for notebooks."""
-        return as_html(table(self), self.notes())
+        return tables.as_html(table(self), self.notes())
 
 
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -147,9 +147,8 @@ def _digits(share: float) -> str:
 
 def as_markdown(comparison: Comparison) -> str:
     """Return the table of all networks, in percent, and the notes."""
-    head, *lines = table(comparison)
-    written = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines)]
-    return "\n".join([*written, "", *comparison.notes()]) + "\n"
+    written = tables.as_markdown(table(comparison))
+    return "\n".join([written, "", *comparison.notes()]) + "\n"
 
 
 def table(comparison: Comparison) -> list[list[str]]:

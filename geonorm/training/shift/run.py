@@ -1,6 +1,5 @@
 """Evaluate checkpoints under shift, and write and show the results."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 import geonorm
-from geonorm.files import written_whole
+from geonorm.files import sha256_of, written_whole
 from geonorm.names import choices
 from geonorm.training.run_report import write_own_report
 from geonorm.training.shift.cells import Cells
@@ -82,7 +81,7 @@ def evaluate_checkpoints(
     corruptions = known_corruptions(task, options.corruptions)
     base = find_baseline(baseline, called, checkpoints, corruptions)
     items = spread(judged.total, options.samples or judged.samples)
-    digests = [digest(checkpoint) for checkpoint in checkpoints]
+    digests = [sha256_of(checkpoint) for checkpoint in checkpoints]
     kept = [
         Cells(folder / "cells", _header(judged, each), resume=options.resume) for each in digests
     ]
@@ -120,12 +119,6 @@ def _header(judged: Judged, checkpoint: str) -> dict[str, object]:
         "checkpoint": checkpoint, "benchmark": judged.task.benchmark,
         "geonorm": geonorm.__version__, **judged.facts,
     }  # fmt: skip
-
-
-def digest(file: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def spread(total: int, samples: int | Literal["all"]) -> list[int]:
