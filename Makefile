@@ -1,6 +1,7 @@
 # `make demo`, `make test` and `make docs` set up whatever is missing first.
 #   PYTHON=python3.12     the interpreter to build .venv with (3.11 to 3.13)
 #   TORCH_INDEX=URL       another index for torch and torchvision (CPU-only wheels, a mirror)
+#   UV_DEFAULT_INDEX=URL  a mirror of PyPI: uv, which installs the packages, reads no pip.conf
 #   QUICK=1               a demonstration of three minutes in place of twenty
 #   MINKOWSKI=--cpu       options of tools/install_minkowski.py, which by itself builds for the GPU
 #                         where torch sees one
@@ -13,11 +14,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 MUTANTS := build/mutants/venv
-BESIDE := open3d pyarrow scipy av onnxruntime pandas plotly dash scikit-learn matplotlib onnx \
-	diffusers timm mypy sphinx
 IMPORTED := torch torchvision lightning torchmetrics scipy sympy matplotlib numpy
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile \
-	--constraint constraints.txt
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
 .PHONY: demo test docs setup lint mutants clean
 
@@ -62,21 +60,20 @@ $(READY): setup.py pyproject.toml constraints.txt tools/system_packages.sh \
 		f"geonorm needs Python 3.11 to 3.13; $(PYTHON) is {sys.version.split()[0]}. \
 		Name another one: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) pip setuptools wheel ninja
-# pip unpacks on one core: the largest of what torch does not need is unpacked beside it.
-	$(PIP) --no-deps --no-warn-conflicts $(BESIDE) & unpacking=$$!; \
-		$(PIP) --no-warn-conflicts $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) \
-			torch torchvision \
-			|| { kill $$unpacking; exit 1; }; wait $$unpacking
-# The kernels come last: pip installs packages one by one at its end, while MinkowskiEngine compiles.
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt uv
+	$(INSTALL) pip setuptools wheel ninja
+	$(INSTALL) $(if $(TORCH_INDEX),--default-index $(TORCH_INDEX)) torch torchvision
+# MinkowskiEngine compiles while packages are fetched. Bytecode, which the first command would write
+# on one core (torch has a file for newer Pythons), fills what the builds and the self-test leave idle.
 	$(BIN)/python -m geonorm.minkowski.install --build-only $(MINKOWSKI) & building=$$!; \
-		GEONORM_NO_EXTENSION=1 $(PIP) --no-build-isolation \
+		GEONORM_NO_EXTENSION=1 $(INSTALL) --no-build-isolation \
 			--editable '.[train,test,docs,studies,data,scale,export,hub]' \
-		&& $(PIP) --no-build-isolation --no-deps --editable . \
-			|| { kill $$building; exit 1; }; wait $$building
-	$(BIN)/python tools/install_minkowski.py $(MINKOWSKI)
-# The first command would do it on one core; torch has a file for newer Pythons.
-	$(BIN)/python -m compileall -qq -j 0 -x py312 $(patsubst %,$(VENV)/lib/*/site-packages/%,$(IMPORTED))
+			|| { kill $$building; exit 1; }; \
+		nice -n 19 $(BIN)/python -m compileall -qq -j 2 -x py312 \
+			$(patsubst %,$(VENV)/lib/*/site-packages/%,$(IMPORTED)) & compiling=$$!; \
+		$(INSTALL) --no-build-isolation --no-deps --reinstall-package geonorm --editable . \
+			|| { kill $$building $$compiling; exit 1; }; \
+		wait $$building && $(BIN)/python tools/install_minkowski.py $(MINKOWSKI) && wait $$compiling
 	touch $(READY)
 
 clean:

@@ -36,7 +36,7 @@ done || true
 settings=(HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8)
 while IFS= read -r setting; do
     settings+=("$setting")
-done < <(env | grep -Ei '^(https?_proxy|no_proxy|pip_[a-z_]*|ssl_cert_file|ssl_cert_dir)=' || true)
+done < <(env | grep -Ei '^(https?_proxy|no_proxy|pip_[a-z_]*|uv_[a-z_]*|ssl_cert_file|ssl_cert_dir)=' || true)
 rm -rf "$folder/root/geonorm"
 git clone --quiet "$repository" "$folder/root/geonorm"
 

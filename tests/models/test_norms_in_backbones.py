@@ -31,7 +31,7 @@ def scans():
 
 
 def clips():
-    return torch.randn(2, 3, 16, 64, 64, generator=torch.Generator().manual_seed(0))
+    return torch.randn(2, 3, 8, 48, 48, generator=torch.Generator().manual_seed(0))
 
 
 def minkunet(norm):
