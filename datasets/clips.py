@@ -201,8 +201,18 @@ class ClipDataset(Dataset[Clip]):
                 reports.append(FileReport(self.videos[place][0], kind, int(counts[place])))
         return reports
 
-    def _read(self, video: int, view: int, key: tuple[int, int, int]) -> Frames:
-        """Read the frames of one clip and note damage on the way."""
+    def frames(self, index: int) -> np.ndarray:
+        """Return the numbers of a clip's frames in its video, (length,).
+
+        Args:
+            index: of the clip.
+        """
+        video, view = divmod(index, self.views * self.repeats)
+        epoch = int(self._epoch) if self.sampling in _DRAWN_ANEW else 0
+        return self._chosen(video, view, (self.seed, epoch, index))
+
+    def _chosen(self, video: int, view: int, key: tuple[int, int, int]) -> np.ndarray:
+        """Return the numbers of the frames of one clip."""
         info = self._infos[video]
         first = int(info.frames * self.portion[0])
         frames = max(int(info.frames * self.portion[1]) - first, 1)
@@ -222,8 +232,13 @@ class ClipDataset(Dataset[Clip]):
             chosen = dense_clip(frames, self.length, step, view, self.views, times)
         else:
             chosen = still_clip(frames, self.length)
-        path = self.videos[video][0]
-        read = read_frames(path, (first + chosen).tolist(), size=self.size, info=info)
+        return first + chosen
+
+    def _read(self, video: int, view: int, key: tuple[int, int, int]) -> Frames:
+        """Read the frames of one clip and note damage on the way."""
+        info, (path, _) = self._infos[video], self.videos[video]
+        chosen = self._chosen(video, view, key)
+        read = read_frames(path, chosen.tolist(), size=self.size, info=info)
         if read.errors or read.length is not None:
             what = f"{read.errors} errors" + (
                 "" if read.length is None else f", {read.length} of {info.frames} frames"

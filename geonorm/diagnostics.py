@@ -1,12 +1,19 @@
-"""Numbers that tell what a norm meets in a batch."""
+"""Numbers that tell what a norm meets in a batch, and what it takes out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geonorm.inputs import read
+from geonorm.norms.axis_instance_norm import AxisInstanceNorm
+from geonorm.norms.domain_norm import DomainInstanceNorm
+from geonorm.norms.instance_batch_norm import InstanceBatchNorm
+from geonorm.norms.instance_norm import InstanceNorm
 from geonorm.pooling import moments
+from geonorm.style import StyleStatistics
 
 
 def effective_sample_size(
@@ -57,3 +64,84 @@ def effective_sample_size(
     between = mean.var(0)
     total = var.mean(0) + mean.var(0, correction=0)
     return torch.where(between > 0, len(mean) * total / between, torch.inf)
+
+
+def _takes_out(module: nn.Module) -> bool:
+    """Return whether a norm takes the statistics of each instance and channel out."""
+    if isinstance(module, InstanceBatchNorm):
+        return module.instance is not None
+    ours = InstanceNorm | AxisInstanceNorm | DomainInstanceNorm
+    return isinstance(module, ours | nn.modules.instancenorm._InstanceNorm)
+
+
+def _statistics(module: nn.Module, x: Any, *others: Any, **options: Any) -> StyleStatistics:
+    eps = float(getattr(module, "eps", 0.0))
+    if isinstance(module, AxisInstanceNorm):
+        batch = module._ordered(x).detach().to(torch.promote_types(x.dtype, torch.float32))
+        var, mean = torch.var_mean(batch, module._axes, correction=0, keepdim=True)
+        rest = [axis for axis in range(2, batch.ndim) if axis not in module._axes]
+        shape = [batch.shape[axis] for axis in (0, 1, *rest)]
+        return StyleStatistics(mean.reshape(shape), (var + eps).sqrt().reshape(shape))
+    index = others[0] if others and isinstance(others[0], Tensor) else None
+    given = read(x, options.get("batch_index", index), options.get("num_instances"))
+    if isinstance(module, InstanceBatchNorm) and module.instance is not None:
+        given = given.with_features(given.features[:, : module.instance.num_features])
+    mean, var = moments(given.with_features(given.features.detach()))
+    return StyleStatistics(mean, (var + eps).sqrt())
+
+
+@contextmanager
+def removed_statistics(model: nn.Module) -> Iterator[dict[str, StyleStatistics]]:
+    """Record what each instance norm of a model takes out of each instance, in the block.
+
+    A norm subtracts the mean of a channel and divides by its deviation √(var + eps): these are what
+    adaptive instance norm calls the style of an instance. Each call of the model replaces what is
+    recorded. Of `InstanceBatchNorm` it is the channels under instance norm; a batch norm takes the
+    same out of every instance, and is not recorded.
+
+    Args:
+        model: with norms of geonorm's or torch's that take each instance's statistics out.
+
+    Yields:
+        Statistics by the name of the norm in the model, empty before the first call.
+
+    Shape:
+        mean and std: (B, C), and with `axes` that leave some out, such as "HW", (B, C, T)
+
+    Raises:
+        ValueError: the model has no such norm.
+
+    From arbitrary style transfer (Huang and Belongie, 2017).
+
+    >>> from geonorm import InstanceNorm
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), InstanceNorm(8))
+    >>> with removed_statistics(model) as removed:
+    ...     _ = model(torch.randn(2, 3, 16, 16))
+    >>> {name: tuple(each.mean.shape) for name, each in removed.items()}
+    {'1': (2, 8)}
+    """
+    norms = {name: module for name, module in model.named_modules() if _takes_out(module)}
+    inner = {name for name in norms for outer in norms if outer and name.startswith(f"{outer}.")}
+    norms = {name: module for name, module in norms.items() if name not in inner}
+    if not norms:
+        raise ValueError(
+            "expected a model with instance norms, which take an instance's statistics out; got "
+            f"{type(model).__name__}, which has none"
+        )
+    removed: dict[str, StyleStatistics] = {}
+
+    def recorder(name: str) -> Any:
+        def record(module: nn.Module, given: tuple[Any, ...], options: dict[str, Any]) -> None:
+            removed[name] = _statistics(module, *given, **options)
+
+        return record
+
+    handles = [
+        module.register_forward_pre_hook(recorder(name), with_kwargs=True)
+        for name, module in norms.items()
+    ]
+    try:
+        yield removed
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,10 +1,11 @@
-"""The effective sample size: closed forms, rows against dense, scaling, errors."""
+"""The effective sample size, in closed forms, and what instance norms take out."""
 
 import pytest
 import torch
+from torch import nn
 
-from geonorm import Rows
-from geonorm.diagnostics import effective_sample_size
+from geonorm import BatchNorm, InstanceBatchNorm, InstanceNorm, Rows, SpatioTemporalInstanceNorm
+from geonorm.diagnostics import effective_sample_size, removed_statistics
 
 
 def nested(between: float, within: float, batch: int = 4000, positions: int = 12) -> torch.Tensor:
@@ -57,3 +58,49 @@ def test_batches_that_are_refused(x, index, message):
 def test_inputs_that_are_refused():
     with pytest.raises(TypeError, match="floating point"):
         effective_sample_size(torch.ones(2, 3, 4, dtype=torch.int64))
+
+
+def style_by_hand(x, axes, eps=1e-5):
+    return x.mean(axes), (x.var(axes, correction=0) + eps).sqrt()
+
+
+def test_statistics_that_the_norms_took_out():
+    """Of what each norm was given: with these its output is undone."""
+    instance, axes = InstanceNorm(4), SpatioTemporalInstanceNorm(4, axes="HW")
+    model = nn.Sequential(instance, nn.Conv3d(4, 4, 1), axes, InstanceBatchNorm(4), BatchNorm(4),
+                          nn.InstanceNorm3d(4)).eval()  # fmt: skip
+    x = torch.randn(2, 4, 3, 5, 5) * 7 + 3
+    with removed_statistics(model) as removed:
+        out = model[0](x)
+        model(x)
+    assert {name: tuple(each.mean.shape) for name, each in removed.items()} == {
+        "0": (2, 4), "2": (2, 4, 3), "3": (2, 2), "5": (2, 4),
+    }  # fmt: skip
+    style = removed["0"]
+    torch.testing.assert_close((style.mean, style.std), style_by_hand(x, (2, 3, 4)))
+    undone = out * style.std[..., None, None, None] + style.mean[..., None, None, None]
+    torch.testing.assert_close(undone, x)
+    second = model[1](out)
+    torch.testing.assert_close((removed["2"].mean, removed["2"].std), style_by_hand(second, (3, 4)))
+    third = axes(second)[:, :2]
+    torch.testing.assert_close(removed["3"].mean, third.mean((2, 3, 4)), atol=1e-5, rtol=1e-4)
+    before = removed["0"]
+    model(x + 1)
+    assert removed["0"] is before, "it went on after the block"
+
+
+def test_statistics_of_rows_are_each_instances_own():
+    model = nn.ModuleList([InstanceNorm(2)])
+    x, index = torch.tensor([[1.0, 0.0], [5.0, 2.0], [3.0, 0.0]]), torch.tensor([0, 1, 0])
+    with removed_statistics(model) as removed:
+        model[0](x, index)
+        assert removed["0"].mean.tolist() == [[2, 0], [5, 2]]
+        model[0](Rows(x + 1, index))
+    assert removed["0"].mean.tolist() == [[3, 1], [6, 3]]
+    assert removed["0"].std[0].tolist() == pytest.approx([(1 + 1e-5) ** 0.5, 1e-5**0.5])
+
+
+def test_a_model_that_takes_nothing_out_of_an_instance():
+    with pytest.raises(ValueError, match=r"expected a model with instance norms.*Sequential"), \
+            removed_statistics(nn.Sequential(BatchNorm(3))):  # fmt: skip
+        pass

@@ -28,8 +28,8 @@ ENGINES = {"MinkowskiEngine": MINKOWSKI, "spconv": "pip install spconv",
 READERS = {"open3d": TRAIN, "av": TRAIN}
 # What is only looked up.
 LIBRARIES = ("torchvision", "numpy", "lightning", "torchmetrics", "jsonargparse", "tensorboard",
-             "matplotlib", "pillow", "plotly", "tqdm")  # fmt: skip
-NOT_NEEDED = ("triton", "spconv", "torch_geometric", "tensorboard", "plotly")
+             "matplotlib", "pillow", "plotly", "captum", "tqdm")  # fmt: skip
+NOT_NEEDED = ("triton", "spconv", "torch_geometric", "tensorboard", "plotly", "captum")
 TIMEOUT = 120
 
 

@@ -43,6 +43,12 @@ def parser() -> "ArgumentParser":
     made.add_argument("--out", metavar="FOLDER", default="predictions",
                       help="where the results go (predictions)")
     made.add_argument("--device", default="auto", help="cpu, cuda or auto: a GPU where it can be")
+    made.add_argument("--attribution", choices=("integrated_gradients",),
+                      help="write what of the input the scores came from, for geonorm view")
+    made.add_argument("--target", metavar="CLASS",
+                      help="the class whose score an attribution is of (what is predicted)")
+    made.add_argument("--statistics", type=bool, default=False, help="write the means and "
+                      "deviations that the instance norms took out, for geonorm view (false)")
     scans = made.add_argument_group("of scans", SCANS)
     scans.add_argument("--resume", type=bool, default=False,
                        help="keep a list of what is done, and go on where it ends (false)")
@@ -107,8 +113,10 @@ def ended_by_signals(stop: Event) -> Iterator[None]:
 
 def predict(options: Any) -> int:
     """Predict every file; return 1 where one could not be read."""
+    from geonorm.training.attributions import Explanation
     from geonorm.training.sharing import located, read_network
 
+    explanation = Explanation(options.attribution, options.target, options.statistics)
     checkpoint, folder = located(options.checkpoint), Path(options.out)
     files = [Path(file) for file in options.files]
     kinds = {"ScanData", "ClipData"} & read_network(checkpoint).keys()
@@ -124,7 +132,9 @@ def predict(options: Any) -> int:
         predictor = ScanPredictor(checkpoint, device, options.domain, viewing)
         stream = Stream(options.resume, options.watch)
         with ended_by_signals(stream.stop) if stream.keeps_journal else nullcontext():
-            failed = predictor.predict_files(files, folder, output, options.intensity_max, stream)
+            failed = predictor.predict_files(
+                files, folder, output, options.intensity_max, stream, explanation
+            )
         return 1 if failed else 0
     if kinds == {"ClipData"}:
         from geonorm.training.action.predictor import ClipPredictor
@@ -133,7 +143,7 @@ def predict(options: Any) -> int:
             raise ValueError("--resume and --watch are of scans; the network is of videos")
         device = usable_device(options.device, scans=False)
         clips = ClipPredictor(checkpoint, device, options.views)
-        return 1 if clips.predict_files(files, folder, options.num_workers) else 0
+        return 1 if clips.predict_files(files, folder, options.num_workers, explanation) else 0
     raise ValueError(
         f"{checkpoint} does not say what it was trained on, scans or videos; expected a checkpoint "
         "of geonorm train-seg or train-action"

@@ -6,7 +6,8 @@
 
 The page holds all it shows and needs no network. Several files, and several folders of predictions,
 stand side by side. Scans are coloured by class, prediction, error, intensity, height or instance;
-videos show the scores of their classes over time.
+videos show the scores of their classes over time. Both show what the network looked at, where
+predict wrote it (--attribution, --statistics).
 """
 
 import sys

@@ -16,6 +16,7 @@ const rate = element("button", { id: "rate", textContent: "×1" });
 let time = 0;
 let speed = 1;
 let since = null;
+let heated = true;
 
 document.body.append(bar, stage);
 
@@ -85,9 +86,13 @@ function chart(clip) {
 function draw() {
   for (const clip of clips) {
     const number = frameAt(clip);
-    if (number !== clip.drawn) {
+    const heat = clip.heat && heated ? clip.heat.at[number] : null;
+    if (number !== clip.drawn || heat !== clip.drawnHeat) {
       clip.drawn = number;
-      clip.canvas.getContext("2d").drawImage(clip.images[number], 0, 0);
+      clip.drawnHeat = heat;
+      const pen = clip.canvas.getContext("2d");
+      pen.drawImage(clip.images[number], 0, 0);
+      if (heat !== null) overlay(pen, clip, heat);
       clip.canvas.dataset.frame = number;
     }
     if (!clip.views) continue;
@@ -97,8 +102,24 @@ function draw() {
       value.textContent = scores[i].toFixed(2);
     });
   }
+  norms.draw();
   slider.value = time;
   clock.textContent = `${time.toFixed(2)} s of ${length.toFixed(2)} s`;
+}
+
+// What the network looked at, over a darker frame.
+function overlay(pen, clip, heat) {
+  const { width, height } = clip.canvas, [top, left, bottom, right] = clip.heat.box;
+  pen.fillStyle = "#0008";
+  pen.fillRect(0, 0, width, height);
+  pen.drawImage(clip.heat.images[heat], left * width, top * height, (right - left) * width,
+    (bottom - top) * height);
+}
+
+function heatOn(on) {
+  heated = on;
+  press(attribution, on);
+  draw();
 }
 
 function seek(seconds) {
@@ -135,12 +156,16 @@ function faster() {
 
 const keys = help([
   ["space", "play, pause"], ["← →", "a frame back, on"], ["Home", "to the beginning"],
-  ["s", "slower, faster"], ["click in the scores", "go there"], ["?", "this help"],
+  ["s", "slower, faster"], ["click in the scores", "go there"],
+  ["a", "what the network looked at"], ["n", "what its norms took out"], ["?", "this help"],
 ]);
 const KEYS = {
   " ": play, ArrowLeft: () => step(-1), ArrowRight: () => step(1), Home: () => seek(0), s: faster,
-  "?": keys.toggle,
+  "?": keys.toggle, a: () => attribution.click(), n: () => norms.button.click(),
 };
+const attribution = element("button", { id: "attribution", textContent: "attribution",
+  hidden: !clips.some((clip) => clip.heat) });
+const norms = statistics(clips, (clip) => clip.views ? clip.views.indexOf(viewAt(clip)) : 0);
 
 async function decoded(source) {
   const image = new Image();
@@ -150,8 +175,10 @@ async function decoded(source) {
 }
 
 async function begin() {
-  bar.append(playing, rate, slider, clock, keys.button);
-  document.body.append(keys.box);
+  bar.append(playing, rate, slider, clock, attribution, norms.button, keys.button);
+  document.body.append(keys.box, norms.box);
+  press(attribution, heated);
+  attribution.onclick = () => heatOn(!heated);
   press(playing, false);
   playing.onclick = play;
   rate.onclick = faster;
@@ -162,7 +189,10 @@ async function begin() {
     KEYS[event.key]();
   };
   clips.forEach(build);
-  for (const clip of clips) clip.images = await Promise.all(clip.frames.map(decoded));
+  for (const clip of clips) {
+    clip.images = await Promise.all(clip.frames.map(decoded));
+    if (clip.heat) clip.heat.images = await Promise.all(clip.heat.pictures.map(decoded));
+  }
   draw();
   ready();
 }

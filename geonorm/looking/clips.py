@@ -11,7 +11,9 @@ from geonorm.datasets.synthetic.actions import FPS
 from geonorm.datasets.video_io import read_frames
 from geonorm.datasets.video_probe import probe
 from geonorm.files import distinct_stems
+from geonorm.looking import columns
 from geonorm.looking.page import picture
+from geonorm.training.attributions import read_statistics
 
 MOST_FRAMES = 250  # of a video, spread over it
 SHORT_SIDE = 240  # pixels
@@ -36,7 +38,11 @@ def clips(files: Sequence[Path], predictions: Sequence[Path] = ()) -> list[dict[
             found.append(shown)
         for folder in predictions:
             title = f"{file.name}, {folder}"
-            found.append({**shown, "title": title, **_scores(folder / f"{stem}.scores.json")})
+            found.append({
+                **shown, "title": title, **_scores(folder / f"{stem}.scores.json"),
+                "heat": _heat(folder / f"{stem}.attribution.npz", shown["numbers"]),
+                "statistics": read_statistics(folder / stem),
+            })  # fmt: skip
     return found
 
 
@@ -49,8 +55,32 @@ def _frames(file: Path) -> dict[str, Any]:
     seconds = np.array(info.times)[numbers] if info.times else numbers / rate
     return {
         "title": file.name, "size": read.video.shape[1:3], "seconds": seconds.tolist(),
+        "numbers": numbers.tolist(),
         "duration": info.times[-1] if info.times else info.frames / rate,
         "frames": [picture(frame, "jpeg", QUALITY) for frame in read.video],
+    }  # fmt: skip
+
+
+def _heat(file: Path, numbers: Sequence[int]) -> dict[str, Any] | None:
+    """Return an attribution that geonorm predict wrote as pictures that lie over the frames.
+
+    Frames between those that the network saw have the nearest one's, beyond them none.
+    """
+    if not file.is_file():
+        return None
+    with np.load(file) as told:
+        values, frames, box = told["values"], told["frames"].ravel(), told["box"]
+    heat = columns.attributions(values.ravel()).painted().reshape(*values.shape, 3)
+    strength = np.abs(values) / max(float(np.percentile(np.abs(values), 99)), 1e-30)
+    alpha = np.rint(255 * np.sqrt(np.clip(strength, 0, 1))).astype(np.uint8)
+    pictures = np.concatenate([heat, alpha[..., None]], axis=-1).reshape(-1, *values.shape[2:], 4)
+    known, first = np.unique(frames, return_index=True)
+    nearest = np.abs(np.subtract.outer(numbers, known)).argmin(axis=1)
+    apart = int(np.median(np.diff(known))) if len(known) > 1 else 1
+    near = np.abs(known[nearest] - numbers) <= max(apart / 2, 0.5)
+    return {
+        "box": box.tolist(), "pictures": [picture(pictures[at], "webp", 90) for at in first],
+        "at": [int(place) if close else None for place, close in zip(nearest, near, strict=True)],
     }  # fmt: skip
 
 

@@ -16,6 +16,9 @@ RIGHT, WRONG = (130, 150, 170), (255, 30, 30)
 _RAMP = np.array(
     [(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], dtype=np.float64
 )
+_SIGNED = np.array(
+    [(120, 200, 255), (30, 90, 220), (55, 55, 55), (220, 50, 30), (255, 210, 90)], dtype=np.float64
+)
 _OUTLIERS = 1.0  # percent at each end of a value's range that take the colours of the ends
 
 
@@ -89,6 +92,21 @@ def values(name: str, numbers: np.ndarray) -> Column:
     scale = np.stack([np.interp(places, range(len(_RAMP)), part) for part in _RAMP.T], axis=1)
     index = np.rint(255 * share).astype(np.uint8)
     return Column(name, index, np.rint(scale).astype(np.uint8), None, float(low), float(high))
+
+
+def attributions(numbers: np.ndarray) -> Column:
+    """Return the colours of numbers, (N,), blue below 0 and red above, evenly bright about it."""
+    most = float(np.percentile(np.abs(numbers), 100 - _OUTLIERS)) or 1.0
+    index = np.rint(255 * (0.5 + 0.5 * np.clip(numbers / most, -1, 1))).astype(np.uint8)
+    return Column("attribution", index, signed_scale(), None, -most, most)
+
+
+def signed_scale() -> np.ndarray:
+    """Return 256 colours from blue by dark grey to red, (256, 3) uint8."""
+    places = np.linspace(0, len(_SIGNED) - 1, 256)
+    scale = np.stack([np.interp(places, range(len(_SIGNED)), part) for part in _SIGNED.T], axis=1)
+    colors: np.ndarray = np.rint(scale).astype(np.uint8)
+    return colors
 
 
 def instances(numbers: np.ndarray) -> Column:

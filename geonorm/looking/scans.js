@@ -14,6 +14,7 @@ const legend = element("div", { id: "legend" });
 const said = element("span", { id: "said" });
 const panels = content.panels.map((told) => ({
   title: told.title,
+  statistics: told.statistics,
   points: new Float32Array(bytes(told.points).buffer),
   columns: Object.fromEntries(told.columns.map((column) =>
     [column.name, { ...column, index: bytes(column.index) }])),
@@ -287,6 +288,7 @@ function resize(by) {
 const KEYS = {
   r: () => look(START), t: () => look(ABOVE), "+": () => resize(1), "=": () => resize(1),
   "-": () => resize(-1), "?": () => keys.toggle(), l: () => link.click(),
+  n: () => norms.button.click(),
   f: async () => { said.textContent = `${(await measure()).toFixed(1)} frames/s`; },
   ArrowLeft: () => turn(panels[0], -0.1, 0), ArrowRight: () => turn(panels[0], 0.1, 0),
   ArrowUp: () => turn(panels[0], 0, 0.1), ArrowDown: () => turn(panels[0], 0, -0.1),
@@ -297,9 +299,11 @@ const keys = help([
   ["click", "tell what is known of a point"], ["double click", "turn about that point"],
   [`1 to ${names.length}`, "colour by …"], ["click in the legend", "hide or show points"],
   ["+ −", "larger or smaller points"], ["arrows", "turn"], ["r", "as at first"], ["t", "from above"],
-  ["l", "move all scans together, or each by itself"], ["f", "measure frames per second"],
+  ["l", "move all scans together, or each by itself"], ["n", "what a network's norms took out"],
+  ["f", "measure frames per second"],
   ["?", "this help"],
 ]);
+const norms = statistics(panels, () => 0);
 const link = element("button", { id: "link", textContent: "linked", hidden: panels.length < 2 });
 
 function controls() {
@@ -316,8 +320,8 @@ function controls() {
     press(link, linked);
     if (linked) look(panels[0].camera);
   };
-  bar.append(link, keys.button, said);
-  stage.append(keys.box);
+  bar.append(link, norms.button, keys.button, said);
+  stage.append(keys.box, norms.box);
   for (const panel of panels) {
     panel.heading = element("div", { className: "title", textContent: panel.title });
     stage.append(panel.heading);

@@ -16,6 +16,7 @@ from geonorm.files import distinct_stems
 from geonorm.looking import columns
 from geonorm.looking.columns import Column
 from geonorm.looking.page import packed
+from geonorm.training.attributions import read_statistics
 
 MOST_POINTS = 1_000_000  # in a page: about 25 bytes each
 
@@ -28,6 +29,7 @@ class Panel:
         title: heading.
         points: x, y, z in metres, float32.
         columns: the ways to colour them.
+        statistics: what the norms of a network took out, `name`, `mean` and `std` of each.
 
     Shape:
         - points: (N, 3)
@@ -36,12 +38,14 @@ class Panel:
     title: str
     points: np.ndarray
     columns: tuple[Column, ...]
+    statistics: Sequence[dict[str, Any]] = ()
 
     def content(self) -> dict[str, Any]:
         """Return what the page is told."""
         return {
             "title": self.title, "points": packed(self.points),
             "columns": [column.content() for column in self.columns],
+            "statistics": self.statistics,
         }  # fmt: skip
 
 
@@ -168,8 +172,13 @@ def panels(
             known, instances = _read(legend, labels[number], scan) if labels else (None, None)
             guess = None if folder is None else _read(legend, _predicted(folder, stem), scan)[0]
             made = _columns(scan, legend, known, instances, guess)
+            statistics: list[dict[str, Any]] = []
+            if folder is not None:
+                made += _attribution(folder / f"{stem}.attribution.npy", scan)
+                statistics = read_statistics(folder / stem)
             title = file.name if folder is None else f"{file.name}, {folder}"
-            found.append(_thinned(Panel(title, scan.points, made), MOST_POINTS // several))
+            panel = Panel(title, scan.points, made, statistics)
+            found.append(_thinned(panel, MOST_POINTS // several))
     return found
 
 
@@ -178,6 +187,21 @@ def _read(legend: Legend, path: Path, scan: Scan) -> tuple[np.ndarray, np.ndarra
     kept = slice(None) if scan.kept is None else scan.kept
     labels, instances = legend.read(path, len(scan) + scan.dropped)
     return labels[kept], None if instances is None else instances[kept]
+
+
+def _attribution(path: Path, scan: Scan) -> tuple[Column, ...]:
+    """Return the colours of an attribution that geonorm predict wrote, none where it did not."""
+    if not path.is_file():
+        return ()
+    values = read_array(path)
+    points = len(scan) + scan.dropped
+    if values.ndim != 2 or len(values) != points:
+        raise ValueError(
+            f"{path} must hold numbers for each of {points} points, ({points}, features); got "
+            f"{values.shape}"
+        )
+    kept = slice(None) if scan.kept is None else scan.kept
+    return (columns.attributions(values[kept].sum(axis=1)),)
 
 
 def _columns(
@@ -212,4 +236,5 @@ def _thinned(panel: Panel, most: int) -> Panel:
         Column(each.name, each.index[rows], each.colors, each.names, each.low, each.high)
         for each in panel.columns
     )
-    return Panel(f"{panel.title} ({most:,} of {count:,} points)", panel.points[rows], made)
+    title = f"{panel.title} ({most:,} of {count:,} points)"
+    return Panel(title, panel.points[rows], made, panel.statistics)

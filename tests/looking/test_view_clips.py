@@ -4,9 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from geonorm.__main__ import main as command
+from geonorm.style import StyleStatistics
+from geonorm.training.action.attribution import ClipAttributions
 from geonorm.training.action.predict import write_film
+from geonorm.training.attributions import write_statistics
 from helpers.browser import browser, complaints, opened
 from helpers.video_files import encode
 
@@ -39,6 +43,12 @@ def driver(tmp_path_factory):
     for name, scores in (("one", SCORES), ("two", SCORES[::-1])):
         (folder / name).mkdir()
         write_film(folder / "a.mp4", scores, NAMES, folder / name / "a")
+    # Of frames 4 to 6, of which the network saw the middle half: all of it added to the score.
+    seen = np.ones((1, 3, 8, 8), "f4")
+    box = (0.25, 0.25, 0.75, 0.75)
+    ClipAttributions(seen, np.array([[4, 5, 6]]), box, 0, [0.0]).write(folder / "one" / "a")
+    style = StyleStatistics(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.ones(2, 2))
+    write_statistics(folder / "one" / "a", {"stem.1": style})
     with browser() as made:
         said = command([
             "view", str(folder / "a.mp4"), "--predictions", str(folder / "one"),
@@ -118,3 +128,38 @@ def test_the_chart_draws_each_class_at_its_scores(driver):
     assert fall in pixels[1]  # as high as wave, and drawn above it
     assert jump in pixels[2]
     assert not {wave, jump, fall} & {*pixels[3], *pixels[4]}
+
+
+def test_an_attribution_lies_over_the_frames_that_the_network_saw(driver):
+    pixel = READ + """
+        seek(length * arguments[0] / 20 + 1e-3);
+        const { width, height } = clips[0].canvas;
+        return [[0.5, 0.5], [0.1, 0.1]].map(([x, y]) =>
+          read(clips[0].canvas, Math.round(x * width), Math.round(y * height), 1).slice(0, 3));
+    """
+    inside, outside = driver.execute_script(pixel, 5)
+    assert inside[0] > 240  # red to yellow: it spoke for the class
+    assert inside[0] > inside[2] + 100
+    assert outside[0] < 8 * 5  # darker, so that the colours stand out
+    plain = [driver.execute_script(pixel, frame)[0] for frame in (3, 9)]
+    assert all(max(each) - min(each) < 12 for each in plain), "grey, as the film is"
+    driver.find_element("id", "attribution").click()
+    off = driver.execute_script(pixel, 5)[0]
+    assert off == pytest.approx([8 * 5] * 3, abs=8)
+    driver.find_element("tag name", "body").send_keys("a")
+    assert driver.execute_script(pixel, 5)[0] == inside
+    assert complaints(driver) == []
+
+
+def test_what_the_norms_took_out_of_each_part(driver):
+    """Red where the mean of the first part is, blue where that of the second."""
+    cell = READ + """
+        seek(length * arguments[0]);
+        return read(document.querySelector("#norms canvas"), 0, 0, 1).slice(0, 3);
+    """
+    driver.find_element("id", "ask-norms").click()
+    assert driver.execute_script(cell, 0.1) == [255, 110, 30]
+    assert driver.execute_script(cell, 0.9) == [30, 145, 255]
+    driver.find_element("id", "ask-norms").click()
+    assert not driver.find_element("id", "norms").is_displayed()
+    assert complaints(driver) == []

@@ -1,14 +1,18 @@
 """geonorm view on scans, in a real browser: colours, places, toggles, cameras."""
 
 import json
+import shutil
 from io import BytesIO
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from geonorm.__main__ import main as command
 from geonorm.datasets import SemanticKITTI
+from geonorm.style import StyleStatistics
+from geonorm.training.attributions import write_statistics
 from helpers.browser import browser, complaints, opened
 from helpers.scan_writers import rows, write
 
@@ -113,6 +117,39 @@ def test_each_column_colours_the_points(driver, five):
     assert len(shown["intensity"]) == 4  # the fifth point is behind the first
     assert len(shown["instance"]) == 3  # two instances and none
     assert "80 80 80" in shown["instance"]
+    assert complaints(driver) == []
+
+
+def test_attributions_and_what_the_norms_took_out(driver, five):
+    """Blue below zero, red above, grey at it; and a box of cells, one scale for both scans."""
+    values = np.array([[0, 0], [1, 1], [-1, -1], [0, 0], [3, -2]], "<f4")
+    np.save("guess/a.attribution.npy", values)
+    shutil.copytree("guess", "other")
+    for folder, factor in (("guess", 1), ("other", 2)):
+        style = StyleStatistics(torch.tensor([[0.5, -0.5, 0.0]]) * factor, torch.ones(1, 3))
+        write_statistics(five / folder / "a", {"bn1": style})
+    view("a.bin", "--predictions", "guess", "other", "--color", "attribution")
+    opened(driver, five / "view.html")
+    assert colors(driver) == {"120 200 255", "255 210 90", "56 55 55"}
+    box = driver.find_element("id", "norms")
+    assert not box.is_displayed()
+    press(driver, "#ask-norms")
+    assert box.is_displayed()
+    cells = driver.execute_script("""
+        return [...document.querySelectorAll("#norms canvas")].map((canvas) =>
+          [canvas.width, ...canvas.getContext("2d").getImageData(0, 0, 3, 1).data]);
+    """)
+    assert [cell[0] for cell in cells] == [3] * 4
+    means = [[tuple(cell[1 + i : 4 + i]) for i in (0, 4, 8)] for cell in cells[::2]]
+    assert means[1] == [(255, 110, 30), (30, 145, 255), (55, 55, 55)]
+    assert means[0] == [(155, 83, 43), (43, 100, 155), (55, 55, 55)]  # half as far
+    from selenium.webdriver import ActionChains
+
+    canvas = driver.find_elements("css selector", "#norms canvas")[0]
+    ActionChains(driver).move_to_element(canvas).perform()
+    assert driver.find_element("id", "cell").text == "bn1, channel 1: mean -0.5000"
+    driver.find_element("tag name", "body").send_keys("n")
+    assert not box.is_displayed()
     assert complaints(driver) == []
 
 

@@ -17,6 +17,7 @@ from geonorm.datasets import SemanticKITTI, read_scan
 from geonorm.datasets.ply import read_ply, write_ply
 from geonorm.datasets.synthetic.streets import SyntheticStreets
 from geonorm.files import distinct_stems, written_whole
+from geonorm.looking.scans import panels
 from geonorm.training import ScanPredictor
 from geonorm.training.segmentation.predict import label_ids, write_labels
 from helpers.rendering import renders
@@ -100,6 +101,38 @@ def test_numbers_of_classes_pictures_and_coloured_points(predict, run, capsys):
     np.testing.assert_allclose(cloud.points, scan.points, rtol=1e-6)
     colors = SyntheticStreets.colors[predictor(scan)]
     np.testing.assert_array_equal(np.round(np.asarray(cloud.colors) * 255), colors)
+
+
+def test_attributions_and_statistics_of_every_point_of_the_file(predict, run, capsys):
+    points = rows(400)
+    points[17, 1] = np.nan
+    write(Path("street.bin"), points)
+    wanted = ["--attribution=integrated_gradients", "--statistics=true", "--pictures=false"]
+    folder = predict("street.bin", *wanted)
+    values = np.load(folder / "street.attribution.npy")
+    assert (values.shape, values.dtype, np.abs(values[17]).sum()) == ((400, 4), np.float32, 0)
+    assert re.search(r"street.attribution.npy, complete but for 0\.\d% at", capsys.readouterr().out)
+    predictor, scan = ScanPredictor(run / "checkpoints" / "last.ckpt"), read_scan("street.bin")
+    np.testing.assert_allclose(
+        values[scan.kept], predictor.attribution(scan).values, rtol=1e-3, atol=1e-6
+    )
+    with np.load(folder / "street.statistics.npz") as told:
+        assert told["network.bn0.mean"].shape == (1, 32)
+        assert (told["network.bn0.std"] > 0).all()
+    names = [column.name for column in panels([Path("street.bin")], [], [folder])[0].columns]
+    assert names[-1] == "attribution"
+    few = read_scan(write(Path("few.bin"), rows(3)))
+    never = next(name for number, name in enumerate(predictor.classes)
+                 if number not in predictor(few))  # fmt: skip
+    predict("few.bin", *wanted, f"--target={never}")
+    assert f"few.bin is predicted as {never}" in capsys.readouterr().out
+    assert not (folder / "few.attribution.npy").exists()
+    with pytest.raises(ValueError, match=r"no class 'rod'.*Did you mean 'road'"):
+        predict("street.bin", *wanted, "--target=rod")
+    with pytest.raises(ValueError, match="are of one look at a scan: leave out --votes"):
+        predict("street.bin", *wanted, "--votes=2")
+    with pytest.raises(ValueError, match="'road' is the class of an attribution: give one"):
+        predict("street.bin", "--target=road")
 
 
 def test_a_name_that_is_not_utf8(predict):

@@ -2,16 +2,20 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 import torch
 from train_action import main
 
+from geonorm import attribution
 from geonorm.__main__ import main as command
+from geonorm.looking.clips import clips
 from geonorm.training.action.pictures import ShownClip
 from geonorm.training.action.report import ActionReport
 from geonorm.training.confusion import read_matrix
@@ -190,6 +194,30 @@ def test_predict_writes_films_strips_and_a_list(trained, capsys):
     assert "2 files could not be read" in text
     assert "left out, met 1 times: text.mp4" in text
     assert "skipped" in text
+
+
+def test_predict_writes_what_the_network_looked_at(trained, capsys, monkeypatch):
+    monkeypatch.setattr(attribution, "MOST_STEPS", 16)  # the network hardly tells blur
+    run, _ = trained
+    encode(Path("film.mp4"), numbered_film(30))
+    last = run / "checkpoints" / "last.ckpt"
+    words = ["--attribution=integrated_gradients", "--target=move up", "--statistics=true"]
+    assert command(["predict", str(last), "film.mp4", "--out=out", "--views=1", *words]) == 0
+    said = r"attribution of move up in out/film\.attribution\.npz, complete but for \d+\.\d%"
+    assert re.search(said, capsys.readouterr().out)
+    with np.load("out/film.attribution.npz") as told:
+        assert told["values"].shape == (1, 4, 32, 32)
+        frames = told["frames"]
+        # Of 36 x 72 pixels after resizing, the middle 32 x 32.
+        assert told["box"].tolist() == pytest.approx([2 / 36, 20 / 72, 34 / 36, 52 / 72])
+    assert frames.tolist() == [[11, 13, 15, 17]]  # the middle view, every other frame
+    with np.load("out/film.statistics.npz") as told:
+        assert {values.shape[0] for values in told.values()} == {1}
+    shown = clips([Path("film.mp4")], [Path("out")])[0]
+    heat = shown["heat"]
+    assert [heat["at"][number] for number in (0, 11, 15, 29)] == [None, 0, 2, None]
+    assert len(heat["pictures"]) == 4
+    assert shown["statistics"]
 
 
 @pytest.mark.slow  # 10 s; .ci/run runs it

@@ -10,10 +10,13 @@ from torch.utils.data import DataLoader
 
 from geonorm.datasets import ClipDataset, FileReport, VideoSet
 from geonorm.files import distinct_stems, written_whole
+from geonorm.style import StyleStatistics
+from geonorm.training.action.attribution import ClipAttributions, middle_box, of_views
 from geonorm.training.action.data import ClipFormat, clips_of
 from geonorm.training.action.module import ActionModule
 from geonorm.training.action.predict import top_classes, write_film
 from geonorm.training.action.report import print_failures
+from geonorm.training.attributions import Explanation, number_of, write_statistics
 from geonorm.training.sharing import located, read_network, restored
 
 
@@ -64,9 +67,37 @@ class ClipPredictor:
         scores: np.ndarray = next(self._scores(dataset, 0))[1].mean(axis=0)
         return scores
 
+    def attribution(self, video: str | Path, target: str | None = None) -> ClipAttributions:
+        """Return what each place of a video's clips added to a score, by integrated gradients.
+
+        Args:
+            video: any file that FFmpeg decodes.
+            target: name of the class whose score it is; by default the highest.
+
+        Raises:
+            ValueError: an unknown class, or the file cannot be decoded.
+            ModuleNotFoundError: captum is not installed: `pip install 'geonorm[train]'`.
+        """
+        number = number_of(target, self.classes)
+        dataset = self._clips([Path(video)])
+        if number is None:
+            number = int(next(self._scores(dataset, 0))[1].mean(axis=0).argmax())
+        return self._attribution(dataset, 0, number)
+
+    def _attribution(self, dataset: ClipDataset, place: int, target: int) -> ClipAttributions:
+        """Return the attributions of the views of a dataset's video."""
+        views = range(place * self.views, (place + 1) * self.views)
+        clips = torch.stack([dataset[view].video for view in views]).to(self.module.device)
+        values, gaps = of_views(self.module, clips, target)
+        size = dataset._read(place, 0, (0, 0, views[0])).video.shape[1:3]
+        box = middle_box(size, (self.clip.crop, self.clip.crop))
+        frames = np.stack([dataset.frames(view) for view in views])
+        return ClipAttributions(values, frames, box, target, gaps)
+
     def predict_files(
-        self, files: Sequence[Path], folder: Path, num_workers: int = 0
-    ) -> list[FileReport]:
+        self, files: Sequence[Path], folder: Path, num_workers: int = 0,
+        explanation: Explanation = Explanation(),  # noqa: B008  (frozen)
+    ) -> list[FileReport]:  # fmt: skip
         """Predict videos, write a film and a strip of each, and `predictions.json`, a list of all.
 
         No two files share a name, and each appears complete or not at all. What cannot be decoded
@@ -76,6 +107,7 @@ class ClipPredictor:
             files: videos.
             folder: where the results go, made if need be.
             num_workers: processes that decode.
+            explanation: what to write of how the network came to its predictions.
 
         Returns:
             What could not be read, or not in full.
@@ -83,10 +115,12 @@ class ClipPredictor:
         Raises:
             ValueError: not one of the files can be decoded.
         """
+        target = number_of(explanation.target, self.classes)
         dataset = self._clips(files)
         readable = [path for path, _ in dataset.videos]
         stems, found = distinct_stems(readable), {}
-        for place, scores in self._scores(dataset, num_workers):
+        removed: dict[str, StyleStatistics] = {}
+        for place, scores in self._scores(dataset, num_workers, explanation, removed):
             path = readable[place]
             stem = folder / stems[path]
             folder.mkdir(parents=True, exist_ok=True)
@@ -96,6 +130,14 @@ class ClipPredictor:
             print(f"\n{path}: {stem}.mp4 and .png")
             for _, name, score in top:
                 print(f"  {score:.3f}  {name}")
+            if removed:
+                write_statistics(stem, removed)
+            if explanation.attribution:
+                number = top[0][0] if target is None else target
+                explained = self._attribution(dataset, place, number)
+                explained.write(stem)
+                print(f"  attribution of {self.classes[number]} in {stem}.attribution.npz, "
+                      f"complete but for {max(explained.gaps):.1%}")  # fmt: skip
         if found:
             with written_whole(folder / "predictions.json") as aside:
                 aside.write_text(json.dumps(found, indent=2) + "\n")
@@ -107,8 +149,14 @@ class ClipPredictor:
         videos = VideoSet([(file, -1) for file in dict.fromkeys(files)], ())
         return clips_of(videos, self.clip, views=self.views)
 
-    def _scores(self, dataset: ClipDataset, num_workers: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the number of each video that can be decoded, and the scores of its views."""
+    def _scores(
+        self, dataset: ClipDataset, num_workers: int, explanation: Explanation = Explanation(),  # noqa: B008
+        removed: dict[str, StyleStatistics] | None = None,
+    ) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
+        """Yield the number of each video that can be decoded, and the scores of its views.
+
+        What its norms took out is put into `removed`, where it is wanted.
+        """
         views = [
             list(range(first, first + self.views)) for first in range(0, len(dataset), self.views)
         ]
@@ -117,6 +165,8 @@ class ClipPredictor:
             # A file that cannot be decoded is replaced by another, which has its own turn.
             if (batch.video_index != place).any():
                 continue
-            with torch.inference_mode():
+            with explanation.recorded(self.module) as taken, torch.inference_mode():
                 logits = self.module(batch.video.to(self.module.device))
+            if removed is not None:
+                removed.update(taken)
             yield place, logits.float().softmax(dim=1).cpu().numpy()

@@ -61,6 +61,22 @@ def write_labels(
     return len(whole)
 
 
+def write_attribution(stem: Path, values: np.ndarray, kept: np.ndarray | None) -> Path:
+    """Write `stem`.attribution.npy, float32 (points of the file, C), and return its path.
+
+    Args:
+        stem: path of the results without a suffix.
+        values: of the points that were predicted, (N, C).
+        kept: which points of the file these are, bool; None for all. The others have 0.
+    """
+    path = stem.with_name(f"{stem.name}.attribution.npy")
+    whole = np.zeros((len(values) if kept is None else len(kept), values.shape[1]), "<f4")
+    whole[slice(None) if kept is None else kept] = values
+    with written_whole(path) as aside:
+        np.save(aside, whole)
+    return path
+
+
 def write_scan(
     scan: Scan, predicted: np.ndarray, classes: list[str], colors: np.ndarray, stem: Path,
     output: Output,

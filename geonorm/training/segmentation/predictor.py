@@ -12,18 +12,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from geonorm.attribution import Attribution
 from geonorm.datasets.scan import Scan
 from geonorm.datasets.scan_io import read_scan
 from geonorm.datasets.views import Viewing, collate_views
 from geonorm.datasets.voxelize import ScanBatch, collate_scans
 from geonorm.files import written_whole
+from geonorm.training.attributions import Explanation, number_of, write_statistics
 from geonorm.training.sampler import without_position
+from geonorm.training.segmentation.attribution import attribution
 from geonorm.training.segmentation.module import SegmentationModule
 from geonorm.training.segmentation.networks import check_device, has_domains
 from geonorm.training.segmentation.predict import (
     Output,
     draw_predicted,
     numbers_in_files,
+    write_attribution,
     write_labels,
     write_scan,
 )
@@ -123,6 +127,38 @@ class ScanPredictor:
         write_labels(Path(path), predicted, scan.kept, self.classes)
         return predicted
 
+    def attribution(self, scan: Scan, target: str | None = None) -> Attribution:
+        """Return what each feature of each point added to the scores, by integrated gradients.
+
+        Args:
+            scan: as `geonorm.datasets.read_scan` gives it.
+            target: name of the class whose score it is, at the points predicted as that; by default
+                at each point the class that is predicted.
+
+        Shape:
+            - values: (N, C), with the features that the network was trained on
+
+        Raises:
+            ValueError: an unknown class, one that no point is predicted as, or a predictor that
+                sees a scan several times.
+            ModuleNotFoundError: captum is not installed: `pip install 'geonorm[train]'`.
+        """
+        self._check_explained(Explanation("integrated_gradients", target))
+        return attribution(self.module, self._batch(scan), number_of(target, self.classes))
+
+    def _check_explained(self, explanation: Explanation) -> None:
+        """Refuse an explanation that there is not.
+
+        Raises:
+            ValueError: an unknown class, or a predictor that sees a scan several times.
+        """
+        number_of(explanation.target, self.classes)
+        if self.viewing.several and (explanation.attribution or explanation.statistics):
+            raise ValueError(
+                "attributions and statistics are of one look at a scan: leave out --votes and "
+                "--chunk"
+            )
+
     def predict_files(
         self,
         files: Sequence[Path],
@@ -130,6 +166,7 @@ class ScanPredictor:
         output: Output = Output(),  # noqa: B008  (frozen)
         intensity_max: float = 1.0,
         stream: Stream = Stream(),  # noqa: B008  (frozen)
+        explanation: Explanation = Explanation(),  # noqa: B008  (frozen)
     ) -> list[Path]:
         """Predict scans and write the results, and `classes.json`, which explains the numbers.
 
@@ -142,6 +179,7 @@ class ScanPredictor:
             output: which results to write.
             intensity_max: intensity in the files that counts as 1.
             stream: whether to leave out what is done already and to wait for further scans.
+            explanation: what to write of how the network came to its predictions.
 
         Returns:
             The files of a recording that could not be read; without one, none.
@@ -150,13 +188,15 @@ class ScanPredictor:
             ValueError: a file is missing or damaged; where that shows at once, before any result.
                 Or the folder has the journal of other settings.
         """
+        self._check_explained(explanation)
         suffix = f".{output.format}"
         settings = None
         if stream.keeps_journal:
-            settings = {**self._settings(), "intensity_max": intensity_max, **asdict(output)}
+            settings = {**self._settings(), "intensity_max": intensity_max, **asdict(output),
+                        **asdict(explanation)}  # fmt: skip
         arrivals = Arrivals(files, stream, lambda file, state: journal.has(file, state, suffix))
         journal = Journal(folder, settings)
-        run = _Run(self, folder, output, journal, arrivals)
+        run = _Run(self, folder, output, journal, arrivals, explanation)
         failed: dict[Path, None] = {}
         for file in arrivals:
             if file is None:
@@ -190,8 +230,9 @@ class _Run:
 
     def __init__(
         self, predictor: ScanPredictor, folder: Path, output: Output, journal: Journal,
-        arrivals: Arrivals,
+        arrivals: Arrivals, explanation: Explanation,
     ) -> None:
+        self.explanation = explanation
         self.predictor, self.folder, self.output = predictor, folder, output
         self.journal, self.arrivals = journal, arrivals
         self.latency, self.start = Latency(), time.monotonic()
@@ -205,13 +246,19 @@ class _Run:
         clock.stop("read")
         batch = predictor._batch(scan)
         clock.stop("voxelize")
-        predicted = predictor._classes(batch)
+        with self.explanation.recorded(predictor.module) as removed:
+            predicted = predictor._classes(batch)
         clock.stop("network")
         stem = self.journal.stem(file)
         self.folder.mkdir(parents=True, exist_ok=True)
         said = write_scan(scan, predicted, predictor.classes, predictor.colors,
                           self.folder / stem, self.output)  # fmt: skip
+        if removed:
+            write_statistics(self.folder / stem, removed)
         clock.stop("write")
+        if self.explanation.attribution:
+            said += self._attribute(scan, batch, stem)
+            clock.stop("attribution")
         if not self.latency.seconds:
             with written_whole(self.folder / "classes.json") as aside:
                 table = numbers_in_files(predictor.classes, self.output)
@@ -222,6 +269,16 @@ class _Run:
         self.undrawn.append(_Result(file, state, scan, predicted, stem, clock.seconds))
         if not self.output.pictures or len(self.undrawn) == DRAWN_AT_A_TIME:
             self.draw()
+
+    def _attribute(self, scan: Scan, batch: ScanBatch, stem: str) -> str:
+        """Write the attribution of a scan, and say how far it sums to the scores, or why not."""
+        target = number_of(self.explanation.target, self.predictor.classes)
+        try:
+            found = attribution(self.predictor.module, batch, target)
+        except ValueError as error:
+            return f"; no attribution: {error}"
+        file = write_attribution(self.folder / stem, found.values.cpu().numpy(), scan.kept)
+        return f"; attribution in {file}, complete but for {found.gap:.1%} at {found.steps} steps"
 
     def draw(self) -> None:
         """Draw what is not drawn yet, if pictures are wanted, and write down that it is done."""
