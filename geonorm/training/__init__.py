@@ -10,6 +10,7 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "action.module": ("ActionModule",),
     "action.predictor": ("ClipPredictor",),
     "action.scores": ("VideoResult", "VideoScores"),
+    "attributions": ("Explanation",),
     "checkpoints": ("WholeCheckpoints", "read_run_checkpoint"),
     "optimization": ("Optimization",),
     "sampler": ("EpochLoader", "EpochSampler"),
