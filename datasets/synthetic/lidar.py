@@ -1,6 +1,8 @@
 """A spinning LiDAR: which rays it sends, where they end on a mesh, and how bright they return."""
 
 from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -252,21 +254,32 @@ def cast(
     )
 
 
-def _first_hits(mesh: Mesh, origin: np.ndarray, directions: np.ndarray) -> tuple[Any, Any, Any]:
-    """Return distance (inf where nothing is hit), triangle and unit normal per ray."""
-    # Open3D takes a second to import, and only those who cast rays need it.
+def load_open3d() -> tuple[ModuleType, ModuleType]:
+    """Import the tensors and the ray casting of Open3D, which takes a second or two.
+
+    Who makes scans in worker processes calls it before they are forked, so that it is paid once.
+
+    Returns:
+        ``open3d.core`` and ``open3d.t.geometry``.
+
+    Raises:
+        ImportError: Open3D is missing or cannot be loaded.
+    """
     try:
-        import open3d.core as o3c
-        from open3d.t.geometry import RaycastingScene
+        return import_module("open3d.core"), import_module("open3d.t.geometry")
     except ImportError as error:
         raise ImportError(
             f"casting rays needs Open3D, which cannot be imported here ({error}): pip install "
             "open3d, or use scans from files, such as SemanticKITTI's"
         ) from error
 
+
+def _first_hits(mesh: Mesh, origin: np.ndarray, directions: np.ndarray) -> tuple[Any, Any, Any]:
+    """Return distance (inf where nothing is hit), triangle and unit normal per ray."""
+    o3c, scenes = load_open3d()
     # One thread: the workers of a DataLoader share the cores already, and threads that a parent
     # process started do not survive its fork.
-    scene = RaycastingScene(nthreads=1)
+    scene = scenes.RaycastingScene(nthreads=1)
     vertices = np.ascontiguousarray(mesh.vertices, dtype=np.float32)
     triangles = np.ascontiguousarray(mesh.triangles, dtype=np.uint32)
     scene.add_triangles(o3c.Tensor.from_numpy(vertices), o3c.Tensor.from_numpy(triangles))

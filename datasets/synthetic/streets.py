@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from geonorm.datasets.scan import IGNORE_INDEX, Scan
 from geonorm.datasets.synthetic import street_objects as things
-from geonorm.datasets.synthetic.lidar import LidarSensor, cast, rotation, sensor_named
+from geonorm.datasets.synthetic.lidar import LidarSensor, cast, load_open3d, rotation, sensor_named
 from geonorm.datasets.synthetic.meshes import Mesh, boxes, heightfield, merge
 from geonorm.datasets.synthetic.street_objects import StreetClass
 from geonorm.datasets.synthetic.suburbs import OWN, suburb
@@ -83,6 +83,7 @@ class SyntheticStreets(Dataset[Scan]):
             raise ValueError(f"seed must be >= 0; got {seed}")
         if style not in get_args(Style):
             raise ValueError(f"no style {style!r}; {choices(style, get_args(Style))}")
+        load_open3d()  # before workers are forked
         self.num_scans = num_scans
         self.seed = seed
         self.style = style
