@@ -1,8 +1,5 @@
 """Lightning's options in the forms that they may take, and its precisions, in both tools."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -36,14 +33,13 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_runs_are_numbered_and_the_processes_of_one_share_its_folder(here):
+def test_runs_are_numbered_and_the_processes_of_one_share_its_folder(here, monkeypatch):
+    """Processes of a run that share its folder are in tests/training/test_distributed.py."""
     for number in (1, 2, 3):
         assert run_folder(None, "action") == Path(f"runs/action/{number:03d}")
-    program = "from geonorm.training.cli import run_folder; print(run_folder(None, 'action'))"
     for rank, number in (("1", "003"), ("0", "004")):
-        child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
-                               env={**os.environ, "LOCAL_RANK": rank}, check=True)  # fmt: skip
-        assert child.stdout == f"runs/action/{number}\n"
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert run_folder(None, "action") == Path(f"runs/action/{number}")
     assert run_folder(here / "mine" / "run", "action") == here / "mine" / "run"
     folders = sorted(path.name for path in Path("runs/action").iterdir())
     assert folders == ["001", "002", "003", "004"]
@@ -79,10 +75,12 @@ def test_barebones(here):
 
 
 # In bf16, torch's own convolution of a 7×7 stem ends the process on one CPU.
-@pytest.mark.parametrize("precision", ["16-true", "64-true"])
+@pytest.mark.parametrize(
+    "precision", [pytest.param("16-true", marks=pytest.mark.slow), "64-true"]  # emulated: 12 s
+)
 def test_clips_are_judged_in_every_precision(here, precision):
     quick = [option for option in QUICK if "precision" not in option]
-    small = ["--data.clip.size=20", "--data.clip.crop=16"]  # float16 takes long on a CPU
+    small = ["--data.clip.size=20", "--data.clip.crop=16"]
     options = [*FILMS, *quick, *small, f"--trainer.precision={precision}", "--run_dir=run"]
     train_action.main(["fit", *options])
     scores = found(here / "run")

@@ -94,7 +94,7 @@ def test_a_test_with_one_vote_is_a_test_without(run, tmp_path):
     words = [*STREETS, f"--ckpt_path={run}/checkpoints/last.ckpt"]
     found = {}
     for name, more in {"plain": [], "one": ["--data.votes=1"], "covered": ["--data.chunk=100"],
-                       "voted": ["--data.votes=5", "--data.chunk=25"]}.items():  # fmt: skip
+                       "voted": ["--data.votes=2", "--data.chunk=40"]}.items():  # fmt: skip
         run_config("streets", None, tmp_path / name, *words, *more, subcommand="test")
         found[name] = scores_of(tmp_path / name)
     assert found["one"] == found["plain"]
