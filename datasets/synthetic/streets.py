@@ -55,6 +55,7 @@ class SyntheticStreets(Dataset[Scan]):
     Raises:
         ValueError: ``num_scans`` below 1, a negative seed or epoch, an unknown sensor or style.
         IndexError: an index outside [0, num_scans).
+        ImportError: Open3D, which casts the rays, is missing.
 
     Example:
         >>> scan = SyntheticStreets(num_scans=2, seed=1, sensor="roof32")[0]
