@@ -38,13 +38,13 @@ lint: $(READY)
 	$(BIN)/python setup.py --quiet build_py --build-lib build/types
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --package geonorm
 
-$(MUTANTS)/ready: pyproject.toml constraints.txt
+$(MUTANTS)/ready: pyproject.toml constraints.txt | $(READY)
 	$(PYTHON) -m venv $(MUTANTS)
-	$(MUTANTS)/bin/python -m pip install --quiet 'pip>=25.1'  # the first that knows groups
-	$(MUTANTS)/bin/python -m pip install --quiet --constraint constraints.txt --group mutants
+	$(BIN)/uv pip install --quiet --python $(MUTANTS)/bin/python --constraint constraints.txt \
+		--group mutants
 	touch $@
 
-mutants: $(READY) $(MUTANTS)/ready
+mutants: $(MUTANTS)/ready
 	$(MUTANTS)/bin/python tools/mutants.py $(if $(SEED),--seed $(SEED)) \
 		$(if $(COUNT),--count $(COUNT)) $(if $(FOLDER),--folder $(FOLDER)) \
 		$(if $(WITHOUT),--without $(WITHOUT)) $(if $(MINUTES),--minutes $(MINUTES)) \

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-FIRST_STEPS, MOST_STEPS = 16, 512
+STEPS = (16, 32, 64, 128, 256, 512)
 ROUNDING = 1e-4
 
 
@@ -88,13 +88,11 @@ def integrated_gradients(
         raise ValueError(f"steps must be at least 1; got {steps}")
     with torch.no_grad():
         of_x, of_baseline = (float(score(each[None])) for each in (x, baseline))
-    taken = steps or FIRST_STEPS
-    values = _integrated(score, x, baseline, taken, at_a_time)
-    found = Attribution(values, of_x, of_baseline, taken)
-    while steps is None and found.gap > tolerance and taken < MOST_STEPS:
-        taken *= 2
+    for taken in STEPS if steps is None else (steps,):
         values = _integrated(score, x, baseline, taken, at_a_time)
         found = Attribution(values, of_x, of_baseline, taken)
+        if not found.gap > tolerance:
+            break
     if steps is None and found.gap > tolerance:
         warnings.warn(
             f"after {taken} steps the attributions miss {found.gap:.1%} of the difference of the "

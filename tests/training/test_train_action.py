@@ -197,7 +197,7 @@ def test_predict_writes_films_strips_and_a_list(trained, capsys):
 
 
 def test_predict_writes_what_the_network_looked_at(trained, capsys, monkeypatch):
-    monkeypatch.setattr(attribution, "MOST_STEPS", 16)  # the network hardly tells blur
+    monkeypatch.setattr(attribution, "STEPS", (16,))  # the network hardly tells blur
     run, _ = trained
     encode(Path("film.mp4"), numbered_film(30))
     last = run / "checkpoints" / "last.ckpt"
