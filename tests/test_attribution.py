@@ -112,6 +112,7 @@ def test_a_real_scan(data_root):
         attribution(module, batch, missing)
 
 
+@pytest.mark.slow
 def test_a_real_clip(data_root):
     from geonorm.datasets.clips import ClipDataset
     from geonorm.datasets.video_lists import VideoSet

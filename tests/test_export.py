@@ -57,7 +57,9 @@ def test_a_video_network_in_onnx(norm: str, tmp_path: Path) -> None:
     assert [type(size) for size in given.shape] == [str, int, str, int, int]
 
 
-@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize(
+    "dims", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3]
+)
 def test_a_small_model_of_ones_own_in_onnx(dims: int, tmp_path: Path) -> None:
     conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
     last = SpatioTemporalInstanceNorm(8) if dims == 3 else InstanceNorm(8, affine=False)

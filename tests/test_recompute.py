@@ -262,7 +262,7 @@ def _train(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.slow  # 10 to 20 s; .ci/run runs it
+@pytest.mark.slow  # 10 to 20 s
 def test_two_processes_train_to_the_same_bits(tmp_path) -> None:
     torch.multiprocessing.spawn(_train, (str(tmp_path),), nprocs=2)
     ordinary, less = torch.load(tmp_path / "trained.pt")

@@ -15,7 +15,7 @@ from typing import Any
 
 import coverage
 import pytest
-from mutation.copy import SOURCES, record_of
+from mutation.copy import OPTIONS, SOURCES, record_of
 
 
 class Recorder:
@@ -72,9 +72,9 @@ def main(folder: str, *test_files: str) -> int:
     """Record test files; return pytest's exit status."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     recorder = Recorder(Path(folder))
-    status = pytest.main(["-q", "-p", "no:cacheprovider", *test_files], plugins=[recorder])
+    status = pytest.main([*OPTIONS, *test_files], plugins=[recorder])
     if status == pytest.ExitCode.OK:
-        for test_file in test_files:  # also of those whose tests are all deselected, as slow ones
+        for test_file in test_files:  # also of those whose tests are all deselected, as long ones
             if not record_of(Path(folder), test_file).exists():
                 recorder.write(test_file)
     return status

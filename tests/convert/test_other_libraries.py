@@ -94,7 +94,7 @@ def test_models(name, to):
     check(name, to)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("to", ["instance", "batch"])
 @pytest.mark.parametrize("name", SLOW)
 def test_many_models(name, to):

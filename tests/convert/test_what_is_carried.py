@@ -73,7 +73,7 @@ def assert_equal(model, other, x):
 def inputs(backbone):
     if backbone == "ResNet3D":
         generator = torch.Generator().manual_seed(0)
-        return torch.randn(2, 3, 16, 64, 64, generator=generator, dtype=torch.float64)
+        return torch.randn(2, 3, 8, 40, 40, generator=generator, dtype=torch.float64)
     x = batch(scan(120), scan(90, seed=7))
     return read(x).rebuild(x.F.double())
 

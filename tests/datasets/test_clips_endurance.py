@@ -57,7 +57,7 @@ def films(tmp_path: Path) -> tuple[list[Path], dict[str, set[Path]]]:
     return paths, broken
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_two_thousand_clips(

@@ -212,7 +212,7 @@ def whole(tmp_path_factory):
     return root
 
 
-@pytest.mark.slow  # 10 s, of 20,351 files; .ci/run runs it
+@pytest.mark.slow  # 10 s, of 20,351 files
 def test_a_run_and_a_submission(whole, tmp_path):
     """One epoch with the configuration alone, and what SemanticKITTI's server takes."""
     run_config("semantickitti", whole, tmp_path)

@@ -353,7 +353,7 @@ def by_command_line(path: Path, raw: Path) -> np.ndarray:
     return pictures(raw)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs FFmpeg's command line")
 @pytest.mark.parametrize("kind", [*ODD, *WHOLE, *TURNS], ids=str)
 def test_ffmpegs_command_line_shows_the_same(tmp_path: Path, kind: object) -> None:

@@ -246,7 +246,7 @@ def test_the_real_scan(driver, data_root, tmp_path):
     assert seconds < 30  # 0.6 on two free cores; the slow test below is strict
 
 
-@pytest.mark.slow  # times, which tell nothing while other tests run
+@pytest.mark.long  # times, which tell nothing while other tests run
 def test_a_scan_of_120_000_points_opens_in_time_and_turns_smoothly(driver, tmp_path):
     write(tmp_path / "a.bin", rows(120_000))
     view(tmp_path / "a.bin", "--out", tmp_path / "a.html")

@@ -39,7 +39,7 @@ def minkunet(norm):
 
 
 def resnet(norm):
-    return resnet3d(10, num_classes=5, norm=norm)
+    return resnet3d(10, num_classes=5, norm=norm, width=16)
 
 
 BACKBONES = {"MinkUNet": (minkunet, scans), "ResNet3D": (resnet, clips)}
@@ -117,7 +117,7 @@ def test_ibn_b_stands_in_the_stem_and_after_the_last_sum_of_each_stage(backbone)
     found = where(model, InstanceNorm)
     if backbone == "ResNet3D":
         assert found == ["bn1", *(f"layer{stage}.0.after" for stage in (1, 2, 3, 4))]
-        assert len(where(model, BatchNorm)) == 11
+        assert len(where(model, BatchNorm)) == 12
         block = resnet3d(18, norm={"default": "batch", "layer2": "ibn-b"})
         assert where(block, InstanceNorm) == ["layer2.1.after"]
     else:

@@ -81,7 +81,7 @@ def accumulated(norm: str, folder: Path) -> Tensor:
     return gradient(model)
 
 
-# Two processes take 11 s; .ci/run runs them.
+# Two processes take 11 s.
 splits = pytest.mark.parametrize(
     "split", [pytest.param(distributed, marks=pytest.mark.slow), accumulated]
 )

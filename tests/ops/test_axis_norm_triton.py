@@ -101,7 +101,8 @@ def test_other_ranks_sizes_and_affine_per_instance(
     ((1, 2, 2, 90, 91), torch.contiguous_format, 0.0),  # two chunks of an instance
     ((1, 2, 2, 90, 91), torch.contiguous_format, 1e4),
     ((2, 5, 4, 8, 8), LAST, 0.0), ((2, 5, 4, 8, 8), LAST, 1e4),
-    ((1, 5, 4, 47, 47), LAST, 1e4),  # 70, more than a merging tile
+    # 70, more than a merging tile
+    pytest.param((1, 5, 4, 47, 47), LAST, 1e4, marks=pytest.mark.slow),
 ])
 def test_instances_cut_into_chunks(triton_device, poisoned, shape, memory_format, mean):
     x = (randn(shape, 4) + mean).to(memory_format=memory_format)

@@ -148,7 +148,8 @@ def test_without_weight_or_bias(triton_device, poisoned, affine):
 
 @pytest.mark.parametrize(("sizes", "channels"), [
     ((700, 1), 1), ((700, 1), 3), ((700, 1), 33), ((700, 1), 96),
-    ((4,) * 130, 3),  # 130 instances: keys of two bytes
+    # 130 instances: keys of two bytes
+    pytest.param((4,) * 130, 3, marks=pytest.mark.slow),
 ])
 def test_any_number_of_channels_and_instances(triton_device, poisoned, channels, sizes):
     rows, index = batch(sizes, channels)
@@ -156,6 +157,7 @@ def test_any_number_of_channels_and_instances(triton_device, poisoned, channels,
     compare(found_on(triton_device, *arguments), exact_results(*arguments), FLOAT32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interleaved", [False, True])
 def test_an_instance_of_more_slots_than_a_merging_tile(triton_device, interleaved):
     sizes = (70_000, 3, 1000)  # 137 slots of 512

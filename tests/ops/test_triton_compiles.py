@@ -14,7 +14,7 @@ KERNELS = {
 }
 
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

@@ -89,7 +89,7 @@ def test_night_has_the_light_and_the_noise_that_it_says() -> None:
 
 
 @pytest.mark.filterwarnings("default")  # Lightning warns about matters of its own
-@pytest.mark.slow
+@pytest.mark.long
 def test_trained_by_day_with_each_norm(tmp_path: Path) -> None:
     outcome = run_parts(STUDY, ("trained",), 3, tmp_path)
     by_day = [each.passed for each in outcome.judge() if each.test.says.startswith("by day")]

@@ -136,7 +136,7 @@ def test_quick_verdict(tmp_path: Path) -> None:
 
 @SPEAKS
 @pytest.mark.filterwarnings("default")  # Lightning warns about matters of its own
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_recognizers_dissociate() -> None:
     """Each axis is better under its own disturbance, in each of three seeds."""

@@ -102,7 +102,7 @@ def test_an_instance_norm_on_the_input_makes_zeros_harmless() -> None:
     assert (model(frames + 1.5) - model(frames)).norm() / model(frames).norm() < 1e-9
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_brightness_is_read_behind_zero_padding_alone() -> None:
     torch.manual_seed(0)
     bright = "brightness, {}, linear"
@@ -115,7 +115,7 @@ def test_brightness_is_read_behind_zero_padding_alone() -> None:
     assert broad["contrast, edges repeated, linear"] > 0.3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_resnet_lets_brightness_in_at_zeros() -> None:
     found = {edges: behind_a_resnet(f"instance, {edges}", SETTING)["brightness"] for edges in EDGES}
     assert found["edges repeated"] < 0.1 < found["zero padding"]

@@ -87,7 +87,7 @@ def test_means_over_levels() -> None:
 
 
 @pytest.mark.filterwarnings("default")  # Lightning and diffusers warn about matters of their own
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_net_that_ends_in_instance_norm_predicts_clips_worse() -> None:
     pytest.importorskip("diffusers")
     from geonorm.studies.diffusion import clip_errors

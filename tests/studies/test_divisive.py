@@ -105,7 +105,7 @@ def test_quick_verdict_and_what_turns_it(short: Outcome) -> None:
     assert short.turned("broken") == [1, 2, 3, 4, 6]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_redundancy_of_the_built_in_films(tmp_path: Path) -> None:
     outcome = run_parts(study.STUDY, ("actions",), 3, tmp_path)
     passed = {each.test.says: each.passed for each in outcome.judge()}

@@ -148,6 +148,7 @@ def test_both_sensors_are_tested_as_they_are_trained(column, offset, monkeypatch
         assert float(dark.mean()) > 0.3
 
 
+@pytest.mark.slow
 def test_quick_verdict_and_what_turns_it(quick: Outcome) -> None:
     passed = {each.test.quantity.column: each.passed for each in quick.judge()}
     assert passed == {"batch": True, IN: True, ZERO: False, BLACK: True, SENSOR: False}
@@ -164,7 +165,7 @@ def test_the_page_shows_what_was_found() -> None:
 
 
 @pytest.mark.filterwarnings("default")  # Lightning warns about matters of its own
-@pytest.mark.slow
+@pytest.mark.long
 def test_trained_networks(tmp_path: Path) -> None:
     outcome = run_parts(STUDY, ("signal",), 3, tmp_path)
     assert [each.passed for each in outcome.judge()] == [True, True]

@@ -211,7 +211,7 @@ def test_statistics_of_a_new_sensor_are_estimated() -> None:
     assert norm[0].momentum == 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sensors_cost_batch_norm_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """With half the rounds, at one seed."""
     monkeypatch.setattr(federated, "ROUNDS", 10)

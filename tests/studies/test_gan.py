@@ -39,6 +39,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return run_apart(STUDY, 1, tmp_path_factory.mktemp("cache"), quick=True)
 
 
+@pytest.mark.slow
 def test_verdict_and_what_turns_it(short: Outcome) -> None:
     judged = [each.passed for each in short.judge()]
     # How the first clip and the others of its batch differ is left to the draw, so is the eighth.
@@ -139,6 +140,7 @@ def test_gradient_noise_by_hand() -> None:
     assert found == pytest.approx((2 / 24) ** 0.5)
 
 
+@pytest.mark.slow
 def test_noise_of_different_norms_is_measured_at_the_same_weights() -> None:
     weights = parameters(Pair(SHAPE, ("instance", "instance"), 1e-3))
     found = {name: noise_at(weights, name, SETTING, (2,)) for name in NORMS}
@@ -191,7 +193,7 @@ def test_training_moves_both_nets_the_given_number_of_steps() -> None:
 
 
 @pytest.mark.filterwarnings("default")
-@pytest.mark.slow
+@pytest.mark.long
 def test_trained_clips_are_nearer_to_real_ones_than_untrained() -> None:
     real = some_clips(512, 7)
     generator = trained_pair("batch in both", 16, 0).generator.eval()  # its trainer enables grad

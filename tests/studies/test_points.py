@@ -111,6 +111,7 @@ def test_change_is_what_the_moments_predict(monkeypatch: pytest.MonkeyPatch) -> 
     assert 0.01 < values["predicted"] < 0.1
 
 
+@pytest.mark.slow
 def test_what_is_left_out_of_a_quick_run_is_said(tmp_path: Path) -> None:
     outcome = run_apart(points.STUDY, 1, tmp_path, quick=True)
     assert outcome.left_out == {
@@ -127,7 +128,7 @@ def test_what_is_left_out_of_a_quick_run_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("default")  # Lightning warns about matters of its own
-@pytest.mark.slow
+@pytest.mark.long
 def test_trained_networks_lose_to_thinning() -> None:
     outcome = {column: points.trained(column, setting()) for column in (points.IN, points.FAR)}
     for values in outcome.values():

@@ -65,6 +65,7 @@ def test_closed_forms_are_met_and_the_mutation_misses_them() -> None:
     assert study.wave("Retinex 15", MUTATED)[WORST] > 0.1
 
 
+@pytest.mark.slow
 def test_verdict_and_what_turns_it(short: Outcome) -> None:
     judged = {number: each.passed for number, each in enumerate(short.judge(), 1)}
     # A slope and half a wave stay and move it; so does another LiDAR. 2 m are too few

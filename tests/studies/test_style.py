@@ -114,7 +114,7 @@ def test_the_page_shows_what_was_found() -> None:
 
 
 @pytest.mark.filterwarnings("default")  # Lightning warns about matters of its own
-@pytest.mark.slow
+@pytest.mark.long
 def test_decoded_pictures(tmp_path: Path) -> None:
     outcome = run_parts(STUDY, ("transfer",), 3, tmp_path)
     passed = {each.test.says: each.passed for each in outcome.judge()}

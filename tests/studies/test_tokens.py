@@ -109,7 +109,7 @@ def test_a_mean_behind_instance_norm_is_its_bias(kind: str) -> None:
             assert (a - b).norm() / b.norm() > 0.01
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_swin_that_ends_in_instance_norm_is_blind() -> None:
     torch.manual_seed(0)
     whole, rest = swin("instance", SETTING), swin("instance but for the last", SETTING)
@@ -118,7 +118,7 @@ def test_swin_that_ends_in_instance_norm_is_blind() -> None:
 
 
 @pytest.mark.filterwarnings("default")  # Lightning warns about matters of its own
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_ends_at_chance_behind_the_mean_of_an_instance_norm() -> None:
     torch.manual_seed(0)
     blind = trained("instance, instance, mean", SETTING)

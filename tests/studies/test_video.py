@@ -111,7 +111,7 @@ def test_verdict_and_what_turns_it(short: Outcome) -> None:
     assert {*range(1, 10)} <= {*short.turned("broken")}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_light_goes_and_motion_stays_for_a_linear_reader() -> None:
     torch.manual_seed(0)
     found = {name: probed(name, SETTING) for name in ("batch", "THW", "T")}
@@ -122,7 +122,7 @@ def test_light_goes_and_motion_stays_for_a_linear_reader() -> None:
     assert found["T"]["layout"] < 0.6
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_noisy_camera_gives_the_exposure_away_behind_a_norm() -> None:
     torch.manual_seed(0)
     assert recorded("THW", SETTING)["exposure"] > 0.8

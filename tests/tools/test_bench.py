@@ -38,6 +38,7 @@ def read(path: Path) -> list[dict[str, str]]:
         return [*csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_every_contender_has_a_row_in_both_layouts_and_works(rows_file):
     rows = read(rows_file)
     tables = {(row["layout"], row["work"]) for row in rows}
@@ -62,7 +63,7 @@ def test_ours_keeps_no_further_tensor(rows_file):
             assert 0 <= excess < 0.05 * int(row["input_bytes"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_figures_are_drawn_from_the_rows(rows_file, tmp_path):
     done = bench("--plot", tmp_path, "--csv", rows_file)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -158,7 +159,7 @@ def test_ours_is_never_less_accurate_than_others():
     assert far["torch InstanceNorm1d"] > 1000 * far["ours, rows"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_way_from_a_file_to_a_result_is_measured_beside_other_ways(tmp_path):
     path = tmp_path / "rows.csv"
     done = bench("--suite", "pipeline", "--only", "bin read", "--seconds", 0.05, "--csv", path)

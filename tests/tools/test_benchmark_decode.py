@@ -9,7 +9,7 @@ from geonorm.datasets.video_io import UndecodableVideoError
 from helpers.video_files import encode, headers_only, noisy_film, numbered_film
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_clip_of_a_real_video_is_twice_as_fast_as_all_of_it(data_root: Path) -> None:
     clips = sorted((data_root / "ucf101").glob("*/*.avi"))
     clip = next(clip for clip in clips if len(converted(clip, (8, 8))) == 164)

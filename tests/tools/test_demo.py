@@ -22,7 +22,7 @@ def test_quick_limits_hold_for_every_training() -> None:
     assert {command[0] for command, _ in demo.RUNS.values()} == set(demo.QUICK)
 
 
-@pytest.mark.slow  # CI runs `make demo QUICK=1` itself
+@pytest.mark.long  # CI runs `make demo QUICK=1` itself
 def test_one_table_shows_scans_and_videos(
     tmp_path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:

@@ -13,7 +13,7 @@ from geonorm.commands import doctor, probes
 from geonorm.commands.doctor import MINKOWSKI, Finding, check_torch, outcome, start_probe
 
 
-@pytest.mark.slow  # 22 s; .ci/run runs it
+@pytest.mark.slow  # 22 s
 def test_here_everything_that_is_needed_works() -> None:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     done = subprocess.run([sys.executable, "-m", "geonorm", "doctor"], capture_output=True,

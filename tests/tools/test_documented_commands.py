@@ -55,6 +55,7 @@ LIMITS = {
                                   "--data.val.init_args.num_videos=6"],
     ("train_action", "ucf101"): ["--model.weights=null"],
 }  # fmt: skip
+OF_SECONDS = {"fit", "write-shards", "predict", "share", "export"}  # the commands that take some
 pytestmark = pytest.mark.filterwarnings("default")
 
 
@@ -72,6 +73,20 @@ def documented():
         if tool in TOOLS or command in COMMANDS
     }
     return sorted(found)
+
+
+def commands(chosen):
+    """Return the commands of the chosen tools, marked by the time they take: seconds or minutes."""
+    found = []
+    for command in documented():
+        words, marks = {*command}, ()
+        if command[0].startswith("verify") or ("study" in words and "list" not in words):
+            marks = pytest.mark.long
+        elif "--help" not in words and words & OF_SECONDS:
+            marks = pytest.mark.slow
+        if chosen(command[0]):
+            found.append(pytest.param(command, marks=marks, id=" ".join(command)))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +175,7 @@ def test_every_configuration_of_data_is_documented_and_run():
     assert [name for name in of_scans if f"`{name}`" not in page] == []
 
 
-@pytest.mark.parametrize(
-    "command",
-    [command for command in documented() if command[0].startswith("train_")], ids=" ".join,
-)  # fmt: skip
+@pytest.mark.parametrize("command", commands(lambda tool: tool.startswith("train_")))
 def test_commands_of_the_training_tools(place, monkeypatch, tmp_path, command):
     tool, *words = command
     monkeypatch.chdir(place)
@@ -183,10 +195,9 @@ def test_commands_of_the_training_tools(place, monkeypatch, tmp_path, command):
     run_tool(tool, words, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "words", [command[1:] for command in documented() if command[0] == "predict"], ids=" ".join
-)
-def test_commands_that_predict(place, monkeypatch, tmp_path, words):
+@pytest.mark.parametrize("command", commands(lambda tool: tool == "predict"))
+def test_commands_that_predict(place, monkeypatch, tmp_path, command):
+    words = command[1:]
     monkeypatch.chdir(place)
     tool = "train_action" if words[-1].endswith((".mp4", ".avi")) else "train_seg"
     checkpoint = f"runs/{tool}/001/checkpoints/last.ckpt"
@@ -195,25 +206,13 @@ def test_commands_that_predict(place, monkeypatch, tmp_path, words):
     assert len(list(tmp_path.iterdir())) >= len(words)
 
 
-def takes_long(command):
-    """Tell whether a command of the other tools takes more than some seconds."""
-    return command[0].startswith(("verify", "export", "share")) or (
-        command[0] == "study" and "list" not in command
-    )
-
-
+# On small data verify_invariance.py is run by its own tests; here on the built-in scans. CI itself
+# runs all studies, as quick as they are here. `geonorm doctor` is run by test_doctor.py, `geonorm
+# submit` by test_submit.py; test_export_command.py exports a smaller network and test_sharing.py
+# shares it.
 @pytest.mark.parametrize(
     "command",
-    # On small data verify_invariance.py is run by its own tests; here on the built-in scans. CI
-    # itself runs all studies, as quick as they are here. `geonorm doctor` is run by test_doctor.py,
-    # `geonorm submit` by test_submit.py; test_export_command.py exports a smaller network
-    # and test_sharing.py shares it.
-    [
-        pytest.param(command, marks=pytest.mark.slow if takes_long(command) else ())
-        for command in documented()
-        if not command[0].startswith(("train_", "predict", "doctor", "submit"))
-    ],
-    ids=" ".join,
+    commands(lambda tool: not tool.startswith(("train_", "predict", "doctor", "submit"))),
 )
 def test_commands_of_the_other_tools(place, monkeypatch, capfd, command):
     tool, *words = command
@@ -229,6 +228,7 @@ def test_commands_of_the_other_tools(place, monkeypatch, capfd, command):
     assert bool(run_as_program(monkeypatch, tool, words)) == fails, capfd.readouterr()
 
 
+@pytest.mark.slow
 def test_python_that_predicts(place, monkeypatch):
     monkeypatch.chdir(place)
     write(place / "a.ply", rows(500))
@@ -244,6 +244,7 @@ def test_python_that_predicts(place, monkeypatch):
     assert found["scores"].sum() == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_python_of_the_documentation(tmp_path, monkeypatch):
     """Run README and pages, but for what needs a checkpoint, which the test above runs.
 

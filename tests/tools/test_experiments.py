@@ -217,7 +217,7 @@ run({{"streets": small}}, [Cell("streets", "instance")], Path({rows!r}), Path({f
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_cell_leaves_no_row_and_is_run_again(scored, tmp_path):
     before = scored.read_bytes()
     code = KILLED.format(tools=str(ROOT / "tools"), rows=str(scored), folder=str(tmp_path))

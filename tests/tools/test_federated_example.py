@@ -158,7 +158,7 @@ def test_built_in_clients_are_the_sensors() -> None:
     assert task.network()(torch.zeros(2, 4, 7)).shape == (2, 11, 7)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_flowers_average_is_ours() -> None:
     """Of state dicts of random values, by counts that differ, in the order of the ids."""
     pytest.importorskip("flwr", reason="pip install 'geonorm[federated]'")
@@ -185,7 +185,7 @@ def test_flowers_average_is_ours() -> None:
         torch.testing.assert_close(found[key].to(value.dtype), value, rtol=1e-6, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("drop", ["", "1@2"])
 def test_flowers_simulation_ends_where_the_weighted_mean_does(mine, tmp_path, drop) -> None:

@@ -42,7 +42,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("geonorm-*.whl"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_wheel_holds_every_package_the_marker_and_the_extension(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     packages = {name.rpartition("/")[0] for name in names if name.endswith(".py")}
@@ -61,7 +61,7 @@ def test_the_wheel_holds_every_package_the_marker_and_the_extension(wheel: Path)
     assert all(package.startswith("geonorm") for package in packages)  # no models/ at the top
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target",
         tmp_path / "site", wheel)  # fmt: skip
@@ -93,7 +93,7 @@ scan: int = read_scan("a.bin")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_wheel_in_a_fresh_environment_is_typed(wheel: Path, tmp_path: Path) -> None:
     python = environment(tmp_path / "fresh")
     run(python, "-m", "pip", "install", "--no-deps", "--no-index", wheel)
@@ -116,7 +116,7 @@ QUICK_SCANS = [
 ]  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_commands_of_the_wheel_work_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
     python = environment(tmp_path / "fresh")
@@ -141,7 +141,7 @@ def test_the_commands_of_the_wheel_work_in_an_empty_folder(wheel: Path, tmp_path
         assert (empty / tool / result).is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_editable_install_in_a_fresh_environment(tmp_path: Path) -> None:
     run("git", "clone", "--quiet", ROOT, tmp_path / "clone")
     python = environment(tmp_path / "fresh")
@@ -153,7 +153,7 @@ def test_an_editable_install_in_a_fresh_environment(tmp_path: Path) -> None:
     assert lines[3] == "available"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_pip_install_with_build_isolation(tmp_path: Path) -> None:
     """Needs a package index: pip fetches torch, for the compiler alone, into a place of its own."""
@@ -169,7 +169,7 @@ def test_pip_install_with_build_isolation(tmp_path: Path) -> None:
     assert lines[3] == "available"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_without_a_compiler_the_install_succeeds_and_says_what_is_missing(tmp_path: Path) -> None:
     run("git", "clone", "--quiet", ROOT, tmp_path / "clone")
     environment = os.environ | {"CXX": "/nonexistent/c++", "CC": "/nonexistent/cc"}

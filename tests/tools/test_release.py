@@ -39,7 +39,7 @@ def test_a_command_that_fails_ends_the_release():
         release.run("false")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_archives_hold_what_they_need(tmp_path):
     release.build(tmp_path)

@@ -37,7 +37,7 @@ def test_what_is_no_training_is_refused(words):
     assert said.endswith(f"got {words or 'none'}")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_a_job_of_two_processes_and_its_continuation(tmp_path):
     write_labelled(tmp_path / "kitti")

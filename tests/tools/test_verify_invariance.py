@@ -47,7 +47,7 @@ def test_ours_passes_with_every_control_moving(scan_file: Path, tmp_path: Path) 
     assert figure.stat().st_size > 10_000
 
 
-@pytest.mark.slow  # 12 to 20 s; continuous integration runs it
+@pytest.mark.slow  # 12 to 20 s
 def test_batch_norm_in_our_place_fails(
     scan_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

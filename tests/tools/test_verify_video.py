@@ -30,7 +30,7 @@ def test_built_in_clips_differ(clips: Tensor) -> None:
     assert (clips[:, :, 1:] - clips[:, :, :-1]).abs().mean() > 1e-3
 
 
-@pytest.mark.slow  # test_verify_invariance.py runs all rows
+@pytest.mark.long  # test_verify_invariance.py runs all rows
 @torch.no_grad()
 def test_every_row_holds_and_names_its_control(clips: Tensor) -> None:
     rows = [*layer_rows(clips, "instance"), *network_rows(clips, "instance")]
@@ -58,7 +58,7 @@ def test_gains_are_from_a_half_to_two_and_as_often_below_one_as_above() -> None:
     assert found.log2().mean().abs() < 0.03  # five standard errors
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_batch_norm_in_our_place_breaches(clips: Tensor) -> None:
     small = clips[..., 8:40, 8:40]
     rows = by_pattern([*layer_rows(small, "batch"), *network_rows(small, "batch")])

@@ -56,7 +56,7 @@ def test_three_real_clips(data_root):
     assert found(Path("out"), "test")["clips"] >= 30
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_three_real_clips_are_told_apart(data_root):
     """Trained on the first half of each, judged on windows of the second."""
     root = data_root / "ucf101"
@@ -75,7 +75,7 @@ def test_three_real_clips_are_told_apart(data_root):
     assert Path(f"out/predictions/{clip.stem}.png").stat().st_size > 10_000
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_the_motion_of_built_in_videos_is_learnt():
     start = time.monotonic()

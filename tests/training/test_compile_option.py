@@ -24,7 +24,7 @@ def test_the_names_of_the_weights_stay_and_the_option_travels():
     assert plain.model._compiled_call_impl is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("default")
 def test_a_compiled_network_gives_what_the_plain_one_gives():
     video = clips(0, 2, 8, 64)[0]

@@ -236,7 +236,7 @@ def child_of_rank(process, rank):
     raise AssertionError(children)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_one_of_two_processes_is_killed_and_nothing_is_lost(kitti, tmp_path):
     whole = torchrun(kitti, tmp_path, None)  # chooses its folder

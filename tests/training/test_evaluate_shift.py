@@ -314,7 +314,7 @@ def test_the_command_writes_scores_tables_and_a_heat_map(run, tmp_path, capsys):
     assert summary == ["mean of Robo3D (1 of 8)", "mean of others (1)"]
 
 
-@pytest.mark.slow  # 20 s; .ci/run runs it
+@pytest.mark.slow  # 20 s
 def test_a_killed_run_goes_on_and_a_changed_option_begins_anew(run, tmp_path):
     checkpoint = str(run / "checkpoints" / "last.ckpt")
     words = ["evaluate-shift", checkpoint, "--samples=3", "--corruptions", "motion_blur"]

@@ -39,7 +39,7 @@ def expected(checkpoint, video):
     return scores
 
 
-@pytest.mark.slow  # 9 s; .ci/run runs it
+@pytest.mark.slow  # 9 s
 def test_onnx_with_what_its_users_must_know(checkpoint, tmp_path, capsys):
     path = tmp_path / "new" / "a.onnx"
     assert main(["export", str(checkpoint), str(path)]) is None
@@ -53,6 +53,7 @@ def test_onnx_with_what_its_users_must_know(checkpoint, tmp_path, capsys):
     torch.testing.assert_close(torch.from_numpy(found), expected(checkpoint, clips(20)))
 
 
+@pytest.mark.slow
 def test_a_program_without_our_operators(checkpoint, tmp_path):
     path = tmp_path / "a.pt2"
     assert main(["export", str(checkpoint), str(path)]) is None

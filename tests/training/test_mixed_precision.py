@@ -45,7 +45,7 @@ def one_step(name, precision):
 
 
 @pytest.mark.filterwarnings("default")  # Lightning warns about matters of its own
-@pytest.mark.parametrize("name", ["MinkUNet18", "MinkUNet50"])
+@pytest.mark.parametrize("name", ["MinkUNet18", pytest.param("MinkUNet50", marks=pytest.mark.slow)])
 def test_networks_train_under_bf16_mixed(name):
     exact, dtype, _ = one_step(name, "32-true")
     assert dtype is torch.float32

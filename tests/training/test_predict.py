@@ -214,6 +214,7 @@ def documented_python():
     return next(block for block in blocks if "ScanPredictor" in block)
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_documentation_predict_from_python(run, tmp_path):
     write(tmp_path / "a.ply", rows())
     shutil.copytree(run, tmp_path / "runs" / "train_seg" / "001")

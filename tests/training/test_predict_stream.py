@@ -248,7 +248,7 @@ def started(checkpoint, folder, *words):
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_two_hundred_scans_killed_in_the_middle_and_started_again(tmp_path, monkeypatch):
     """Each is done once, none is half-written; a signal ends a recording well."""

@@ -19,7 +19,8 @@ print(os.environ["OMP_WAIT_POLICY"], os.environ["OPENBLAS_NUM_THREADS"])
 
 
 @pytest.mark.parametrize(("given", "expected"), [
-    ({}, "passive 1"), ({"OPENBLAS_NUM_THREADS": "3"}, "passive 3"),
+    ({}, "passive 1"),
+    pytest.param({"OPENBLAS_NUM_THREADS": "3"}, "passive 3", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_threads_sleep_unless_told_otherwise(given, expected):
     unset = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "OPENBLAS_"))}

@@ -29,7 +29,7 @@ RUN = [
     "--num_pictures=0",
 ]  # fmt: skip
 STEPS_PER_EPOCH = 2
-of_four_runs = pytest.mark.slow  # 40 s to make them; .ci/run runs them
+of_four_runs = pytest.mark.slow  # 40 s to make them
 
 
 def started(script, *args, cwd):

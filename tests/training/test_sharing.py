@@ -158,7 +158,7 @@ def ours(*words, **variables):
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_to_the_hub_and_back_in_other_processes(tmp_path, monkeypatch):
     """Of scans; the hub is one on this machine, and huggingface_hub itself talks to it."""
     run_config("streets", None, tmp_path / "run", *STREETS, "--trainer.max_steps=2")

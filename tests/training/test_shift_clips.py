@@ -143,6 +143,7 @@ def test_what_cannot_be_judged_is_refused(films, tmp_path):
         task.count(0, task.read(0))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_the_command_judges_a_checkpoint_of_videos(films, tmp_path, monkeypatch, capsys):
     """Its clean score is that of validation; a clip beside one of scans is refused."""

@@ -220,7 +220,7 @@ def test_predict_writes_what_the_network_looked_at(trained, capsys, monkeypatch)
     assert shown["statistics"]
 
 
-@pytest.mark.slow  # 10 s; .ci/run runs it
+@pytest.mark.slow  # 10 s
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped():
     main(["fit", *STEADY, *UNKEPT, "--trainer.max_epochs=2", "--run_dir=whole"])
     main(["fit", *STEADY, "--run_dir=half"])
@@ -289,6 +289,7 @@ def test_a_change_of_appearance_in_testing(trained):
     assert found(Path("out"), "test")["videos"] == 12
 
 
+@pytest.mark.slow
 def test_a_corruption_in_testing(trained):
     run, _ = trained
     last = run / "checkpoints" / "last.ckpt"
@@ -304,6 +305,7 @@ def test_a_corruption_in_testing(trained):
     assert seen[0] == seen[1] != seen[2]
 
 
+@pytest.mark.slow
 def test_what_training_may_add_is_reached_and_repeats_itself():
     """Twelve films twice make four batches of six, and two steps; the same run gives the same."""
     options = ["--model.mixup=0.8", "--model.cutmix=1.0", "--model.label_smoothing=0.1",

@@ -35,6 +35,7 @@ def train_seg(*args):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_open3d")
 def test_bin_files_are_learnt_and_the_skipped_pictures_named(tmp_path):
     write_semantickitti(tmp_path / "data", scans=2, points=600)
@@ -47,6 +48,7 @@ def test_bin_files_are_learnt_and_the_skipped_pictures_named(tmp_path):
     assert (tmp_path / "run" / "val_confusion.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_open3d")
 def test_streets_say_that_they_need_open3d():
     done = train_seg("fit", "--trainer.max_steps=1", "--data.num_workers=0")

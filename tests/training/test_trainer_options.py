@@ -75,9 +75,8 @@ def test_barebones(here):
 
 
 # In bf16, torch's own convolution of a 7×7 stem ends the process on one CPU.
-@pytest.mark.parametrize(
-    "precision", [pytest.param("16-true", marks=pytest.mark.slow), "64-true"]  # emulated: 12 s
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["16-true", "64-true"])
 def test_clips_are_judged_in_every_precision(here, precision):
     quick = [option for option in QUICK if "precision" not in option]
     small = ["--data.clip.size=20", "--data.clip.crop=16"]

@@ -90,6 +90,7 @@ def scores_of(folder):
     return json.loads((folder / "test.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_test_with_one_vote_is_a_test_without(run, tmp_path):
     words = [*STREETS, f"--ckpt_path={run}/checkpoints/last.ckpt"]
     found = {}
@@ -104,6 +105,7 @@ def test_a_test_with_one_vote_is_a_test_without(run, tmp_path):
     assert found["voted"]["miou_first_vote"] != found["voted"]["miou"]
 
 
+@pytest.mark.slow
 def test_both_scores_are_logged(run, tmp_path, capsys):
     words = [*STREETS, f"--ckpt_path={run}/checkpoints/last.ckpt", "--trainer.logger=true"]
     found = {}

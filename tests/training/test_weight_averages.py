@@ -60,6 +60,7 @@ def test_the_average_is_torchs_by_hand(tmp_path, name):
     assert (found - recorder.kept[-1][key]).abs().max() > 1e-4
 
 
+@pytest.mark.slow
 @as_users_run_it
 def test_a_run_keeps_the_average_and_goes_on_with_the_weights(tmp_path):
     words = [
@@ -86,6 +87,7 @@ def test_a_run_keeps_the_average_and_goes_on_with_the_weights(tmp_path):
     assert all(torch.equal(used[key], two["state_dict"][key]) for key in weights)
 
 
+@pytest.mark.slow
 @as_users_run_it
 def test_networks_for_videos_are_averaged_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -48,6 +48,7 @@ def test_training_on_shards_is_training_on_loose_scans(tmp_path, capsys):
     assert_same(tmp_path / "loose", tmp_path / "packed")
 
 
+@pytest.mark.slow
 def test_training_on_shards_is_training_on_loose_videos(tmp_path, monkeypatch):
     monkeypatch.setenv("GEONORM_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

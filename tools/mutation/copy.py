@@ -9,6 +9,8 @@ from pathlib import Path
 SOURCES = ["geonorm", "models", "datasets"]
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv" / "bin" / "python"
+# Slow tests notice as well; what takes minutes would be run again and again.
+OPTIONS = ["-q", "-p", "no:cacheprovider", "-m", "not long and not cuda"]
 
 
 def copy_checkout(to: Path) -> dict[str, str]:
@@ -39,7 +41,7 @@ def copy_checkout(to: Path) -> dict[str, str]:
 
 def pytest_command(files: list[str]) -> list[str]:
     """Return the command that runs test files until the first failure."""
-    return [str(PYTHON), "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *files]
+    return [str(PYTHON), "-m", "pytest", "-x", *OPTIONS, *files]
 
 
 def digest_of(digests: dict[str, str]) -> str:
