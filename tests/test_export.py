@@ -57,9 +57,8 @@ def test_a_video_network_in_onnx(norm: str, tmp_path: Path) -> None:
     assert [type(size) for size in given.shape] == [str, int, str, int, int]
 
 
-@pytest.mark.parametrize(
-    "dims", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("dims", [1, 2, 3])
 def test_a_small_model_of_ones_own_in_onnx(dims: int, tmp_path: Path) -> None:
     conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
     last = SpatioTemporalInstanceNorm(8) if dims == 3 else InstanceNorm(8, affine=False)
@@ -121,6 +120,7 @@ def test_every_norm_of_dense_tensors_loses_our_operators() -> None:
             assert difference(plain.module()(other), norm(other)) < 1e-5, name
 
 
+@pytest.mark.slow
 def test_a_model_that_computes_something_else_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     model = nn.Sequential(nn.Conv1d(3, 8, 3, stride=8), InstanceNorm(8), nn.Conv1d(8, 2, 1))

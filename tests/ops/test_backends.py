@@ -90,6 +90,7 @@ def test_an_instruction_set_that_is_not_there():
     assert kernels.instruction_set() == best
 
 
+@pytest.mark.slow
 def test_an_extension_built_for_another_torch_is_explained():
     program = [sys.executable, "-c", OTHER]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
@@ -146,6 +147,7 @@ def test_where_triton_is_not_installed_that_is_the_reason():
     assert "ValueError: backend 'triton' is missing: triton, which CUDA" in done.stderr
 
 
+@pytest.mark.slow
 def test_triton_needs_a_cuda_device_or_its_interpreter():
     pytest.importorskip("triton")
     done = output_of(NO_CUDA, CUDA_VISIBLE_DEVICES="")

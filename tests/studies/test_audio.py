@@ -125,6 +125,7 @@ def test_what_espeak_refuses_is_said() -> None:
         speech._espeak("-v", "nobody", "-w", "/dev/null", "one")
 
 
+@pytest.mark.slow
 @SPEAKS
 def test_quick_verdict(tmp_path: Path) -> None:
     outcome = run_apart(audio.STUDY, 1, tmp_path, quick=True)

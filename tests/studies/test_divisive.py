@@ -96,6 +96,7 @@ def test_instance_norm_leaves_the_kurtosis_of_a_frame_and_not_that_of_all() -> N
     assert told["kurtosis within a frame, share left"] == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_quick_verdict_and_what_turns_it(short: Outcome) -> None:
     judged = [each.passed for each in short.judge()]
     assert judged == [True, True, True, True, False, True, False, False, True, True, True,

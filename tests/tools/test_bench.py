@@ -55,6 +55,7 @@ def test_every_contender_has_a_row_in_both_layouts_and_works(rows_file):
         assert row["commit"]
 
 
+@pytest.mark.slow
 def test_ours_keeps_no_further_tensor(rows_file):
     for row in read(rows_file):
         if row["contender"] == "ours":
@@ -88,6 +89,7 @@ def test_nothing_to_draw(tmp_path):
         draw(tmp_path / "empty.csv", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_newer_row_of_the_same_contender_takes_the_place_of_the_older(rows_file):
     rows = read(rows_file)
     assert len(newest(rows)) == len(rows)

@@ -57,7 +57,8 @@ def test_the_program_imports_no_library_of_the_commands() -> None:
     [
         ("lightning", ["train-seg"], "pip install 'geonorm[train]'"),
         ("MinkowskiEngine", ["verify", "--plain", "true"], "geonorm install-minkowski"),
-        ("jsonargparse", ["predict", "a.ckpt", "b.bin"], "pip install 'geonorm[train]'"),
+        pytest.param("jsonargparse", ["predict", "a.ckpt", "b.bin"],
+                     "pip install 'geonorm[train]'", marks=pytest.mark.slow),
     ],
 )
 def test_a_missing_library_is_named_with_its_cure(

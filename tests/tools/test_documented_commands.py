@@ -55,7 +55,7 @@ LIMITS = {
                                   "--data.val.init_args.num_videos=6"],
     ("train_action", "ucf101"): ["--model.weights=null"],
 }  # fmt: skip
-OF_SECONDS = {"fit", "write-shards", "predict", "share", "export"}  # the commands that take some
+OF_SECONDS = {"fit", "test", "write-shards", "predict", "share", "export", "--cpu"}
 pytestmark = pytest.mark.filterwarnings("default")
 
 

@@ -28,7 +28,8 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("config", [
-    "ucf101", "hmdb51", "kinetics", "kinetics_torchvision", "ssv2",
+    "ucf101", *(pytest.param(name, marks=pytest.mark.slow)
+                for name in ("hmdb51", "kinetics", "kinetics_torchvision", "ssv2")),
 ])  # fmt: skip
 def test_every_configuration(tmp_path, config):
     root, lists = layout(tmp_path, config)

@@ -103,6 +103,7 @@ def test_numbers_of_classes_pictures_and_coloured_points(predict, run, capsys):
     np.testing.assert_array_equal(np.round(np.asarray(cloud.colors) * 255), colors)
 
 
+@pytest.mark.slow
 def test_attributions_and_statistics_of_every_point_of_the_file(predict, run, capsys):
     points = rows(400)
     points[17, 1] = np.nan

@@ -234,6 +234,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped():
     assert losses(Path("other"))[1] != whole[1]
 
 
+@pytest.mark.slow
 def test_fine_tuning_leaves_a_backbone_of_rate_zero_as_it_was(trained, folders, capsys):
     run, _ = trained
     last = run / "checkpoints" / "last.ckpt"
@@ -250,6 +251,7 @@ def test_fine_tuning_leaves_a_backbone_of_rate_zero_as_it_was(trained, folders, 
     assert after["model.fc.weight"].shape[0] == 2
 
 
+@pytest.mark.slow
 def test_files_that_fail_are_listed_at_the_end(folders, capsys):
     headers_only(folders / "noise" / "1.mp4", noisy_film(9))
     (folders / "numbers" / "2.mp4").write_bytes(b"no video")
@@ -281,6 +283,7 @@ def test_check_data_of_sound_files_ends_well(folders, capsys):
     assert "0 unreadable" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_change_of_appearance_in_testing(trained):
     run, _ = trained
     last = run / "checkpoints" / "last.ckpt"

@@ -310,6 +310,7 @@ def test_a_checkpoint_gives_the_scores_of_the_end_of_training(trained, tmp_path,
     assert miou(tmp_path, stage) == pytest.approx(miou(run), abs=1e-3)
 
 
+@pytest.mark.slow
 @as_users_run_it
 def test_resume_with_more_epochs_goes_on_with_the_schedule(trained, tmp_path):
     run, _ = trained

@@ -121,6 +121,7 @@ def test_both_scores_are_logged(run, tmp_path, capsys):
     assert found[4]["test/miou"] != found[1]["test/miou"]
 
 
+@pytest.mark.slow
 def test_predicting_in_chunks_with_votes(run, tmp_path):
     checkpoint = run / "checkpoints" / "last.ckpt"
     scan = SyntheticStreets(1, seed=7)[0]
