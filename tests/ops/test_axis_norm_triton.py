@@ -67,6 +67,7 @@ def test_output_and_gradients_against_float64(triton_device, poisoned, axes, lay
         assert actual.stride() == torch.empty_like(x).stride()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["none", "relu", "leaky_relu"])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last_3d", "permuted"])
 @pytest.mark.parametrize("affine", [5, (3, 5)])
@@ -79,6 +80,7 @@ def test_is_torchs_instance_norm_in_float64(triton_device, poisoned, activation,
                 exact_results(*arguments, **options), FLOAT64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "axes"), [
     ((2, 3, 9), [2]), ((2, 7, 5, 3), [2]), ((2, 7, 5, 3), [2, 3]), ((2, 1, 2, 3, 2, 3), [3, 5]),
     ((1, 3, 1, 1, 40), [2, 3, 4]), ((300, 3, 4), [2]), ((2, 3, 1, 70, 90), [3, 4]),

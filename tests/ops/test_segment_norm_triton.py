@@ -54,6 +54,7 @@ def test_output_and_gradients_against_float64(
     assert all(tensor.dtype == torch.float32 for tensor in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("groups", [6, 3, 1])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -73,6 +73,7 @@ def by_slurm(processes):
             for n in range(processes)]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_processes_of_a_run_share_its_folder(tmp_path):
     """That of another run, which these inherit, is not theirs; nor is a folder taken twice."""
     (tmp_path / "runs/tool/001").mkdir(parents=True)

@@ -205,6 +205,7 @@ DIES_WRITING = """if True:
     """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_a_process_that_dies_while_writing_leaves_the_checkpoint_before(tmp_path):
     for name in ("whole", "plain"):

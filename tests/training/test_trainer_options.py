@@ -50,11 +50,15 @@ def test_runs_are_numbered_and_the_processes_of_one_share_its_folder(here, monke
     "options",
     [
         ["--trainer.callbacks=LearningRateMonitor"],
-        ["--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val/miou"],
+        pytest.param(["--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val/miou"],
+                     marks=pytest.mark.slow),
         ["--trainer.callbacks+=LearningRateMonitor", "--trainer.callbacks+=ModelSummary"],
         ["--trainer.callbacks=[{class_path: LearningRateMonitor}]"],
-        ["--trainer.callbacks=TQDMProgressBar", "--trainer.enable_progress_bar=true"],
-        ["--trainer.plugins=TorchCheckpointIO"],
+        pytest.param(
+            ["--trainer.callbacks=TQDMProgressBar", "--trainer.enable_progress_bar=true"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(["--trainer.plugins=TorchCheckpointIO"], marks=pytest.mark.slow),
         ["--trainer.plugins+=LightningEnvironment"],
         ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs"],
         ["--trainer.logger=false"],
