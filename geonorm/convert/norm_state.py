@@ -57,12 +57,11 @@ def norm_state(model: nn.Module, also: tuple[type[nn.Module], ...] = ()) -> Norm
         raise TypeError(f"also must be a tuple of types of modules; got {also!r}")
     found: set[str] = set()
     whole: tuple[str, ...] = ()
-    modules = dict(model.named_modules(remove_duplicate=False))
-    for name, module in modules.items():
+    for name, module in model.named_modules(remove_duplicate=False):
         prefix = f"{name}." if name else ""
         if isinstance(module, also):
             whole += (prefix,)
-        elif _is_norm(module, modules.get(name.rpartition(".")[0])):
+        elif _is_norm(module):
             whole += (f"{prefix}parametrizations.",)
             found |= {prefix + key for key in (*module._parameters, *module._buffers)}
     keys = [key for key in model.state_dict() if key in found or key.startswith(whole)]
@@ -73,8 +72,8 @@ def norm_state(model: nn.Module, also: tuple[type[nn.Module], ...] = ()) -> Norm
     )
 
 
-def _is_norm(module: nn.Module, parent: nn.Module | None) -> bool:
-    if isinstance(module, Norm) or source_of(module, parent) is not None:
+def _is_norm(module: nn.Module) -> bool:
+    if isinstance(module, Norm) or source_of(module, None) is not None:  # whatever it stands in
         return True
     if type(module).__module__.startswith(_LIBRARIES):
         return True

@@ -26,7 +26,7 @@ from geonorm.training.shift.bootstrap import resamples
 from geonorm.training.shift.cells import Cells
 from geonorm.training.shift.evaluate import CLEAN, count_cells, evaluate, scores_of
 from geonorm.training.shift.measures import measure
-from geonorm.training.shift.run import known_corruptions, spread
+from geonorm.training.shift.run import known_corruptions, network_names, spread
 from geonorm.training.shift.scans import ScanTask, beams_of
 from helpers.browser import shown_report
 
@@ -136,6 +136,15 @@ def test_networks_and_corruptions_share_their_resamples(tmp_path):
     assert both[0].clean[1:].std() > 1e-4
     assert (both[0].clean == both[1].clean).all()
     assert np.allclose(measure(both[0])["duplication"].retained, 1, rtol=0, atol=1e-12)
+
+
+def test_networks_of_one_description_are_numbered():
+    checkpoints = [Path(name) for name in "abcd"]
+    titles = ["MinkUNet", "r3d_18", "MinkUNet", "MinkUNet"]
+    assert network_names(checkpoints, None, titles) == [
+        "MinkUNet", "r3d_18", "MinkUNet (2)", "MinkUNet (3)"]
+    with pytest.raises(ValueError, match=r"must be 4 different names.*got a, b, a, c"):
+        network_names(checkpoints, [*"abac"], titles)
 
 
 def test_what_does_not_apply_is_named(tmp_path):

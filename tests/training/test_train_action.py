@@ -194,6 +194,10 @@ def test_predict_writes_films_strips_and_a_list(trained, capsys):
     assert "2 files could not be read" in text
     assert "left out, met 1 times: text.mp4" in text
     assert "skipped" in text
+    for word in ("--resume=true", "--watch=1"):
+        refused = command(["predict", str(last), "film.mp4", "--out=none", word])
+        assert "--resume and --watch are of scans; the network is of videos" in refused
+    assert not Path("none").exists()
 
 
 def test_predict_writes_what_the_network_looked_at(trained, capsys, monkeypatch):
