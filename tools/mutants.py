@@ -134,7 +134,9 @@ def run_mutant(mutation: MutationSpec, part: dict, records: Path, *, again: bool
         executing = executing_tests(str(path), lines, record(part, records), SECONDS)
     stages = [executing] if executing else stages_of(path, part, Path())
     for files in stages:
-        result = mutate_and_test([mutation], shlex.join(pytest_command(files)), part["timeout"])
+        # What is broken on import pytest says on stderr, of which cosmic-ray keeps nothing.
+        command = ["sh", "-c", 'exec "$0" "$@" 2>&1', *pytest_command(files)]
+        result = mutate_and_test([mutation], shlex.join(command), part["timeout"])
         if result.test_outcome != TestOutcome.SURVIVED:
             break
     return result
