@@ -12,9 +12,11 @@ from geonorm.datasets.synthetic.streets import SyntheticStreets, street
 from geonorm.datasets.synthetic.suburbs import (
     INFRARED,
     OWN,
+    REACH,
     Ground,
     _infrared,
     _own_car,
+    _spots,
     _wild_hedge,
     suburb,
 )
@@ -205,6 +207,20 @@ def test_a_place_on_a_road_is_found_again():
     assert (float(ahead), float(left)) == pytest.approx((12.0, -2.5))
     further = road.place(12.01, -2.5)
     assert np.arctan2(further[1] - y, further[0] - x) == pytest.approx(heading, abs=1e-3)
+
+
+def test_spots_lie_as_far_outside_of_all_roads_as_they_are_asked_to():
+    """Beyond the end of a road, where another begins, no spot of its own is."""
+    found, drawn = 0, 0
+    for seed in range(20):
+        ground = Ground(np.random.default_rng(seed))
+        for low, high in ((0.5, 3.0), (4.0, 20.0)):
+            x, y, _ = np.array(_spots(ground, np.random.default_rng(seed), 60, low, high)).T
+            edges = ground.edge(x, y)
+            assert low - 0.3 <= edges.min() < edges.max() <= high + 0.3
+            assert max(np.abs(x).max(), np.abs(y).max()) < REACH
+            found, drawn = found + len(x), drawn + 60
+    assert 0.5 < found / drawn < 0.95
 
 
 @pytest.mark.parametrize("seed", range(3))

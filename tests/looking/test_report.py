@@ -12,6 +12,7 @@ from geonorm.__main__ import main as command
 from geonorm.looking import plots
 from geonorm.looking.report import write_report
 from geonorm.looking.runs import read_folder
+from geonorm.looking.tables import words
 from geonorm.training.metrics_file import read_metrics
 from helpers.browser import browser, complaints, opened
 from helpers.run_folders import write_run, write_shift
@@ -23,6 +24,15 @@ def report(*folders, path):
     page = path.read_text()
     figures = json.loads(re.search(r"const figures = (.*);", page)[1])
     return page[page.index("<h1>") :], figures
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (0.123456, "0.1235"), (-0.5, "-0.5"), (999.87, "999.9"), (1000.0, "1,000"),
+    (-12345.6, "-12,346"), (12345, "12,345"), (True, "True"), ("a", "a"), (None, "-"),
+    (float("nan"), "-"), (float("inf"), "-"),
+])  # fmt: skip
+def test_values_in_words(value, text):
+    assert words(value) == text
 
 
 def tables(page):
