@@ -26,6 +26,7 @@ TESTS = [f"test_{file}.py" for file in (
     "segment_norm_autograd", "axis_norm_autograd", "segment_norm_properties",
     "function_transforms", "backends", "sparse_conv", "sparse_conv_autograd",
 )]  # fmt: skip
+NEEDS = re.compile(r"^Needs: (\w+)$", re.MULTILINE)
 SECONDS = 900  # for the tests, which take a fifth of it on two cores
 
 
@@ -47,6 +48,14 @@ def apply(patch: Path, root: Path, *options: str) -> None:
     if done.returncode:
         raise ValueError(f"the fault {patch.stem} no longer applies; write it anew for the code as "
                          f"it is now\n{done.stderr}")  # fmt: skip
+
+
+def lacking(patch: Path) -> str | None:
+    """Return the instructions that a fault sits in and this machine does not have, or None."""
+    needed = NEEDS.search(patch.read_text())
+    if needed is None or needed[1] in Path("/proc/cpuinfo").read_text().split():
+        return None
+    return needed[1]
 
 
 def build() -> None:
@@ -99,6 +108,10 @@ def main() -> None:
     patches = faults(parser.parse_args().names)
     for patch in patches:
         apply(patch, ROOT, "--check")
+    for patch in patches:
+        if instructions := lacking(patch):
+            print(f"{patch.stem:40} left out, this machine has no {instructions}")
+    patches = [patch for patch in patches if not lacking(patch)]
     results = prepare()
     for patch in patches:
         if patch.stem not in results:
