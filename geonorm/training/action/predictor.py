@@ -119,8 +119,7 @@ class ClipPredictor:
         dataset = self._clips(files)
         readable = [path for path, _ in dataset.videos]
         stems, found = distinct_stems(readable), {}
-        removed: dict[str, StyleStatistics] = {}
-        for place, scores in self._scores(dataset, num_workers, explanation, removed):
+        for place, scores, removed in self._scores(dataset, num_workers, explanation):
             path = readable[place]
             stem = folder / stems[path]
             folder.mkdir(parents=True, exist_ok=True)
@@ -151,11 +150,10 @@ class ClipPredictor:
 
     def _scores(
         self, dataset: ClipDataset, num_workers: int, explanation: Explanation = Explanation(),  # noqa: B008
-        removed: dict[str, StyleStatistics] | None = None,
-    ) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
+    ) -> Iterator[tuple[int, np.ndarray, dict[str, StyleStatistics]]]:  # fmt: skip
         """Yield the number of each video that can be decoded, and the scores of its views.
 
-        What its norms took out is put into `removed`, where it is wanted.
+        And what its norms took out, if that is wanted.
         """
         views = [
             list(range(first, first + self.views)) for first in range(0, len(dataset), self.views)
@@ -165,8 +163,6 @@ class ClipPredictor:
             # A file that cannot be decoded is replaced by another, which has its own turn.
             if (batch.video_index != place).any():
                 continue
-            with explanation.recorded(self.module) as taken, torch.inference_mode():
+            with explanation.recorded(self.module) as removed, torch.inference_mode():
                 logits = self.module(batch.video.to(self.module.device))
-            if removed is not None:
-                removed.update(taken)
-            yield place, logits.float().softmax(dim=1).cpu().numpy()
+            yield place, logits.float().softmax(dim=1).cpu().numpy(), removed
