@@ -108,10 +108,10 @@ def main() -> None:
     patches = faults(parser.parse_args().names)
     for patch in patches:
         apply(patch, ROOT, "--check")
-    for patch in patches:
-        if instructions := lacking(patch):
-            print(f"{patch.stem:40} left out, this machine has no {instructions}")
-    patches = [patch for patch in patches if not lacking(patch)]
+    out_of_reach = {patch: needed for patch in patches if (needed := lacking(patch))}
+    for patch, needed in out_of_reach.items():
+        print(f"{patch.stem:40} left out, this machine has no {needed}")
+    patches = [patch for patch in patches if patch not in out_of_reach]
     results = prepare()
     for patch in patches:
         if patch.stem not in results:

@@ -243,7 +243,7 @@ def test_the_real_scan(driver, data_root, tmp_path):
         press(driver, f"[data-color={name}]")
         assert len(colors(driver)) > 5
     assert complaints(driver) == []
-    assert seconds < 30  # 0.6 on two free cores; the slow test below is strict
+    assert seconds < 30  # 0.6 on two free cores; the long test below is strict
 
 
 @pytest.mark.long  # times, which tell nothing while other tests run

@@ -114,7 +114,7 @@ def test_an_extension_built_for_other_operators_is_explained():
     assert "segment_norm" in done.stderr
 
 
-@pytest.mark.long  # half a minute
+@pytest.mark.long
 def test_derivatives_without_the_extension():
     """Their rule is then in Python; with the extension it is csrc/autograd.cpp's."""
     tests = [f"tests/ops/test_{op}_norm_{what}" for op in ("segment", "axis") for what in (
