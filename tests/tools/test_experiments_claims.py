@@ -57,6 +57,16 @@ def test_no_worse_allows_a_point() -> None:
     assert judge(replace(CLAIM, above=-0.001), worse)[0] == REFUTED
 
 
+def test_seeds_that_suggested_a_claim_do_not_count() -> None:
+    """All six say it, and of the later three one says the opposite."""
+    found = [*rows("batch", [0.5] * 6), *rows("instance", [0.7, 0.71, 0.72, 0.6, 0.45, 0.61])]
+    assert judge(replace(CLAIM, seeds=(0, 1, 2)), found)[0] == HOLDS
+    result, differences = judge(replace(CLAIM, seeds=(3, 4, 5)), found)
+    assert result == UNDECIDED
+    assert differences == pytest.approx([0.1, -0.05, 0.11])
+    assert judge(replace(CLAIM, seeds=(4, 5, 6)), found)[0] == NOT_RUN
+
+
 def test_the_control_turns_the_verdict() -> None:
     found = [*rows("batch", [0.5, 0.6, 0.7]), *rows("instance", [0.6, 0.7, 0.8]),
              *rows(BROKEN, [0.45, 0.55, 0.65])]  # fmt: skip
@@ -79,9 +89,12 @@ def test_every_claim_is_about_entries_and_tests_of_the_grid() -> None:
         "actions": {*which.GROUPS["actions"], *get_args(clip_corruptions.Corruption)},
     }  # fmt: skip
     cells = {(cell.data, cell.norm, cell.place, cell.rival) for cell in grid() if not cell.rate}
+    seeds = {(cell.data, cell.norm, cell.place, cell.rival, cell.seed) for cell in grid()}
     for claim in ALL:
         assert {(claim.data, *claim.one), (claim.data, *claim.other)} <= cells
         assert claim.test in known[claim.data]
+        for seed in claim.seeds:
+            assert {(claim.data, *entry, seed) for entry in (claim.one, claim.other)} <= seeds
     assert len({(claim.data, claim.one, claim.other, claim.test) for claim in ALL}) == len(ALL)
 
 

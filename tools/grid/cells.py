@@ -11,6 +11,8 @@ RATES = {"1/3": 1 / 3, "1": 1.0, "3": 3.0}
 RATE_SEED = 100  # judges rates and nothing else
 SEEDS = {"streets": 5, "actions": 3}
 BROKEN_SEEDS = 3
+# Seeds that were not there when the rows before them suggested a claim, for its two entries.
+FRESH = (3, 4, 5)
 COMPANIONS = 3  # clean items that the broken norm sees beside each it is judged on
 # Norms that are also trained on the streets that are nearer to the real scan.
 CLOSER, CLOSER_SEEDS = ("batch", "instance"), 3
@@ -104,7 +106,8 @@ def grid() -> list[Cell]:
     """Return every cell in order.
 
     First the learning rates of the norms, then the first seed of each, further seeds, the places
-    with their rates, the control, the rivals, and the streets that are nearer to the real scan.
+    with their rates, the control, the rivals, seeds for a claim that the rows suggested, and the
+    streets that are nearer to the real scan.
     """
     norms = [Cell(data, norm) for data in SEEDS for norm in NORMS]
     places = [Cell(data, "instance", place) for data in SEEDS for place in PLACES[data]]
@@ -113,10 +116,14 @@ def grid() -> list[Cell]:
     rivals += [Cell(data, "instance", rival="augmented") for data in SEEDS]
     closer = [Cell("streets", norm, seed=seed, variant="suburb")
               for seed in range(CLOSER_SEEDS) for norm in CLOSER]  # fmt: skip
-    return [
+    pair = ("batch", "intensity"), ("instance", "")
+    fresh = [Cell("streets", norm, rival=rival, seed=seed)
+             for seed in FRESH for norm, rival in pair]  # fmt: skip
+    cells = [
         *_rates(norms), *_seeds(norms), *_rates(places), *_seeds(places), *control,
-        *_seeds(rivals), *closer,
+        *_seeds(rivals), *fresh, *closer,
     ]  # fmt: skip
+    return [*dict.fromkeys(cells)]
 
 
 def _rates(cells: list[Cell]) -> list[Cell]:

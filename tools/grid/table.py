@@ -8,7 +8,7 @@ from geonorm.datasets.clip_corruptions import MINI_KINETICS_C
 from geonorm.datasets.scan_corruptions import ROBO3D
 from geonorm.studies.outcome import Interval
 from geonorm.tables import as_markdown
-from grid.cells import EVERYWHERE, RATES, SEEDS, Cell, grid
+from grid.cells import EVERYWHERE, RATES, Cell, grid
 from grid.rows import Row, best_rate
 from grid.streets import NEAR, OTHER_SENSORS, REAL
 
@@ -117,9 +117,8 @@ def scores_table(rows: Sequence[Row], data: str) -> str:
 
 
 def _seeds(entry: Entry, data: str) -> int:
-    norm, place, rival = entry
-    wanted = {Cell(data, norm, place, rival, seed) for seed in range(max(SEEDS.values()))}
-    return len(wanted & {*grid()})
+    return sum((cell.data, cell.norm, cell.place, cell.rival) == (data, *entry)
+               and not cell.rate and cell.variant == "plain" for cell in grid())  # fmt: skip
 
 
 def differences_table(rows: Sequence[Row], data: str) -> str:

@@ -37,6 +37,7 @@ tables are in [experiments](experiments.md). The networks are small and trained 
 built-in data, so this page tells how norms differ, not how good a network gets. Every statement
 below is a test on the rows, stated in `tools/grid/claims.py` before they were there: of the
 differences between two entries, seed by seed, the 95% interval (Student's t) must lie on one side.
+Where rows suggested a statement, only later seeds count, which are then named.
 Test data are the same for all seeds, so the intervals tell of other trainings, and the real scan is
 one scan.
 
@@ -63,7 +64,8 @@ def _best_table(rows: Sequence[Row]) -> str:
 
 
 def _bound(claim: Claim) -> str:
-    return f" (bound {100 * claim.above:+.0f})" if claim.above else ""
+    seeds = f" (seeds {', '.join(map(str, claim.seeds))})" if claim.seeds else ""
+    return (f" (bound {100 * claim.above:+.0f})" if claim.above else "") + seeds
 
 
 def _claims_table(claims: Sequence[Claim], rows: Sequence[Row]) -> str:
