@@ -13,6 +13,7 @@ from geonorm.datasets.synthetic.action_drawing import MOTIONS, draw_action
 from geonorm.datasets.synthetic.lidar import SENSORS
 from geonorm.datasets.synthetic.meshes import Mesh
 from geonorm.datasets.synthetic.streets import street
+from geonorm.datasets.synthetic.suburbs import suburb
 
 MAKERS = {
     "building": lambda rng: things.building(9.0, 6.0, rng),
@@ -41,6 +42,25 @@ STREETS = {
     2: (25395, 618178.191, 147778.501, 234203.114, 22634.159, 338261, 0, -1.794, 1.91),
     3: (30282, 558999.44, -41118.544, 276786.384, 28104.324, 428089, 0, -0.431, 2.568),
 }
+# Of one seed each: the same of a suburb, and the place of the sensor and where it looks.
+SUBURBS = {
+    0: (193241, 205850.412, -2841284.831, 378890.836, 280292.481, 1585521,
+        6.244, -1.428, 1.201, 0.06),
+    1: (197863, -480416.83, 3262282.328, 1893343.498, 212346.505, 1703336,
+        0.152, 0.049, 1.983, 0.043),
+    2: (247071, -15478744.645, -13227390.359, 2836444.827, 367153.572, 2429848,
+        -1.838, 1.743, 0.489, -0.011),
+    3: (241864, 1701084.231, -6999588.225, 2101403.84, 277777.058, 2273086,
+        5.938, -0.81, 1.899, -0.209),
+    4: (217663, -16796758.004, 66898.244, 1553032.127, 269452.206, 1958210,
+        5.124, -1.301, 1.608, -0.091),
+    5: (250272, -11358417.745, -1748565.719, 2098451.047, 294319.393, 2452410,
+        -6.627, 2.01, 1.796, -0.122),
+    6: (186943, -3470033.024, -1187605.443, 1977532.606, 219813.433, 1493748,
+        -7.915, 0.769, 2.472, 0.099),
+    7: (205001, 311494.501, -7756667.938, 1737939.393, 243802.444, 1778882,
+        -2.831, -1.654, 1.906, 0.022),
+}  # fmt: skip
 # Of every motion with a seed of its own: the same sums of the film and of the shape's share.
 FILMS = {
     "move left": (2191059, 4292920, 10211733, 4124.871),
@@ -82,6 +102,13 @@ def test_streets(seed: int) -> None:
     found = np.hstack([of_mesh(mesh), place])
     # 250,000 vertices in float32: a sine's last digit may differ from one machine to the next.
     assert found.round(3).tolist() == pytest.approx(STREETS[seed], abs=0.5)
+
+
+@pytest.mark.parametrize("seed", SUBURBS)
+def test_suburbs(seed: int) -> None:
+    mesh, place, yaw = suburb(1.73, np.random.default_rng(seed))
+    assert of_mesh(mesh).round(3).tolist() == pytest.approx(SUBURBS[seed][:6], abs=0.5)
+    assert [*place, yaw] == pytest.approx(SUBURBS[seed][6:], abs=1e-3)
 
 
 @pytest.mark.parametrize("motion", MOTIONS)

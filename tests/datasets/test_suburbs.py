@@ -265,6 +265,17 @@ def test_foliage_lets_light_in_where_a_box_does_not():
     assert np.ptp(solid) < 0.01
 
 
+def test_the_top_of_a_wild_hedge_goes_up_and_down_along_it_not_across():
+    def unevenness(places, heights):
+        parts = np.digitize(places, np.linspace(places.min(), places.max(), 13)[1:-1])
+        return np.ptp([heights[parts == part].max() for part in range(12)])
+
+    hedges = [_wild_hedge(8.0, np.random.default_rng(seed)).vertices.T for seed in range(8)]
+    along, across = (np.mean([unevenness(hedge[axis], hedge[2]) for hedge in hedges])
+                     for axis in (0, 1))  # fmt: skip
+    assert along > 1.5 * across
+
+
 def test_grass_and_leaves_outshine_asphalt_in_the_infrared():
     albedo = [ALBEDO[StreetClass.ROAD][1], ALBEDO[StreetClass.TERRAIN][0]]
     parts = [boxes((0, 0, 0), (1, 1, 1), kind, tone)

@@ -152,6 +152,15 @@ def test_a_saved_source_comes_back_from_the_archive(tmp_path) -> None:
         fetch_source(tmp_path, tmp_path / "none.tar.gz", Runner(tmp_path / "log"))
 
 
+@pytest.mark.slow  # pip fetches the source from the index
+def test_the_source_is_saved_as_it_is_published(tmp_path, capfd) -> None:
+    sdist = tmp_path / "carried" / "source.tar.gz"
+    assert installer.main([f"--save-sdist={sdist}"]) is None
+    assert capfd.readouterr().out.endswith(f"MinkowskiEngine's source is in {sdist}\n")
+    mend_source(fetch_source(tmp_path, sdist, Runner(tmp_path / "log")), CPU)  # finds all places
+    assert [file.name for file in sdist.parent.iterdir()] == ["source.tar.gz"]
+
+
 def test_to_build_only_takes_the_wheel_from_the_cache_and_installs_nothing(
     monkeypatch, tmp_path
 ) -> None:

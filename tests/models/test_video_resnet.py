@@ -57,13 +57,16 @@ def randomized(model, seed=1):
     return model
 
 
-def frames_at(model, stage, x):
-    """Return the number of frames that a stage puts out."""
+def sizes(model, x):
+    """Return frames, height and width of what each of the four stages puts out."""
     seen = []
-    handle = getattr(model, stage).register_forward_hook(lambda *args: seen.append(args[2].shape))
+    stages = [getattr(model, f"layer{number}") for number in (1, 2, 3, 4)]
+    handles = [stage.register_forward_hook(lambda *args: seen.append((*args[2].shape[2:],)))
+               for stage in stages]  # fmt: skip
     model(x)
-    handle.remove()
-    return seen[0][2]
+    for handle in handles:
+        handle.remove()
+    return seen
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
@@ -91,7 +94,9 @@ def test_counts_of_torchvisions_nets(name):
         assert norms(model, InstanceNorm) == norm_count
         assert norms(build(norm="batch"), BatchNorm) == norm_count
         assert norms(build(norm="none"), (BatchNorm, InstanceNorm, SpatioTemporalInstanceNorm)) == 0
-        assert frames_at(model, "layer4", torch.empty(1, 3, 16, 112, 112)) == frames
+        found = sizes(model, torch.empty(1, 3, 16, 112, 112))
+    assert [size[1:] for size in found] == [(56, 56), (28, 28), (14, 14), (7, 7)]
+    assert found[-1][0] == frames
 
 
 def hara_keys(depth):
@@ -113,7 +118,10 @@ def test_counts_and_keys_of_haras_nets(depth):
     count, norm_count, _ = HARA[depth]
     with torch.device("meta"):
         model, batch = resnet3d(depth), resnet3d(depth, norm="batch")
-        assert frames_at(model, "layer4", torch.empty(1, 3, 16, 112, 112)) == 1
+        found = sizes(model, torch.empty(1, 3, 16, 112, 112))
+    # Table 1 of Hara et al., "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and
+    # ImageNet?", CVPR 2018: the first convolution halves the picture, the pool also the frames.
+    assert found == [(8, 28, 28), (4, 14, 14), (2, 7, 7), (1, 4, 4)]
     assert parameters(model) == parameters(batch) == count
     assert norms(model, InstanceNorm) == norms(batch, BatchNorm) == norm_count
     assert sorted(dict(model.named_parameters())) == sorted(hara_keys(depth))

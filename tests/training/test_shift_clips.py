@@ -173,7 +173,8 @@ def test_the_command_judges_a_checkpoint_of_videos(films, tmp_path, monkeypatch,
     assert command(both) == 0
     state["ClipData"]["clip"]["length"] += 1
     torch.save(state, "run/checkpoints/flipped.ckpt")
-    assert re.search(r"flipped\.ckpt was trained on clips of another form", command(both))
+    told = r"/flipped\.ckpt was trained on clips of another form than run/checkpoints/last\.ckpt;"
+    assert re.search(told, command(both))
     state["ScanData"] = state.pop("ClipData")
     torch.save(state, "run/checkpoints/scans.ckpt")
     said = command(["evaluate-shift", checkpoint, "run/checkpoints/scans.ckpt"])

@@ -277,6 +277,8 @@ def test_files_that_fail_are_listed_at_the_end(folders, capsys):
     assert ended.value.code == 1
     text = capsys.readouterr().out
     assert "train: 8 videos, 2 classes" in text
+    for broken in ("numbers/2.mp4", "noise/1.mp4"):
+        assert f"unreadable: {folders / broken}" in text
     assert "2 unreadable, 0 damaged, 0 odd" in text
     assert not Path("runs").exists()
 

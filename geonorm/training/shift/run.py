@@ -195,8 +195,12 @@ def find_baseline(
 
 
 def write_results(comparison: Comparison, folder: Path) -> None:
-    """Write scores.csv, scores.json, table.md, heat_map.png and report.html, each complete."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write scores.csv, scores.json, table.md, heat_map.png and report.html, each complete.
+
+    Args:
+        comparison: what is written.
+        folder: that of `evaluate_checkpoints`.
+    """
     with written_whole(folder / "scores.csv") as aside:
         write_scores(comparison, aside)
     with written_whole(folder / "scores.json") as aside:
