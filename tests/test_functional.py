@@ -8,7 +8,7 @@ from conftest import relative_error
 
 import geonorm
 from geonorm import Rows, functional
-from geonorm.functional import instance_norm
+from geonorm.functional import axis_instance_norm, group_norm, instance_norm
 
 ROWS = torch.randn(6, 4)
 INDEX = torch.tensor([0, 1, 0, 1, 1, 0])
@@ -193,3 +193,36 @@ def test_there_must_be_positions_and_need_not_be_instances(name, options):
     with pytest.raises(ValueError, match=r"nothing to normalize along axis 3: .* \(2, 3, 4, 0\)"):
         norm(torch.ones(2, 3, 4, 0), **options)
     assert norm(torch.ones(0, 3, 4, 5), **options).shape == (0, 3, 4, 5)
+
+
+def test_residuals_and_slopes_that_are_refused():
+    options = {"batch_index": INDEX, "num_instances": 2}
+    with pytest.raises(ValueError, match="residual is on meta, the features on cpu; move one"):
+        instance_norm(ROWS, **options, residual=ROWS.to("meta"))
+    with pytest.raises(ValueError, match=r"negative_slope must be at least 0 .*; got -0\.1"):
+        instance_norm(ROWS, **options, residual=ROWS, activation="leaky_relu", negative_slope=-0.1)
+    fallen = instance_norm(ROWS, **options, activation="leaky_relu", negative_slope=-0.1)
+    assert (fallen >= 0).all()  # without a residual any slope will do
+
+
+@pytest.mark.parametrize("kind", ["rows", "dense"])
+def test_a_residual_of_another_dtype_is_added_as_torch_adds_it(kind):
+    dense = kind == "dense"
+    x = torch.randn(2, 3, 5) if dense else ROWS
+    given = {} if dense else {"batch_index": INDEX, "num_instances": 2}
+    residual = torch.randn(x.shape, dtype=torch.float64)
+    found = instance_norm(x, **given, residual=residual)
+    assert found.dtype == torch.float64
+    expected = instance_norm(x.double(), **given) + residual
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_groups_and_axes_that_are_refused():
+    with pytest.raises(ValueError, match="num_groups must divide the 4 channels; got 3"):
+        group_norm(ROWS, 3, INDEX)
+    with pytest.raises(ValueError, match="num_groups must divide the 4 channels; got 0"):
+        group_norm(ROWS, 0, INDEX)
+    with pytest.raises(TypeError, match=r"x must be floating point; got torch\.int64"):
+        axis_instance_norm(torch.ones(2, 3, 4).long(), axes=2)
+    with pytest.raises(ValueError, match=r"as its first axis, 2; got num_instances=3"):
+        instance_norm(torch.ones(2, 3, 4), num_instances=3)

@@ -75,6 +75,10 @@ def test_the_small_download(tmp_path):
     names = [{token[:4] for token in NuScenes(tmp_path, split).tokens}
              for split in ("mini_train", "mini_val")]  # fmt: skip
     assert names == [{"0061", "0553"}, {"0103", "0916"}]  # 0553 is one of the 150
+    write(tmp_path / "part", "v1.0-mini", ["0061"])
+    refused(tmp_path / "part", r"v1.0-mini has no scene of the split 'mini_val'", "mini_val")
+    (tmp_path / "part/v1.0-mini/sample_data.json").write_bytes(b"")
+    refused(tmp_path / "part", r"no table .*sample_data.json, or an empty one; ", "mini_train")
 
 
 def test_a_run_and_a_submission(trainval, tmp_path):

@@ -222,6 +222,7 @@ def test_cutout_takes_balls():
     for level, balls in enumerate((2, 3, 5, 7, 10), start=1):
         kept = corrupted(scan, "cutout", level)
         assert len(kept) == len(scan) - balls * size
+    assert len(corrupted(scan.take(np.arange(3)), "cutout", 5)) == 1  # never all of them
     # Those that are gone at a level of one ball's points lie around one of them.
     gone = np.delete(scan.points, number(corrupted(scan, "cutout", 1)), axis=0)
     rest = corrupted(scan, "cutout", 1).points
@@ -257,6 +258,7 @@ def test_what_is_asked_for_must_be_there():
             corrupted(bare, name, 1)
     with pytest.raises(ValueError, match=r"incomplete_echo asks for the classes car, .*got none"):
         ScanCorruption("incomplete_echo")
+    assert repr(ScanCorruption("fog", severity=2)) == "ScanCorruption('fog', severity=2)"
     with pytest.raises(ValueError, match=r"corruption 'fogg' is unknown; .*Did you mean 'fog'"):
         ScanCorruption("fogg")
     with pytest.raises(ValueError, match="severity of fog must be 0 to 3; got 4"):

@@ -53,6 +53,22 @@ def test_every_kind_gives_the_same_scan(root, kind, text):
     assert set(KINDS) == set(SUFFIXES)
 
 
+def test_a_number_that_its_type_does_not_hold(root):
+    """As a program writes it that says `uchar` of every label."""
+    head = "ply\nformat ascii 1.0\nelement vertex 2\n"
+    head += "".join(f"property float {axis}\n" for axis in "xyz") + "property uchar label\n"
+    path = write(root / "train" / "a.ply", points(), True)
+    path.write_text(f"{head}end_header\n1 2 3 2\n4 5 6 300\n")
+    with pytest.raises(ValueError, match=r"a\.ply is damaged: label has the value 300, .* uint8,"):
+        read(root)[0]
+
+
+def test_a_table_with_blanks_after_its_commas(root):
+    (root / "classes.csv").write_text('id, name\n2, ground\n5, "tree, tall"\n')
+    ids = read_classes(root / "classes.csv")
+    assert (ids.names, ids.raw_ids) == (("ground", "tree, tall"), (2, 5))
+
+
 def test_classes(root):
     ids = read_classes(root / "classes.csv")
     assert (ids.names, ids.raw_ids) == (("ground", "tree", "pole"), (2, 5, 7))

@@ -114,6 +114,11 @@ def test_hmdb51(tmp_path: Path) -> None:
     assert HMDB51(tmp_path, lists, "test").videos == [
         (tmp_path / "brush_hair/A (1)! b.avi", 0), (tmp_path / "wave/w1.avi", 1),
     ]
+    with pytest.raises(ValueError, match=r"'test', split 1, 2 or 3; got 'val', 1"):
+        HMDB51(tmp_path, lists, "val")
+    with pytest.raises(ValueError, match=r"'test', split 1, 2 or 3; got 'test', 4"):
+        HMDB51(tmp_path, lists, "test", split=4)
+    assert repr(train) == "HMDB51(2 videos, 2 classes)"
     with pytest.raises(ValueError, match=r"_test_split3\.txt; .* holds none"):
         HMDB51(tmp_path, lists, "train", split=3)
     write(lists / "wave_test_split1.txt", "w1.avi\n")

@@ -16,6 +16,7 @@ from train_action import main
 from geonorm import attribution
 from geonorm.__main__ import main as command
 from geonorm.looking.clips import clips
+from geonorm.training import ClipPredictor
 from geonorm.training.action.pictures import ShownClip
 from geonorm.training.action.report import ActionReport
 from geonorm.training.confusion import read_matrix
@@ -217,6 +218,12 @@ def test_predict_writes_what_the_network_looked_at(trained, capsys, monkeypatch)
     assert frames.tolist() == [[11, 13, 15, 17]]  # the middle view, every other frame
     with np.load("out/film.statistics.npz") as told:
         assert {values.shape[0] for values in told.values()} == {1}
+    predictor = ClipPredictor(last, views=1)
+    explained = predictor.attribution("film.mp4", "move up")
+    with np.load("out/film.attribution.npz") as told:
+        np.testing.assert_allclose(explained.values, told["values"], rtol=1e-3, atol=1e-6)
+    named = predictor.attribution("film.mp4").target
+    assert named == predictor("film.mp4").argmax() != explained.target
     shown = clips([Path("film.mp4")], [Path("out")])[0]
     heat = shown["heat"]
     assert [heat["at"][number] for number in (0, 11, 15, 29)] == [None, 0, 2, None]
