@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from conftest import relative_error
+from timm.layers import BatchNormAct2d
 from torch import nn
 
 from geonorm import InstanceNorm, LayerNorm, convert
@@ -119,3 +120,15 @@ def test_recalibration_of_a_sparse_model():
         model(data[0])
     report = convert(model.eval(), data=data)
     assert report.fitted_change < report.kept_change
+
+
+def test_an_activation_inside_a_norm_is_no_part_of_what_is_fitted():
+    inside = nn.Sequential(BatchNormAct2d(3, drop_layer=nn.Dropout2d))
+    apart = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU())
+    for model in (inside, apart):
+        model[0].load_state_dict(randomized(nn.BatchNorm2d(3)).state_dict())
+    data = [torch.randn(4, 3, 9, 9, generator=torch.Generator().manual_seed(n)) for n in (0, 1)]
+    reports = [convert(model.eval(), data=data) for model in (inside, apart)]
+    assert torch.equal(inside[0][0].weight, apart[0].weight)
+    assert torch.equal(inside[0][0].bias, apart[0].bias)
+    assert reports[0].fitted_change == reports[1].fitted_change < reports[0].kept_change

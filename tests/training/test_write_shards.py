@@ -56,6 +56,8 @@ def test_training_on_shards_is_training_on_loose_videos(tmp_path, monkeypatch):
     data = [f"--data.root={films}", f"--data.train.init_args.annotations={lists}",
             f"--data.val.init_args.annotations={lists}", "--data.num_workers=0"]  # fmt: skip
     train_action.main(["write-shards", "--config=ucf101", *data, "--shards=shards"])
+    # The validation videos are those of the test as well, and are written once.
+    assert sorted(path.name for path in (tmp_path / "shards").iterdir()) == ["train", "val"]
     quick = [*QUICK, "--model.weights=null"]
     train_action.main(["fit", "--config=ucf101", *data, *quick, "--run_dir=loose"])
     splits = [f"--data.{name}{word}" for name in ("train", "val")
