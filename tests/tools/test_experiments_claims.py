@@ -9,7 +9,18 @@ import pytest
 pytest.importorskip("lightning")
 from grid import table, which
 from grid.cells import BROKEN, EVERYWHERE, Cell, grid
-from grid.claims import CLAIMS, HOLDS, NOT_RUN, REFUTED, UNDECIDED, Claim, best, judge
+from grid.claims import (
+    ADVICE,
+    CLAIMS,
+    HOLDS,
+    NOT_RUN,
+    REFUTED,
+    UNDECIDED,
+    Advice,
+    Claim,
+    best,
+    judge,
+)
 from grid.rows import Row, read
 from grid.streets import OTHER_SENSORS
 from grid.table import BASE
@@ -104,6 +115,29 @@ def test_the_pages_are_those_of_the_rows() -> None:
     assert (DOCS / "experiments.md").read_text(encoding="utf-8") == table.page(found)
     page = (DOCS / "which_norm.md").read_text(encoding="utf-8")
     assert page == which.page(found)
+
+
+def test_advice_rests_on_claims_that_there_are() -> None:
+    known = {(claim.says, claim.data, claim.test) for claim in ALL}
+    for advice in ADVICE:
+        assert advice.rests
+        assert {(*about,) for *about, _ in advice.rests} <= known
+        assert {result for *_, result in advice.rests} <= {HOLDS, REFUTED, UNDECIDED}
+
+
+def test_advice_goes_when_one_of_its_results_turns() -> None:
+    says = "instance norm is better than batch norm"
+    rests = ((says, "actions", "gain", HOLDS), (says, "actions", "gamma", REFUTED))
+
+    def scored(norm: str, gain: float, gamma: float) -> list[Row]:
+        return [replace(row, scores={"gain 3": gain + row.cell.seed / 10, "gamma 3": gamma})
+                for row in rows(norm, [0.0] * 3)]  # fmt: skip
+
+    base = scored("batch", 0.4, 0.4)
+    assert Advice("a", rests).shown([*base, *scored("instance", 0.5, 0.3)])
+    assert not Advice("a", rests).shown([*base, *scored("instance", 0.5, 0.5)])
+    assert not Advice("a", rests).shown([*base, *scored("instance", 0.3, 0.3)])
+    assert not Advice("a", rests).shown(base)
 
 
 def test_the_page_turns_with_the_rows() -> None:

@@ -54,6 +54,14 @@ def _norm(norm: str) -> Entry:
 
 
 INSTANCE = _norm("instance")
+INTENSITY_ALONE = (
+    "batch norm with an instance norm of the intensity alone is better than instance norm "
+    "everywhere"
+)
+LATE = (
+    "late in a 3D-ResNet, where the global pooling behind it sees little but its bias, it is worse "
+    "than batch norm"
+)
 
 CLAIMS = {
     "Where training and test are alike": (
@@ -100,8 +108,7 @@ CLAIMS = {
               _rival("augmented"), "other sensors"),
         Claim("augmentation helps instance norm too", "streets", _rival("augmented", "instance"),
               INSTANCE, "other sensors"),
-        *(Claim("batch norm with an instance norm of the intensity alone is better than instance "
-                "norm everywhere", "streets", _rival("intensity"), INSTANCE, test, seeds=FRESH)
+        *(Claim(INTENSITY_ALONE, "streets", _rival("intensity"), INSTANCE, test, seeds=FRESH)
           for test in ("clean", "other sensors", "Robo3D", "other corruptions")),
         Claim("instance norm is better than AdaBN", "actions", INSTANCE, _rival("adabn"),
               "Mini Kinetics-C"),
@@ -113,8 +120,7 @@ CLAIMS = {
               "than everywhere", "streets", _place("encoder"), INSTANCE, "clean"),
         Claim("at the bottom alone it is worse than batch norm", "streets", BASE, _place("bottom"),
               "clean"),
-        Claim("late in a 3D-ResNet, where the global pooling behind it sees little but its bias, "
-              "it is worse than batch norm", "actions", BASE, _place("late"), "clean"),
+        Claim(LATE, "actions", BASE, _place("late"), "clean"),
         Claim("early in a 3D-ResNet it is no worse than batch norm", "actions", _place("early"),
               BASE, "clean", -MARGIN),
     ),
@@ -125,6 +131,77 @@ CLAIMS = {
               "actions", INSTANCE, _norm(BROKEN), "gain"),
     ),
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to use, and the results of claims that it rests on.
+
+    Args:
+        says: what to use in which situation.
+        rests: of each claim that it rests on: what the claim says, "streets" or "actions", the
+            test, and the result that it must have.
+    """
+
+    says: str
+    rests: tuple[tuple[str, str, str, str], ...]
+
+    def shown(self, rows: Sequence[Row]) -> bool:
+        """Return whether the rows have every result that the advice rests on."""
+        known = {(claim.says, claim.data, claim.test): claim
+                 for claims in CLAIMS.values() for claim in claims}  # fmt: skip
+        return all(judge(known[*about], rows)[0] == result for *about, result in self.rests)
+
+
+BETTER = "instance norm is better than batch norm"
+ADVICE = (
+    Advice(
+        "**Scans, a MinkUNet, to be used on another sensor, in other weather or on damaged scans: "
+        "instance norm everywhere.** It is the better one there, also than batch norm that is "
+        "adapted at the test or trained with augmentation, and it costs nothing where nothing "
+        "changes.",
+        (
+            (BETTER, "streets", "other sensors", HOLDS),
+            (BETTER, "streets", "Robo3D", HOLDS),
+            ("batch norm is better than instance norm", "streets", "clean", REFUTED),
+            ("instance norm is better than AdaBN", "streets", "other sensors", HOLDS),
+            ("instance norm is better than Tent", "streets", "other sensors", HOLDS),
+            ("instance norm is better than batch norm with augmentation", "streets",
+             "other sensors", HOLDS),
+        ),
+    ),
+    Advice(
+        "**If IBN-a is at hand, it is as good a choice**: no worse than batch norm where nothing "
+        "changes, and better under weather and damage.",
+        (
+            ("IBN-a is no worse than batch norm", "streets", "clean", HOLDS),
+            ("IBN-a is better than batch norm", "streets", "Robo3D", HOLDS),
+        ),
+    ),
+    Advice(
+        "**Where only the intensities are not to be trusted, an instance norm of the intensity "
+        "alone in front of batch norms is enough, and better than instance norm everywhere**, "
+        "which also takes out what scans truly differ in.",
+        (
+            (INTENSITY_ALONE, "streets", "clean", HOLDS),
+            (INTENSITY_ALONE, "streets", "other sensors", HOLDS),
+        ),
+    ),
+    Advice(
+        "**Whether instance norm helps from simulated streets to the real scan, the rows do not "
+        "tell**: no norm gets far there.",
+        ((BETTER, "streets", REAL, UNDECIDED), (BETTER, "streets", NEAR, UNDECIDED)),
+    ),
+    Advice(
+        "**Clips, a 3D-ResNet: batch norm.** Instance norm everywhere loses, and most of the loss "
+        "comes from the norms right before the global pooling, which see nothing but their bias.",
+        (
+            ("batch norm is better than instance norm", "actions", "clean", HOLDS),
+            (BETTER, "actions", "Mini Kinetics-C", REFUTED),
+            (LATE, "actions", "clean", HOLDS),
+        ),
+    ),
+)  # fmt: skip
 
 
 def scores_of(rows: Sequence[Row], data: str, entry: Entry, test: str) -> dict[int, float]:

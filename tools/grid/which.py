@@ -8,6 +8,7 @@ from geonorm.tables import as_markdown
 from geonorm.training.figures import plt
 from grid.cells import BROKEN
 from grid.claims import (
+    ADVICE,
     CLAIMS,
     FEWEST_SEEDS,
     HOLDS,
@@ -40,6 +41,12 @@ differences between two entries, seed by seed, the 95% interval (Student's t) mu
 Where rows suggested a statement, only later seeds count, which are then named.
 Test data are the same for all seeds, so the intervals tell of other trainings, and the real scan is
 one scan.
+
+## In short
+
+Each of these stands here as long as the results below say so that it rests on:
+
+{advice}
 
 ![Scores of every norm in every group of tests](figures/which_norm.png)
 
@@ -84,7 +91,8 @@ def page(rows: Sequence[Row]) -> str:
     Args:
         rows: of the grid.
     """
-    parts = [HEAD.format(fewest=FEWEST_SEEDS, table=_best_table(rows)), OUT]
+    advice = "\n".join(f"- {each.says}" for each in ADVICE if each.shown(rows)) or NOT_RUN
+    parts = [HEAD.format(advice=advice, fewest=FEWEST_SEEDS, table=_best_table(rows)), OUT]
     results = [judge(claim, rows)[0] for claims in CLAIMS.values() for claim in claims]
     counts = [f"{results.count(each)} {each}" for each in (HOLDS, REFUTED, UNDECIDED, NOT_RUN)]
     parts.append(f"Of {len(results)} statements: {', '.join(counts)}.")
