@@ -12,7 +12,7 @@ import torch
 from geonorm.commands.verify import check_device, main, scans_of
 from geonorm.datasets.scan import Scan
 from geonorm.training.invariance.points import thinned
-from geonorm.training.invariance.table import Row, uncontrolled
+from geonorm.training.invariance.table import Row, draw, uncontrolled
 
 ME = pytest.importorskip("MinkowskiEngine", reason="run tools/install_minkowski.py")
 
@@ -160,3 +160,29 @@ def test_ours_is_right_where_minkowskis_is_wrong() -> None:
     """MinkowskiInstanceNorm errs, gives NaN or crashes on what TensorField.sparse() made."""
     assert on_the_result_of_sparse("ours") < 1e-5
     assert on_the_result_of_sparse("theirs") > 1e-2
+
+
+def test_the_figure_has_a_mark_for_every_change(tmp_path, monkeypatch):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = [
+        Row("op", "twice", {"ours": 0.0, "batch": 0.3, "none": None, "layer": 2e-5}, ("ours",),
+            1e-5, ("batch",)),
+        Row("network", "twice", {"ours": 4e-7, "layer": 0.02}, ("ours",), 1e-5),
+    ]  # fmt: skip
+    kept = []
+    monkeypatch.setattr(plt, "close", kept.append)
+    draw(rows, tmp_path / "new" / "changes.png")
+    monkeypatch.undo()
+    [axes] = kept[0].axes
+    marks = {line.get_label(): sorted(zip(line.get_ydata(), line.get_xdata(), strict=True))
+             for line in axes.lines if len(line.get_label()) > 7}  # fmt: skip
+    plt.close(kept[0])
+    assert marks["ours, which must stay"] == [(0, 1e-9), (1, 4e-7)]  # 0 lies at the edge
+    assert marks["controls, which must move"] == [(0, 0.3)]
+    assert marks["other norms"] == [(0, 2e-5), (1, 0.02)]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["op: twice", "network: twice"]
+    assert (tmp_path / "new" / "changes.png").read_bytes().startswith(b"\x89PNG")
