@@ -8,6 +8,9 @@ from matplotlib.colors import to_rgb
 from geonorm.training.action.pictures import RIGHT, WRONG, ShownClip, draw_clips
 from geonorm.training.figures import confusion_figure, curve_figure, plt
 from geonorm.training.segmentation.pictures import SegmentedScan, draw_scans
+from geonorm.training.shift.comparison import Comparison
+from geonorm.training.shift.heat_map import draw
+from geonorm.training.shift.measures import Scores
 from helpers.rendering import skip_without_rendering
 
 
@@ -109,3 +112,29 @@ def test_scans_are_shown_with_truth_prediction_and_errors(drawn, tmp_path):
                legends[0].get_lines()]  # fmt: skip
     assert np.array_equal(squares, [*colors, grey])
     assert [len(figure.axes) for figure in drawn] == [4, 2]
+
+
+def test_a_heat_map_has_every_score_beside_the_clean_one(drawn, tmp_path):
+    scored = {"fog": {1: (0.6,), 2: (0.2,)}, "rain": {1: (0.4,)}, "snow": {2: (0.0,)}}
+    networks = {"one": Scores((0.8,), scored),
+                "two": Scores((0.0,), {name: {1: (0.1,)} for name in scored})}  # fmt: skip
+    groups = {"Robo3D": ["fog", "rain"], "others": ["snow"]}
+    comparison = Comparison(networks, groups, "mIoU", ("one", networks["one"]), {}, {})
+    draw(comparison, tmp_path / "heat_map.png")
+    one, two, bar = drawn[0].axes
+    np.testing.assert_allclose(
+        one.images[0].get_array().filled(np.nan), [[0.75, 0.25], [0.5, np.nan], [np.nan, 0.0]]
+    )
+    assert one.images[0].get_clim() == (0, 1)
+    assert {text.get_position(): (text.get_text(), text.get_color()) for text in one.texts} == {
+        (0, 0): ("60.0", "black"), (1, 0): ("20.0", "white"), (0, 1): ("40.0", "black"),
+        (1, 2): ("0.0", "white"),
+    }  # fmt: skip
+    assert two.images[0].get_array().mask.all()  # of a clean score of 0 there are no parts
+    assert [text.get_text() for text in two.texts] == ["10.0"] * 3
+    assert [label.get_text() for label in one.get_yticklabels()] == ["fog", "rain", "snow"]
+    assert [label.get_text() for label in one.get_xticklabels()] == ["1", "2"]
+    assert [axes.get_title() for axes in (one, two)] == ["one\nclean 80.0", "two\nclean 0.0"]
+    assert [line.get_ydata()[0] for line in one.lines] == [1.5]  # between the groups
+    assert bar.get_ylabel() == "part of the clean mIoU"
+    assert (tmp_path / "heat_map.png").is_file()
