@@ -47,10 +47,10 @@ def predict(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def predict(*arguments):
-        said = command(["predict", str(run / "checkpoints" / "last.ckpt"), "--out=out", *arguments])
+        said = command(["predict", str(run / "checkpoints" / "last.ckpt"), "--out=new/out", *arguments])
         if said:
             raise ValueError(said)
-        return Path("out")
+        return Path("new/out")
 
     return predict
 
@@ -169,7 +169,7 @@ def test_of_a_truncated_file_nothing_is_written(predict, kind):
     path.write_bytes(path.read_bytes()[:-99])
     with pytest.raises(ValueError, match=rf"cut\.{kind} .*truncated"):
         predict(str(path))
-    assert names_in(Path("out")) == set()
+    assert names_in(Path("new")) == set()
 
 
 def test_nothing_is_predicted_where_one_file_is_plainly_missing_or_cut(predict, capsys):
@@ -179,7 +179,7 @@ def test_nothing_is_predicted_where_one_file_is_plainly_missing_or_cut(predict, 
     with pytest.raises(SystemExit, match=r"^2$"):
         predict()
     assert "arguments are required: files" in capsys.readouterr().err
-    assert names_in(Path("out")) == set()
+    assert names_in(Path("new")) == set()
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
