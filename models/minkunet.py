@@ -2,16 +2,23 @@
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from inspect import signature
 from typing import Any
 
 import torch
 from torch import nn
 
 from geonorm.models.minkunet_input import ME, check_input, voxelize, with_features
-from geonorm.models.norm import MakeNorm, Norm, norm_act, resolve, resolve_input
+from geonorm.models.norm import (
+    InputNorm,
+    MakeNorm,
+    Norm,
+    norm_act,
+    resolve,
+    resolve_input,
+    weights_for,
+)
 from geonorm.names import did_you_mean
-from geonorm.norms.registry import NORMS, Build
+from geonorm.norms.registry import NORMS
 from geonorm.recompute import recomputable
 from geonorm.sparse_convolution import ENGINES, SparseConvolution, SparseConvolutionTranspose
 
@@ -141,13 +148,6 @@ class Concatenate(nn.Module):
         return ME.cat(x, skip)
 
 
-def _weights_for(norm: nn.Module, weights: torch.Tensor | None) -> dict[str, torch.Tensor]:
-    """Return the weights of points as an argument of a norm, if there are any and it takes them."""
-    if weights is None or "point_weights" not in signature(norm.forward).parameters:
-        return {}
-    return {"point_weights": weights}
-
-
 # Public checkpoints have MinkowskiEngine's keys for batch norm.
 NAMES = {**NORMS, "batch": ME.MinkowskiBatchNorm}
 STAGES = {
@@ -191,9 +191,11 @@ class MinkUNet(nn.Module):
         convolution: what runs the convolutions: "geonorm", "minkowski", or "auto", geonorm's
             operator on the CPU and MinkowskiEngine's on CUDA. Parameters and checkpoints are the
             same.
-        input_norm: a norm of the raw features, of points where points are given: a name, or a
-            callable taking the number of channels. An instance norm takes a gain and an offset of
-            each channel out of each scan, intensity's as well as where the scan lies.
+        input_norm: a norm of the raw features, of points where points are given: a name; a callable
+            taking the number of channels; or a mapping from the number of a channel to either, for
+            this channel alone. An instance norm takes a gain and an offset of each channel out of
+            each scan, intensity's as well as where the scan lies; `{3: "instance"}` of x, y, z and
+            intensity the intensity's alone.
 
     Shape:
         - Input: `SparseTensor` or `TensorField` with features (N, in_channels).
@@ -228,7 +230,7 @@ class MinkUNet(nn.Module):
         D: int = 3,  # noqa: N803  (the name under which MinkowskiEngine's users know it)
         point_stem: int | None = None,
         convolution: str = "auto",
-        input_norm: str | Build | None = None,
+        input_norm: InputNorm | None = None,
     ):
         super().__init__()
         if convolution not in ENGINES:
@@ -300,9 +302,9 @@ class MinkUNet(nn.Module):
             x = with_features(x, x.F.to(self.conv0p1s1.kernel.dtype))
         points = x
         if self.input_norm is not None:
-            points = self.input_norm(points, **_weights_for(self.input_norm, point_weights))
+            points = self.input_norm(points, **weights_for(self.input_norm, point_weights))
         if self.point_linear is not None:
-            options = _weights_for(self.point_norm, point_weights)
+            options = weights_for(self.point_norm, point_weights)
             points = norm_act(self.point_norm, self.point_linear(points), **options)
         if isinstance(x, ME.SparseTensor):
             return self._voxels(points)

@@ -1,9 +1,11 @@
 """The `norm` argument of every backbone, and a norm with the ReLU that follows it."""
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from geonorm.functional import Activation, finish
 from geonorm.inputs import read
@@ -12,6 +14,7 @@ from geonorm.norms.base import Norm as GeonormNorm
 from geonorm.norms.registry import NORMS, PLACED, Build
 
 Norm = str | Build | Mapping[str, str | Build]
+InputNorm = str | Build | Mapping[int, str | Build]
 MakeNorm = Callable[..., Any]  # of a number of channels and perhaps place=, activation=
 
 DEFAULT = "default"
@@ -85,8 +88,44 @@ def resolve(
     return module
 
 
+class ChannelNorms(nn.Module):
+    """Norms of some channels of an input, each seeing one channel; the others stay as they are.
+
+    Args:
+        norms: each built for one channel, by the number of its channel.
+
+    Shape:
+        Dense (B, C, …) or anything sparse that these norms take, and the same kind again.
+    """
+
+    def __init__(self, norms: Mapping[int, nn.Module]) -> None:
+        super().__init__()
+        self.norms = nn.ModuleDict({str(channel): norm for channel, norm in norms.items()})
+
+    def forward(self, x: Any, point_weights: Tensor | None = None) -> Any:
+        """Return x with these channels normalized.
+
+        Args:
+            x: the input.
+            point_weights: how often each point counts, for norms that take them.
+        """
+        given = read(x)
+        channels = [*given.features.split(1, dim=1)]
+        for channel, norm in self.norms.items():
+            one = given.rebuild(channels[int(channel)])
+            channels[int(channel)] = read(norm(one, **weights_for(norm, point_weights))).features
+        return given.rebuild(torch.cat(channels, dim=1))
+
+
+def weights_for(norm: nn.Module, weights: Tensor | None) -> dict[str, Tensor]:
+    """Return the weights of points as an argument of a norm, if there are any and it takes them."""
+    if weights is None or "point_weights" not in signature(norm.forward).parameters:
+        return {}
+    return {"point_weights": weights}
+
+
 def resolve_input(
-    norm: str | Build | None, num_features: int, names: Mapping[str, Build] = NORMS
+    norm: InputNorm | None, num_features: int, names: Mapping[str, Build] = NORMS
 ) -> nn.Module | None:
     """Build the norm of a backbone's raw input, or None where there shall be none.
 
@@ -94,12 +133,13 @@ def resolve_input(
     convolution has mixed with the others; one of the input takes it out of each.
 
     Args:
-        norm: a name in the registry, or a callable taking the number of channels.
+        norm: a name in the registry; a callable taking the number of channels; or a mapping from
+            the number of a channel to either, which then is for this channel alone.
         num_features: channels of the input.
         names: what each name builds.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, or a channel that the input does not have.
         TypeError: for any other kind of norm, or a callable that does not return a module.
 
     >>> resolve_input("instance", 3)
@@ -107,12 +147,22 @@ def resolve_input(
     """
     if norm is None:
         return None
-    if isinstance(norm, Mapping):
-        raise TypeError(
-            "input_norm must be a name or a callable taking the number of channels: the input is "
-            f"one place; got a mapping with keys {sorted(norm)}"
-        )
-    return resolve(norm, "input", num_features, {"input": "input"}, names=names)
+    if not isinstance(norm, Mapping):
+        return resolve(norm, "input", num_features, {"input": "input"}, names=names)
+    for channel in norm:
+        if type(channel) is not int:
+            raise TypeError(
+                "input_norm must be a name, a callable taking the number of channels, or a mapping "
+                f"from numbers of channels to either; got a mapping with the key {channel!r}"
+            )
+        if not 0 <= channel < num_features:
+            raise ValueError(
+                f"input_norm is for channels 0 to {num_features - 1} of the input; got {channel}"
+            )
+    if not norm:
+        raise ValueError("input_norm must name at least one channel; got an empty mapping")
+    built = {channel: resolve_input(one, 1, names) for channel, one in sorted(norm.items())}
+    return ChannelNorms({channel: one for channel, one in built.items() if one is not None})
 
 
 def _of_stage(norm: Mapping[str, str | Build], stage: str, stages: Mapping[str, str]) -> Any:

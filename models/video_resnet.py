@@ -18,9 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from geonorm.models.checkpoints import CheckpointReport, load_checkpoint
-from geonorm.models.norm import MakeNorm, Norm, norm_act, resolve, resolve_input
+from geonorm.models.norm import InputNorm, MakeNorm, Norm, norm_act, resolve, resolve_input
 from geonorm.models.weights import Weights
-from geonorm.norms.registry import Build
 
 Kind = Literal["3d", "2d", "2+1d"]
 Padding = Literal["zeros", "replicate"]
@@ -268,7 +267,7 @@ def _build(
     stem_design: Literal["3d", "2+1d", "hara"], kinds: tuple[Kind, Kind, Kind, Kind],
     blocks: tuple[int, int, int, int],
     num_classes: int, norm: Norm, *, bottleneck: bool = False, nested: bool = True,
-    width: int = 64, padding_mode: Padding = "zeros", input_norm: str | Build | None = None,
+    width: int = 64, padding_mode: Padding = "zeros", input_norm: InputNorm | None = None,
 ) -> ResNet3D:
     """Build any of the nets; the arguments are what differs between them."""
     modules: OrderedDict[str, nn.Module] = OrderedDict()
@@ -295,7 +294,7 @@ def _build(
 
 def r3d_18(
     num_classes: int = 400, norm: Norm = "instance", weights: str | Weights | None = None, *,
-    padding_mode: Padding = "zeros", input_norm: str | Build | None = None,
+    padding_mode: Padding = "zeros", input_norm: InputNorm | None = None,
 ) -> ResNet3D:
     """Build torchvision's r3d_18: every convolution 3×3×3 (Tran et al., CVPR 2018).
 
@@ -314,8 +313,9 @@ def r3d_18(
         padding_mode: what convolutions see beyond the edge of a clip: "zeros", as published, or
             "replicate", the nearest position. Zeros let an offset of the input, such as the
             exposure of a standardized clip, pass any instance norm (docs/studies).
-        input_norm: a norm of the clip before all else: a name, or a callable taking the number of
-            channels, such as `lambda channels: SpatioTemporalInstanceNorm(channels, axes="T")`.
+        input_norm: a norm of the clip before all else: a name; a callable taking the number of
+            channels, such as `lambda channels: SpatioTemporalInstanceNorm(channels, axes="T")`; or
+            a mapping from the number of a channel to either, for this channel alone.
 
     Shape:
         (B, 3, T, H, W) -> (B, num_classes)
@@ -338,7 +338,7 @@ def r3d_18(
 
 def mc3_18(
     num_classes: int = 400, norm: Norm = "instance", weights: str | Weights | None = None, *,
-    padding_mode: Padding = "zeros", input_norm: str | Build | None = None,
+    padding_mode: Padding = "zeros", input_norm: InputNorm | None = None,
 ) -> ResNet3D:
     """Build torchvision's mc3_18: 3×3×3 in layer 1, 1×3×3 above, T kept (Tran et al., CVPR 2018).
 
@@ -351,7 +351,7 @@ def mc3_18(
 
 def r2plus1d_18(
     num_classes: int = 400, norm: Norm = "instance", weights: str | Weights | None = None, *,
-    padding_mode: Padding = "zeros", input_norm: str | Build | None = None,
+    padding_mode: Padding = "zeros", input_norm: InputNorm | None = None,
 ) -> ResNet3D:
     """Build torchvision's r2plus1d_18: 1×3×3 then 3×1×1, norms between (Tran et al., CVPR 2018).
 
@@ -365,7 +365,7 @@ def r2plus1d_18(
 
 def resnet3d(
     depth: int, num_classes: int = 400, norm: Norm = "instance", width: int = 64, *,
-    padding_mode: Padding = "zeros", input_norm: str | Build | None = None,
+    padding_mode: Padding = "zeros", input_norm: InputNorm | None = None,
 ) -> ResNet3D:
     """Build a 3D-ResNet of Hara, Kataoka and Satoh (CVPR 2018), parameters and keys theirs.
 

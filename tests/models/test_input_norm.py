@@ -91,6 +91,50 @@ def test_a_checkpoint_with_it_loads_again(tmp_path):
     assert torch.equal(again.eval()(clips()), model.eval()(clips()))
 
 
+def test_a_norm_of_one_channel_leaves_the_others_as_they_are():
+    """The third of a MinkUNet's features, and of a clip's colours."""
+    torch.manual_seed(5)
+    scans = [scan(), scan(200, seed=1)]
+    model, plain = MinkUNet14A(3, 5, input_norm={2: "instance"}), MinkUNet14A(3, 5)
+    plain.load_state_dict({key: value for key, value in model.state_dict().items()
+                           if not key.startswith("input_norm.")})  # fmt: skip
+    by_hand = []
+    for places, features in scans:
+        last = features[:, 2:]
+        last = (last - last.mean(0)) / (last.var(0, correction=0) + 1e-5).sqrt()
+        by_hand.append((places, torch.cat([features[:, :2], last], 1)))
+    out = model(batch(*scans)).F
+    assert relative_error(out, plain(batch(*by_hand)).F) <= TOLERANCES["logits"]
+    assert relative_error(out, plain(batch(*scans)).F) > MUST_MOVE
+
+    video = resnet3d(10, num_classes=4, input_norm={2: "instance", 0: "batch"})
+    x = clips()
+    seen = video.input_norm.train()(x)
+    for channel, axes in ((0, (0, 2, 3, 4)), (2, (2, 3, 4))):
+        own = x[:, channel : channel + 1].double()
+        own = own - own.mean(axes, keepdim=True)
+        own = own / (own.square().mean(axes, keepdim=True) + 1e-5).sqrt()
+        assert relative_error(seen[:, channel : channel + 1], own) <= 1e-5
+    assert torch.equal(seen[:, 1], x[:, 1])
+    assert [type(norm).__name__ for norm in video.input_norm.norms.values()] == [
+        "BatchNorm", "InstanceNorm"
+    ]  # fmt: skip
+
+
+def test_a_gain_of_the_intensity_is_undone_and_where_the_scan_lies_is_kept():
+    """What a norm of all features takes out with it: the places' own mean and extent."""
+    assert moved("batch", {3: "instance"}, 0.3) < moved("batch", None, 0.3) / 20
+    coordinates, features = street()
+    torch.manual_seed(0)
+    one, all_of_them = (MinkUNet14A(4, 19, norm="batch", input_norm=norm).eval().input_norm
+                        for norm in ({3: "instance"}, "instance"))  # fmt: skip
+    far = features + torch.tensor([50.0, 0.0, 0.0, 0.0])
+    near, moved_away = (batch((coordinates, each)) for each in (features, far))
+    assert relative_error(all_of_them(moved_away).F, all_of_them(near).F) < 1e-3
+    assert torch.equal(one(moved_away).F[:, :3], far[:, :3])
+    assert torch.equal(one(moved_away).F[:, 3], one(near).F[:, 3])
+
+
 @pytest.mark.parametrize("kind", [ME.SparseTensor, ME.TensorField])
 @pytest.mark.parametrize("point_stem", [None, 8])
 def test_scans_are_normalized_before_everything(kind, point_stem):
@@ -110,10 +154,11 @@ def test_scans_are_normalized_before_everything(kind, point_stem):
     assert relative_error(out.F, plain(batch(*scans, kind=kind)).F) > MUST_MOVE
 
 
-def test_weights_of_points_reach_it():
+@pytest.mark.parametrize("input_norm", ["instance", {0: "instance", 2: "instance"}])
+def test_weights_of_points_reach_it(input_norm):
     """A point repeated, with half the weight each time, counts once in the input's statistics."""
     torch.manual_seed(4)
-    model = MinkUNet14A(3, 5, input_norm="instance", point_stem=8)
+    model = MinkUNet14A(3, 5, input_norm=input_norm, point_stem=8)
     places, features = scan(extent=8)
     times = torch.randint(1, 4, (len(features),), generator=torch.Generator().manual_seed(0))
     plain = model(batch((places / 2, features), kind=ME.TensorField)).F
@@ -130,7 +175,15 @@ def test_weights_of_points_reach_it():
 def test_bad_norms_of_the_input(build):
     with pytest.raises(ValueError, match=r"norm 'instanse' is unknown.*instance"):
         build("instanse")
-    with pytest.raises(TypeError, match=r"input_norm must be a name or a callable .*a mapping"):
+    with pytest.raises(TypeError, match=r"input_norm must be a name, .* with the key 'default'"):
         build({"default": "instance"})
+    with pytest.raises(ValueError, match=r"for channels 0 to 2 of the input; got 3"):
+        build({0: "instance", 3: "instance"})
+    with pytest.raises(ValueError, match=r"for channels 0 to 2 of the input; got -1"):
+        build({-1: "instance"})
+    with pytest.raises(ValueError, match="at least one channel; got an empty mapping"):
+        build({})
+    with pytest.raises(ValueError, match=r"norm 'instanse' is unknown.*instance"):
+        build({1: "instanse"})
     with pytest.raises(TypeError, match="norm must be a name, a callable"):
         build(3)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from grid.actions import Actions
 from grid.cells import AT_TEST, RIVALS, Cell
-from grid.rivals import Adapted, LastChannelNorm, MixStyle, by_batch, by_entropy, by_test
+from grid.rivals import Adapted, MixStyle, by_batch, by_entropy, by_test
 from grid.run import trained
 from grid.streets import MissingBeams, Streets
 from torch import nn
@@ -144,15 +144,6 @@ def test_mix_style_takes_statistics_as_constants():
     assert (x.grad > 0).all()  # of a normalization that is differentiated it would be 0
 
 
-def test_the_norm_of_the_intensity_leaves_the_places_alone():
-    torch.manual_seed(0)
-    x = sparse(torch.rand(20, 4), 5 * torch.rand(30, 4) + 2)
-    out = LastChannelNorm(4)(x)
-    for before, after in zip(x.decomposed_features, out.decomposed_features, strict=True):
-        assert torch.equal(before[:, :3], after[:, :3])
-        assert torch.allclose(moments(after[:, 3:]), torch.tensor([[0.0], [1.0]]), atol=1e-3)
-
-
 def test_missing_beams_are_whole_rings_and_at_most_half():
     scan = SyntheticStreets(1)[0]
     ring, counts = rings(scan, 32), set()
@@ -179,7 +170,7 @@ def test_every_rival_of_streets_is_trained_and_answers(rival, tmp_path):
     module, _ = trained(SMALL, cell.training, 1e-3, tmp_path)
     assert 0 <= SMALL.validation(SMALL.network(cell, module)) <= 1
     kinds = [type(part).__name__ for part in module.modules()]
-    assert ("LastChannelNorm" in kinds) == (rival == "intensity")
+    assert ("ChannelNorms" in kinds) == (rival == "intensity")
     assert (kinds.count("BatchNorm") == 1) == (rival == "standardized")
     assert bool(SMALL.data(cell).augment) == (rival == "augmented")
     hooks = [name for name, part in module.network.named_modules() if part._forward_hooks]

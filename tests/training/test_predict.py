@@ -47,7 +47,8 @@ def predict(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def predict(*arguments):
-        said = command(["predict", str(run / "checkpoints" / "last.ckpt"), "--out=new/out", *arguments])
+        checkpoint = str(run / "checkpoints" / "last.ckpt")
+        said = command(["predict", checkpoint, "--out=new/out", *arguments])
         if said:
             raise ValueError(said)
         return Path("new/out")

@@ -9,6 +9,7 @@ import train_seg
 
 from geonorm import InstanceNorm
 from geonorm.training import VideoScores
+from geonorm.training.action.module import ActionModule
 from geonorm.training.cli import run_folder
 from geonorm.training.segmentation.module import SegmentationModule
 from geonorm.training.segmentation.networks import check_precision
@@ -118,10 +119,25 @@ def test_minkunet_refuses_a_precision_without_convolutions(precision):
         check_precision(usable)
 
 
+def test_networks_are_named_in_words():
+    """Before a training, in its figures and in tables of several networks."""
+    def scans(*arguments):
+        return SegmentationModule(*arguments, classes=["a"]).title
+
+    assert scans("MinkUNetSlim", "batch") == "MinkUNetSlim, batch norm"
+    assert scans("PointMLP") == "PointMLP"
+    mixed = {"default": "batch", "stem": "instance"}
+    assert scans("MinkUNet14A", mixed) == "MinkUNet14A, batch norm, instance in stem"
+    assert ActionModule("r3d_18", "instance").title == "r3d_18, instance norm"
+
+
 def test_a_norm_of_the_input_is_an_option():
     module = SegmentationModule("MinkUNetSlim", "batch", classes=["a"], input_norm="instance")
     assert isinstance(module.network.input_norm, InstanceNorm)
     assert module.hparams["input_norm"] == "instance"  # travels in the checkpoint
+    one = SegmentationModule("MinkUNetSlim", "batch", classes=["a"], input_norm={3: "instance"})
+    assert [*one.network.input_norm.norms] == ["3"]
+    assert one.hparams["input_norm"] == {3: "instance"}
     assert SegmentationModule("MinkUNetSlim", classes=["a"]).network.input_norm is None
     with pytest.raises(ValueError, match="PointMLP sees each point alone and takes no input_norm"):
         SegmentationModule("PointMLP", classes=["a"], input_norm="instance")

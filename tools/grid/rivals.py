@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from geonorm import InstanceNorm
 from geonorm.inputs import read
 from geonorm.style import style_statistics
 
@@ -90,24 +89,6 @@ def mix_styles_after(network: nn.Module, names: Sequence[str]) -> None:
             return mix.train(module.training)(out)
 
         network.get_submodule(name).register_forward_hook(after)
-
-
-class LastChannelNorm(nn.Module):
-    """Instance norm of the last channel alone, which is the intensity of a scan.
-
-    Args:
-        channels: of the input.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = InstanceNorm(1, affine=False)
-
-    def forward(self, x: Any) -> Any:
-        """Return x with its last channel normalized."""
-        given = read(x)
-        last = self.norm(given.features[:, -1:], given.instance)
-        return given.rebuild(torch.cat([given.features[:, :-1], last], dim=1))
 
 
 class Adapted:

@@ -18,7 +18,7 @@ from geonorm.datasets.scan_corruptions import Corruption, levels, rings
 from geonorm.datasets.synthetic.lidar import SENSORS, LidarSensor
 from geonorm.datasets.transforms import RandomIntensity, ScanTransform
 from geonorm.datasets.voxelize import collate_scans
-from geonorm.norms.registry import Build
+from geonorm.models.norm import InputNorm
 from geonorm.training.optimization import Optimization
 from geonorm.training.segmentation.data import ScanData
 from geonorm.training.segmentation.module import SegmentationModule
@@ -27,7 +27,7 @@ from geonorm.training.segmentation.scores import class_iou
 from geonorm.training.shift.evaluate import CLEAN
 from geonorm.training.shift.scans import ScanTask
 from grid.cells import AT_TEST, BROKEN, COMPANIONS, ON_INPUT, Cell, norm_of
-from grid.rivals import Adapted, LastChannelNorm, mix_styles_after
+from grid.rivals import Adapted, mix_styles_after
 from grid.tests import LEVELS, EveryTest, Network, Samples, Test, judge
 
 # Seeds of data; that of a training is the first one and the cell's own.
@@ -120,20 +120,20 @@ class InputModule(SegmentationModule):
     """A module whose network has any norm of its input.
 
     Args:
-        first: builds it, given the number of channels; None for none.
+        first: that norm; None for none.
         classes: names of the classes.
         options: of `SegmentationModule`.
     """
 
-    def __init__(self, first: Build | None, classes: list[str], **options: Any) -> None:
+    def __init__(self, first: InputNorm | None, classes: list[str], **options: Any) -> None:
         super().__init__(**options)
         self.input_norm = first
         self._build(classes, None, CHANNELS, 1)
 
 
-def _input_norm(cell: Cell) -> Build | None:
+def _input_norm(cell: Cell) -> InputNorm | None:
     if cell.rival == "intensity":
-        return LastChannelNorm
+        return {CHANNELS - 1: partial(InstanceNorm, affine=False)}
     if cell.rival == "standardized":
         return partial(BatchNorm, affine=False)
     return InstanceNorm if cell.place in ON_INPUT else None

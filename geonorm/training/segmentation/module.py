@@ -17,7 +17,7 @@ from geonorm.datasets.scan import IGNORE_INDEX
 from geonorm.datasets.voxelize import ScanBatch
 from geonorm.losses import inverse_log_weights, lovasz_softmax
 from geonorm.models.minkunet import MinkUNet
-from geonorm.norms.registry import Build
+from geonorm.models.norm import InputNorm
 from geonorm.recompute import recompute_activations
 from geonorm.training.norm_option import norm_in_words, with_factories
 from geonorm.training.optimization import Optimization
@@ -59,7 +59,8 @@ class SegmentationModule(LightningModule):
         in_channels: features of each voxel; by default those of the data.
         num_domains: domains that domain norms keep apart; by default those of the data.
         input_norm: norm of what MinkUNet is given, by name, such as `instance`, which takes a gain
-            and an offset of each feature out of each scan; none by default.
+            and an offset of each feature out of each scan; or a mapping from the number of a
+            feature to a name, for this feature alone; none by default.
     """
 
     monitor = "val/miou"
@@ -80,12 +81,12 @@ class SegmentationModule(LightningModule):
         colors: list[list[int]] | None = None,
         in_channels: int = CHANNELS,
         num_domains: int = 1,
-        input_norm: str | None = None,
+        input_norm: str | dict[int, str] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.name, self.norm, self.optim, self.recompute = name, norm, optim, recompute
-        self.input_norm: str | Build | None = input_norm
+        self.input_norm: InputNorm | None = input_norm
         self.loss, self.class_weights = loss, class_weights
         if loss == "lovasz" and class_weights is not None:
             raise ValueError(

@@ -10,9 +10,8 @@ import geonorm.models
 from geonorm import DomainBatchNorm, DomainInstanceNorm, set_domain
 from geonorm.datasets.voxelize import ScanBatch
 from geonorm.models.minkunet import ME, MinkUNet
-from geonorm.models.norm import Norm
+from geonorm.models.norm import InputNorm, Norm
 from geonorm.names import choices
-from geonorm.norms.registry import Build
 
 CHANNELS = 4  # of scans of the street: x, y, z and intensity
 
@@ -46,7 +45,7 @@ def build(
     norm: Norm,
     num_classes: int,
     in_channels: int = CHANNELS,
-    input_norm: str | Build | None = None,
+    input_norm: InputNorm | None = None,
 ) -> MinkUNet | PointMLP:
     """Return a new network.
 
@@ -55,7 +54,7 @@ def build(
         norm: norm of a MinkUNet; PointMLP has its own.
         num_classes: outputs of each row.
         in_channels: features of each row.
-        input_norm: norm of a MinkUNet's input, a name or what builds it; None for none.
+        input_norm: norm of a MinkUNet's input, or of some of its channels; None for none.
 
     Raises:
         ValueError: an unknown name, or an input norm for PointMLP.
