@@ -1,16 +1,19 @@
 """How much of a run is left, in lines, by a clock that moves ten seconds in each step."""
 
 import re
+import time
 from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.trainer.states import RunningStage
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from geonorm.training import progress
-from geonorm.training.progress import RunProgressLines
+from geonorm.training.progress import RunProgressLines, fraction_done
 
 pytestmark = pytest.mark.filterwarnings("default")  # Lightning warns about matters of its own
 
@@ -51,6 +54,17 @@ def fit(clock, folder, steps, seconds, **options):
 
 def left(text):
     return re.findall(r"step (\d+): .*?left ([\d:]+)", text)
+
+
+def test_a_run_is_over_by_its_nearest_limit():
+    endless = SimpleNamespace(callbacks=[])
+    assert [fraction_done(endless, step, 40) for step in (0, 10, 40, 41)] == [0, 0.25, 1, 1]
+    assert fraction_done(endless, 10, float("inf")) == 0
+    timer = Timer(duration={"seconds": 400})
+    timed = SimpleNamespace(callbacks=[timer])
+    for began, done in ((100, 0.25), (300, 0.75), (500, 1.0)):
+        timer._start_time[RunningStage.TRAINING] = time.monotonic() - began
+        assert fraction_done(timed, 20, 40) == pytest.approx(max(done, 0.5), abs=0.01)
 
 
 def test_what_is_left_is_what_the_steps_so_far_took_by_those_to_come(clock, tmp_path, capsys):
