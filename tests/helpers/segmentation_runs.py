@@ -25,7 +25,7 @@ STREETS = [
 def run_config(config, root, run_dir, *words, subcommand="fit"):
     """Run a subcommand with a configuration of this package on the data in `root`, if it has any.
 
-    Paths are absolute: the run takes place in `run_dir`.
+    The command line is returned when it is through. Paths are absolute: the run takes place in `run_dir`.
     """
     arguments = [
         subcommand, "--config", str(CONFIGS / f"{config}.yaml"), f"--run_dir={run_dir}", *SMALL,
@@ -36,6 +36,6 @@ def run_config(config, root, run_dir, *words, subcommand="fit"):
     # workers and other matters of its own.
     with chdir(run_dir), warnings.catch_warnings():
         warnings.simplefilter("default")
-        TrainingCLI(
+        return TrainingCLI(
             SegmentationModule, ScanData, CONFIGS / "streets.yaml", arguments, name="train_seg"
         )

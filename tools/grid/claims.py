@@ -156,10 +156,9 @@ class Advice:
 BETTER = "instance norm is better than batch norm"
 ADVICE = (
     Advice(
-        "**Scans, a MinkUNet, to be used on another sensor, in other weather or on damaged scans: "
-        "instance norm everywhere.** It is the better one there, also than batch norm that is "
-        "adapted at the test or trained with augmentation, and it costs nothing where nothing "
-        "changes.",
+        "**Scans, a MinkUNet: instance norm in place of batch norm** (`norm=\"instance\"`). It is "
+        "better on another sensor and in other weather, better there than batch norm that is "
+        "adapted at the test or trained with augmentation, and better where nothing changes.",
         (
             (BETTER, "streets", "other sensors", HOLDS),
             (BETTER, "streets", "Robo3D", HOLDS),
@@ -179,9 +178,9 @@ ADVICE = (
         ),
     ),
     Advice(
-        "**Where only the intensities are not to be trusted, an instance norm of the intensity "
-        "alone in front of batch norms is enough, and better than instance norm everywhere**, "
-        "which also takes out what scans truly differ in.",
+        "**Where it is the intensities that change, an instance norm of the intensity alone is "
+        'better than instance norm everywhere**: batch norm inside the network, and in front of it '
+        '`input_norm={3: "instance"}`.',
         (
             (INTENSITY_ALONE, "streets", "clean", HOLDS),
             (INTENSITY_ALONE, "streets", "other sensors", HOLDS),
