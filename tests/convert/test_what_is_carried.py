@@ -10,6 +10,7 @@ from torch import nn
 
 import geonorm
 from geonorm import InstanceNorm, convert
+from geonorm.convert.transfer import carry
 from geonorm.inputs import read
 from geonorm.models import resnet3d
 from geonorm.norms.activated import Activated
@@ -289,3 +290,13 @@ def test_torchvisions_layer_norm_of_channels_first_needs_no_layout():
         report = convert(model, where=lambda name, norm: type(norm).__name__ == "LayerNorm2d")
     assert "LayerNorm2d" in kinds
     assert {row.source for row in report.rows} == {"LayerNorm2d"}
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_copy_shares_no_parameter_and_no_statistic_with_the_old_norm(apart):
+    old, new = randomized(nn.BatchNorm2d(4)), geonorm.BatchNorm(4)
+    assert carry(old, new, copy=apart) == "kept"
+    for name, value in old.state_dict(keep_vars=True).items():
+        mine = new.state_dict(keep_vars=True)[name]
+        assert torch.equal(mine, value)
+        assert (mine.data_ptr() == value.data_ptr()) != apart, name

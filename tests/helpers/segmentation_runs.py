@@ -25,7 +25,8 @@ STREETS = [
 def run_config(config, root, run_dir, *words, subcommand="fit"):
     """Run a subcommand with a configuration of this package on the data in `root`, if it has any.
 
-    The command line is returned when it is through. Paths are absolute: the run takes place in `run_dir`.
+    The command line is returned when it is through. Paths are absolute: the run takes place in
+    `run_dir`.
     """
     arguments = [
         subcommand, "--config", str(CONFIGS / f"{config}.yaml"), f"--run_dir={run_dir}", *SMALL,
