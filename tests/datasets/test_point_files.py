@@ -221,3 +221,17 @@ def test_files_that_open3d_writes(tmp_path, form, text, compressed):
     o3d.t.io.write_point_cloud(str(path), cloud, text, compressed)
     _, read, _ = FORMATS[form]
     np.testing.assert_allclose(read(path), rows, rtol=1e-5 * text, atol=1e-5 * text)
+
+
+@pytest.mark.parametrize("form", ["ply", "pcd"])
+def test_of_a_file_that_is_cut_the_points_that_are_left_are_counted(tmp_path, form):
+    """Each has four numbers of four bytes; of the fourth point a part is there."""
+    fields = ["x", "y", "z", "intensity"]
+    head = {
+        "ply": "ply\nformat binary_little_endian 1.0\nelement vertex 5\n"
+               + "".join(f"property float {name}\n" for name in fields) + "end_header\n",
+        "pcd": f"VERSION 0.7\nFIELDS {' '.join(fields)}\nSIZE 4 4 4 4\nTYPE F F F F\n"
+               "COUNT 1 1 1 1\nWIDTH 5\nHEIGHT 1\nVIEWPOINT 0 0 0 1 0 0 0\nPOINTS 5\nDATA binary\n",
+    }[form]  # fmt: skip
+    refused(tmp_path / f"a.{form}", head.encode() + bytes(3 * 16 + 7),
+            "its header promises 5 points, 3 can be read")  # fmt: skip

@@ -1,5 +1,7 @@
 """axis_norm: the reference against torch, every kernel against float64, and what it removes."""
 
+from itertools import permutations
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geonorm.ops import axis_norm as reference
+from geonorm.ops.backends import force_backend
 from helpers.axis_norm_cases import (
     AXES,
     FLOAT32,
@@ -77,6 +80,20 @@ def test_memory_format_stays(backend, memory_format):
     assert axis_norm(x, [2, 3, 4]).is_contiguous(memory_format=memory_format)
     if memory_format == torch.channels_last_3d:  # the control: torch's own loses it
         assert not F.instance_norm(x).is_contiguous(memory_format=memory_format)
+
+
+def test_results_are_laid_out_as_a_tensor_like_the_input():
+    """In any order of the dimensions, as torch.compile takes it for granted: the reference too."""
+    with force_backend("reference"):
+        for order in permutations(range(5)):
+            whole = torch.randn(4, 6, 4, 8, 10).permute(order)
+            for x in (whole, whole[..., ::2], whole[:, :, ::9]):
+                for axes in ([2], [4], [3, 4]):
+                    leaf = x.detach().requires_grad_()
+                    out = axis_norm(leaf, axes)
+                    assert out.stride() == torch.empty_like(x).stride(), (order, axes)
+                    grad, = torch.autograd.grad(out, leaf, torch.randn_like(out))
+                    assert grad.stride() == torch.empty_like(x).stride(), (order, axes)
 
 
 @pytest.mark.parametrize(("shape", "axes"), [

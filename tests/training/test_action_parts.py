@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -119,6 +120,18 @@ def test_a_network_needs_classes():
 def test_clips_are_loaded_for_a_trainer():
     with pytest.raises(ValueError, match="share the data; this ClipData has none"):
         ClipData().val_dataloader()
+
+
+def test_a_network_that_is_there_is_kept():
+    """As one from a checkpoint, which a trainer is then asked to judge."""
+    module = ActionModule("resnet3d_10", classes=["a", "b"])
+    module._trainer = SimpleNamespace(datamodule=SimpleNamespace(classes=["a", "b"]))
+    before = module.model
+    module.configure_model()
+    assert module.model is before is not None
+    module.model = None
+    module.configure_model()
+    assert isinstance(module.model, type(before))
 
 
 def test_every_network_by_name():

@@ -125,6 +125,10 @@ def test_a_bar_tells_the_score(tmp_path):
     trainer = run_config("streets", None, tmp_path / "run", *STREETS, *words).trainer
     shown = trainer.progress_bar_metrics
     assert shown["val/miou"] == pytest.approx(float(trainer.callback_metrics["val/miou"]))
+    module = trainer.lightning_module
+    network = module.network
+    module.configure_model()
+    assert module.network is network  # which a second call would have drawn anew
 
 
 def test_networks_are_named_in_words():
