@@ -17,6 +17,7 @@ from geonorm import attribution
 from geonorm.__main__ import main as command
 from geonorm.looking.clips import clips
 from geonorm.training import ClipPredictor
+from geonorm.training.action.module import ActionModule
 from geonorm.training.action.pictures import ShownClip
 from geonorm.training.action.report import ActionReport
 from geonorm.training.confusion import read_matrix
@@ -232,13 +233,17 @@ def test_predict_writes_what_the_network_looked_at(trained, capsys, monkeypatch)
 
 
 @pytest.mark.slow  # 10 s
-def test_a_resumed_run_goes_on_as_if_it_had_not_stopped():
+def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(monkeypatch):
+    bar = {}
+    monkeypatch.setattr(ActionModule, "on_fit_end", raising=False,
+                        value=lambda module: bar.update(module.trainer.progress_bar_metrics))
     main(["fit", *STEADY, *UNKEPT, "--trainer.max_epochs=2", "--run_dir=whole"])
     main(["fit", *STEADY, "--run_dir=half"])
     last = "half/checkpoints/last.ckpt"
     main(["fit", "--ckpt_path", last, "--run_dir=rest", "--trainer.max_epochs=2"])
     whole = losses(Path("whole"))
     assert {**losses(Path("half")), **losses(Path("rest"))} == whole
+    assert bar["val/top1"] == pytest.approx(found(Path("rest"))["top1"])
     assert len(set(whole.values())) == 4
     main(["fit", *STEADY, *UNKEPT, "--run_dir=other", "--seed_everything=1"])
     # The head starts at zero, so the first loss is log 12 whatever the seed.
