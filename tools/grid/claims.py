@@ -156,9 +156,9 @@ class Advice:
 BETTER = "instance norm is better than batch norm"
 ADVICE = (
     Advice(
-        "**Scans, a MinkUNet: instance norm in place of batch norm** (`norm=\"instance\"`). It is "
-        "better on another sensor and in other weather, better there than batch norm that is "
-        "adapted at the test or trained with augmentation, and better where nothing changes.",
+        '**Scans, a MinkUNet: instance norm in place of batch norm** (`norm="instance"`). It is '
+        "better on another sensor, also than batch norm that is adapted at the test or trained "
+        "with augmentation, better in other weather, and better where nothing changes.",
         (
             (BETTER, "streets", "other sensors", HOLDS),
             (BETTER, "streets", "Robo3D", HOLDS),
@@ -170,8 +170,8 @@ ADVICE = (
         ),
     ),
     Advice(
-        "**If IBN-a is at hand, it is as good a choice**: no worse than batch norm where nothing "
-        "changes, and better under weather and damage.",
+        "**IBN-a is a choice, too**: no worse than batch norm where nothing changes, and better in "
+        "other weather and on damaged scans.",
         (
             ("IBN-a is no worse than batch norm", "streets", "clean", HOLDS),
             ("IBN-a is better than batch norm", "streets", "Robo3D", HOLDS),
@@ -195,8 +195,8 @@ ADVICE = (
         ((BETTER, "streets", REAL, UNDECIDED), (BETTER, "streets", NEAR, UNDECIDED)),
     ),
     Advice(
-        "**Clips, a 3D-ResNet: batch norm.** Instance norm everywhere loses, and most of the loss "
-        "comes from the norms right before the global pooling, which see nothing but their bias.",
+        "**Clips, a 3D-ResNet: batch norm.** Instance norm everywhere loses, and no less where it "
+        "stands in the last two stages alone: the global pooling behind it sees little but a bias.",
         (
             ("batch norm is better than instance norm", "actions", "clean", HOLDS),
             (BETTER, "actions", "Mini Kinetics-C", REFUTED),

@@ -70,9 +70,9 @@ def _best_table(rows: Sequence[Row]) -> str:
     return as_markdown(lines)
 
 
-def _bound(claim: Claim) -> str:
-    seeds = f" (seeds {', '.join(map(str, claim.seeds))})" if claim.seeds else ""
-    return (f" (bound {100 * claim.above:+.0f})" if claim.above else "") + seeds
+def _conditions(claim: Claim) -> str:
+    bound = f" (bound {100 * claim.above:+.0f})" if claim.above else ""
+    return bound + (f" (seeds {', '.join(map(str, claim.seeds))})" if claim.seeds else "")
 
 
 def _claims_table(claims: Sequence[Claim], rows: Sequence[Row]) -> str:
@@ -81,7 +81,7 @@ def _claims_table(claims: Sequence[Claim], rows: Sequence[Row]) -> str:
         result, differences = judge(claim, rows)
         known = in_percent(differences, "+") if result != NOT_RUN else ""
         shown = f"**{result}**" if result in (HOLDS, REFUTED) else result
-        lines.append([claim.says, KINDS[claim.data], claim.test, known + _bound(claim), shown])
+        lines.append([claim.says, KINDS[claim.data], claim.test, known + _conditions(claim), shown])
     return as_markdown(lines)
 
 
