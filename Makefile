@@ -69,7 +69,7 @@ $(READY): setup.py pyproject.toml constraints.txt tools/system_packages.sh \
 		GEONORM_NO_EXTENSION=1 $(INSTALL) --no-build-isolation \
 			--editable '.[train,test,docs,studies,data,scale,export,hub]' \
 			|| { kill $$building; exit 1; }; \
-		nice -n 19 $(BIN)/python -m compileall -qq -j 2 -x py312 \
+		nice -n 19 $(BIN)/python -m compileall -qq -j 2 -x 'py312|/tests/' \
 			$(patsubst %,$(VENV)/lib/*/site-packages/%,$(IMPORTED)) & compiling=$$!; \
 		$(INSTALL) --no-build-isolation --no-deps --reinstall-package geonorm --editable . \
 			|| { kill $$building $$compiling; exit 1; }; \

@@ -149,11 +149,11 @@ def resolve_input(
         return None
     if not isinstance(norm, Mapping):
         return resolve(norm, "input", num_features, {"input": "input"}, names=names)
-    for channel in norm:
-        if type(channel) is not int:
+    for channel, one in norm.items():
+        if type(channel) is not int or not (isinstance(one, str) or callable(one)):
             raise TypeError(
                 "input_norm must be a name, a callable taking the number of channels, or a mapping "
-                f"from numbers of channels to either; got a mapping with the key {channel!r}"
+                f"from numbers of channels to either; got {{{channel!r}: {one!r}}}"
             )
         if not 0 <= channel < num_features:
             raise ValueError(

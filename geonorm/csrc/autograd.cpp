@@ -1,7 +1,8 @@
 // The derivative rules of geonorm::segment_norm and geonorm::axis_norm, on every device: in Python
 // they take longer than a small norm itself. geonorm/ops/derivatives.py is for what they cannot serve.
-#include <ATen/Functions.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/leaky_relu_backward.h>
+#include <ATen/ops/threshold_backward.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 

@@ -1,8 +1,8 @@
 // Coefficients of each instance for the kernels of segment_norm: y as a linear function of x.
 #pragma once
 
-#include <ATen/Functions.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
 #include <c10/core/CPUAllocator.h>
 
 #include <optional>

@@ -2,6 +2,12 @@
 // compute and holds the reference that defines it.
 #include "segment_norm.h"
 
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
 #include "moments.h"
 #include "products.h"
 

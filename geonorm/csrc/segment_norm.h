@@ -2,7 +2,6 @@
 #pragma once
 
 #include <ATen/Dispatch.h>
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
 #include <string_view>

@@ -6,6 +6,8 @@
 // the offsets in order: the bits depend on neither the blocks nor the number of threads.
 #include "sparse_conv.h"
 
+#include <ATen/ops/empty.h>
+
 namespace geonorm {
 namespace {
 

@@ -2,11 +2,11 @@
 // geonorm/ops/sparse_conv.py says what they compute.
 #pragma once
 
-#include <ATen/Functions.h>
+#include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
 #include <c10/core/CPUAllocator.h>
 
-#include <ATen/Dispatch.h>
 #include <algorithm>
 #include <atomic>
 #include <vector>

@@ -175,7 +175,28 @@ UNITS = {
         "direct_max_pool",
     ),
 }
+_SMALLER_HEADERS = tuple(
+    Edit(
+        file,
+        f"#include <torch/extension.h>\n{more}",
+        "#include <torch/types.h>\n#include <torch/csrc/utils/pybind.h>\n",
+        "torch/extension.h and script.h read all of its C++ side: networks, optimizers, scripts",
+        "any torch",
+    )
+    for file, more in (
+        ("pybind/extern.hpp", ""),
+        ("pybind/minkowski.cpp", ""),
+        ("src/common.hpp", ""),
+        ("src/coordinate_map_cpu.hpp", ""),
+        ("src/coordinate_map_manager.hpp", ""),
+        ("src/pruning_cpu.cpp", ""),
+        ("src/quantization.cpp", ""),
+        *((f"src/{name}.cpp", "") for name in UNITS["unit_2"][:-1]),
+        ("src/direct_max_pool.cpp", "#include <torch/script.h>\n"),
+    )
+)
 CPU_EDITS = (
+    *_SMALLER_HEADERS,
     Edit(
         "setup.py",
         "SRC_FILES = SOURCE_SETS[target][1]\n",

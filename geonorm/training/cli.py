@@ -12,7 +12,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from geonorm.names import choices
 from geonorm.training.checkpoints import (
@@ -23,6 +23,7 @@ from geonorm.training.checkpoints import (
 )
 from geonorm.training.launch import chosen_by_the_first
 from geonorm.training.progress import run_progress
+from geonorm.training.run_logger import RunLogger
 from geonorm.training.run_report import RunReport
 from geonorm.training.throughput import Throughput
 
@@ -126,7 +127,7 @@ class TrainingCLI(LightningCLI):
 
     def _loggers(self) -> list[Logger]:
         """Return the loggers that write into the run's folder."""
-        loggers: list[Logger] = [CSVLogger(self.run_dir, name="", version="")]
+        loggers: list[Logger] = [RunLogger(self.run_dir)]
         if find_spec("tensorboard") is not None:
             loggers.insert(0, TensorBoardLogger(self.run_dir, name="", version=""))
         else:

@@ -55,7 +55,7 @@ def curve_figure(metrics: Path, loss: str, score: str, path: Path) -> bool:
     """Draw the training loss and the validation score over steps; return whether there were any.
 
     Args:
-        metrics: the CSV file that Lightning's CSVLogger writes.
+        metrics: the CSV file that `RunLogger` writes.
         loss: column of the training loss.
         score: column of the validation score, in [0, 1].
         path: file to write.

@@ -114,6 +114,27 @@ def test_runs_stand_side_by_side(tmp_path):
     assert titles(figures)[-3:] == [f"{name}, val" for name in names]
 
 
+def test_the_curves_of_a_resumed_run_are_whole(tmp_path):
+    """Each run takes steps again that the one before it had logged; a test alone takes none."""
+    logs = {
+        "metrics_001.csv": "step,train/loss,val/miou\n0,9,\n2,8,\n4,,0.1\n4,7,\n",
+        "metrics_002.csv": "step,train/loss,lr\n3,6,\n4,,0.5\n5,5,\n",
+        "metrics_003.csv": "step,val/miou,test/miou\n0,0.3,0.4\n",
+        "metrics.csv": "step,train/loss,val/miou\n5,4,\n6,,0.2\n",
+    }
+    for name, text in logs.items():
+        (tmp_path / name).write_text(text)
+    found = read_metrics(tmp_path / "metrics.csv")
+    assert {name: pairs.tolist() for name, pairs in found.items()} == {
+        "train/loss": [[0, 9], [2, 8], [3, 6], [5, 4]], "lr": [[4, 0.5]], "val/miou": [[6, 0.2]],
+    }  # fmt: skip
+    for name in ("metrics_001.csv", "metrics_002.csv", "metrics.csv"):
+        (tmp_path / name).unlink()
+    (tmp_path / "metrics.csv").write_text("step,test/miou\n0,0.6\n")
+    only = {name: pairs.tolist() for name, pairs in read_metrics(tmp_path / "metrics.csv").items()}
+    assert only == {"test/miou": [[0, 0.6]]}
+
+
 def test_a_run_that_was_killed_shows_how_far_it_came(tmp_path):
     run = tmp_path / "run"
     write_run(run)

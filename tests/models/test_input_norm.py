@@ -175,8 +175,11 @@ def test_weights_of_points_reach_it(input_norm):
 def test_bad_norms_of_the_input(build):
     with pytest.raises(ValueError, match=r"norm 'instanse' is unknown.*instance"):
         build("instanse")
-    with pytest.raises(TypeError, match=r"input_norm must be a name, .* with the key 'default'"):
+    with pytest.raises(TypeError, match=r"input_norm must be a name, .* got {'default': 'instance'}"):
         build({"default": "instance"})
+    for nothing in (None, {0: "instance"}):
+        with pytest.raises(TypeError, match=r"input_norm must be a name, .*; got {1: (None|{0: )"):
+            build({1: nothing})
     with pytest.raises(ValueError, match=r"for channels 0 to 2 of the input; got 3"):
         build({0: "instance", 3: "instance"})
     with pytest.raises(ValueError, match=r"for channels 0 to 2 of the input; got -1"):

@@ -192,7 +192,7 @@ def test_a_cell_is_trained_and_judged_once(scored, tmp_path, capsys):
     assert scored.read_bytes() == before
     # The weights are kept, and are those that were judged.
     module, seconds = trained(SMALL, INSTANCE, SMALL.lr, tmp_path / "weights")
-    assert round(SMALL.validation(SMALL.network(INSTANCE, module)), 4) == found.validation
+    assert round(SMALL.validation(INSTANCE, SMALL.network(INSTANCE, module)), 4) == found.validation
     assert seconds == pytest.approx(found.train_cpu_s, abs=0.06)
     assert "validation" in capsys.readouterr().out
 
@@ -325,9 +325,13 @@ def test_streets_nearer_to_the_real_scan_come_last_and_have_their_own_table():
     cells = grid()
     nearer = [cell for cell in cells if cell.variant != "plain"]
     assert cells[-len(nearer) :] == nearer
-    assert {(cell.norm, cell.seed) for cell in nearer} == {
-        (norm, seed) for norm in ("batch", "instance") for seed in range(3)
-    }
+    assert {(cell.norm, cell.place, cell.rival, cell.seed, cell.variant) for cell in nearer} == {
+        (*what, seed, variant) for seed in range(3) for *what, variant in (
+            ("batch", "everywhere", "", "suburb"), ("instance", "everywhere", "", "suburb"),
+            ("batch", "everywhere", "intensity", "longer suburb"),
+            ("instance", "encoder", "", "longer suburb"),
+        )
+    }  # fmt: skip
     rows = [row(replace(nearer[0], seed=seed, variant=variant), clean=0.5,
                 **{REAL: real + 0.1 * seed, NEAR: 0.75})
             for variant, real in (("plain", 0.2), ("suburb", 0.4)) for seed in (0, 1)]  # fmt: skip
@@ -346,12 +350,20 @@ def test_streets_nearer_to_the_real_scan_come_last_and_have_their_own_table():
 
 
 def test_suburbs_are_seen_by_the_sensor_of_the_real_scan():
-    suburbs, plain = (VARIANTS[name](2, 7) for name in ("suburb", "plain"))
+    suburbs, plain = (VARIANTS[name].scans(2, 7) for name in ("suburb", "plain"))
+    assert VARIANTS["longer suburb"].scans is VARIANTS["suburb"].scans
     assert suburbs.style == "suburb"
     assert suburbs.sensor == replace(SENSORS["hdl64"], azimuth_steps=1041)
     assert (plain.style, plain.sensor) == ("town", SENSORS["roof32"])
     assert suburbs.classes == plain.classes
     assert (suburbs.num_scans, suburbs.seed) == (2, 7)
+    validated = {name: each.validated(2, 7) for name, each in VARIANTS.items()}
+    assert {name: (each.style, each.sensor) for name, each in validated.items()} == {
+        "plain": ("town", SENSORS["roof32"]), "suburb": ("town", SENSORS["roof32"]),
+        "longer suburb": ("suburb", suburbs.sensor),
+    }  # fmt: skip
+    steps = [SMALL.steps_of(Cell("streets", "batch", variant=name)) for name in VARIANTS]
+    assert steps == [2, 2, 8]
 
 
 def test_the_page_is_written_beside_the_rows(tmp_path, capsys):

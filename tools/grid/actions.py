@@ -136,7 +136,11 @@ class Actions:
     def _clips(self, films: int, seed: int) -> ClipDataset:
         return clips_of(SyntheticActions("val", num_videos=films, seed=seed), self.clip)
 
-    def validation(self, network: Network) -> float:
+    def steps_of(self, cell: Cell) -> int:
+        """Return the steps of a cell's training."""
+        return self.steps
+
+    def validation(self, cell: Cell, network: Network) -> float:
         """Return the share of the validation clips that is right."""
         return self._judged(*self._validated, network)[CLEAN]
 

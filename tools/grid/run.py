@@ -27,10 +27,10 @@ class Subject(Protocol):
     """What cells of one kind of data are trained and judged on."""
 
     @property
-    def steps(self) -> int: ...
-
-    @property
     def lr(self) -> float: ...
+
+    def steps_of(self, cell: Cell) -> int:
+        """Return the steps of a cell's training."""
 
     def module(self, cell: Cell, lr: float) -> LightningModule:
         """Return the module of a cell, before it is trained."""
@@ -41,7 +41,7 @@ class Subject(Protocol):
     def network(self, cell: Cell, module: Any) -> Network:
         """Return a trained module as what is judged."""
 
-    def validation(self, network: Network) -> float:
+    def validation(self, cell: Cell, network: Network) -> float:
         """Return the score that learning rates are chosen by."""
 
     def scores(self, network: Network) -> dict[str, float]:
@@ -86,7 +86,7 @@ def trained(
         # One process, one thread, no logs: what Lightning advises against is what is wanted.
         warnings.filterwarnings("ignore", module="lightning")
         trainer = short_trainer(
-            subject.steps, gradient_clip_val=10.0, limit_val_batches=0,
+            subject.steps_of(cell), gradient_clip_val=10.0, limit_val_batches=0,
             use_distributed_sampler=False,
         )  # fmt: skip
         trainer.fit(module, datamodule=subject.data(cell))
@@ -111,10 +111,10 @@ def judged(subject: Subject, cell: Cell, rate: str, folder: Path) -> Row:
     with broken_instance_norm() if cell.norm == BROKEN else nullcontext():
         module, training = trained(subject, cell.training, lr, folder)
         network = subject.network(cell, module)
-        validation = subject.validation(network)
+        validation = subject.validation(cell, network)
         scores = {} if cell.rate else subject.scores(network)
     return Row(
-        cell, rate, lr, subject.steps, validation, scores, training,
+        cell, rate, lr, subject.steps_of(cell), validation, scores, training,
         time.process_time() - cpu, time.monotonic() - wall, commit(),
     )  # fmt: skip
 
@@ -180,8 +180,7 @@ def _report(row: Row, left: int, each: float) -> None:
     clean = f", clean {row.scores['clean']:.3f}" if row.scores else ""
     hours = (left - 1) * each / 3600
     print(
-        f"  validation {row.validation:.3f}{clean}; {row.train_cpu_s:.0f} + "
-        f"{row.cpu_s - row.train_cpu_s:.0f} s of processor time, {row.wall_s:.0f} s; "
-        f"{left - 1} cells left, {hours:.1f} h",
+        f"  validation {row.validation:.3f}{clean}; {row.cpu_s:.0f} s of processor time, "
+        f"{row.wall_s:.0f} s; {left - 1} cells left, {hours:.1f} h",
         flush=True,
     )
