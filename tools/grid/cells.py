@@ -87,9 +87,9 @@ class Cell:
         return ", ".join(word for word in words if word)
 
 
-# What is also trained on the streets that are nearer to the real scan: norms as briefly as on towns,
-# then, longer, what is best on other sensors and best in other weather among the rows of towns. Of
-# these two the one that is better on other suburbs is chosen, and has the further seeds.
+# What is also trained on the streets that are nearer to the real scan: norms as briefly as on
+# towns, then, longer, what is best on other sensors and best in other weather among the rows of
+# towns. Of these two the one that is better on other suburbs is chosen, and has further seeds.
 CLOSER, CLOSER_SEEDS = ("batch", "instance"), 3
 LONGER = Cell("streets", "batch", rival="intensity"), Cell("streets", "instance", "encoder")
 
