@@ -175,7 +175,7 @@ def convert(
         _put(model, chosen, made)
         return _warned(ConversionReport(tuple(rows), blind=blind_norms(model, cores)))
     changes = recalibration.fit(chosen, cores, lambda: _put(model, chosen, made))
-    better = changes.fitted <= changes.kept
+    better = changes.fitted < changes.kept
     rows = [
         replace(row, affine="fitted" if better else row.affine, change=change)
         if (change := changes.norms[row.name]) is not None else row for row in rows

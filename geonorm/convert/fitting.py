@@ -89,7 +89,7 @@ class Recalibration:
                 weight, bias, norms[name] = fits[name].solve()
                 _set(core, weight, bias)
         fitted = _distance(self._outputs(), before)
-        if not fitted <= kept:
+        if not fitted < kept:
             for name, core in cores.items():
                 _set(core, *held[name])
         for module, training in modes:

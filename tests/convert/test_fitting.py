@@ -69,6 +69,15 @@ def test_parameters_are_not_fitted_where_that_changes_the_output_more():
     assert not old._forward_hooks
 
 
+def test_parameters_are_not_fitted_where_that_changes_nothing():
+    model = nn.Sequential(nn.BatchNorm2d(1)).eval()
+    x = 3 * torch.randn(2, 1, 8, 8)
+    report = convert(model, data=[x], forward=lambda net, x: 1 + 0 * net(x))
+    assert report.kept_change == report.fitted_change == 0
+    assert [row.affine for row in report.rows] == ["kept"]
+    assert (model[0].weight.item(), model[0].bias.item()) == (1, 0)
+
+
 @pytest.mark.parametrize(("to", "kind"), [("instance", InstanceNorm), ("layer", LayerNorm)])
 def test_recalibration_is_least_squares(to, kind):
     model, data = trained()

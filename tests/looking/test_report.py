@@ -83,6 +83,7 @@ def test_numbers_of_a_run(tmp_path):
     assert [row[0] for row in best] == ["scan", "best", "a <b>"]
     assert worst[1] == ["worst", "0.125", "0.25", "20"]
     assert ["trainer.max_epochs", "3"] in options
+    assert re.search(r"<summary>\d+ all options</summary>", page)
     assert versions[1:] == [["torch", "2.15.0"], ["cores", "2"]]
     assert titles(figures) == ["train/loss", "val/miou", "throughput/points_per_s", "val"]
     assert [figures[0]["data"][0][axis] for axis in "xy"] == [[0, 1, 2], [3, 2, 1]]
@@ -107,6 +108,7 @@ def test_runs_stand_side_by_side(tmp_path):
                            *(f"points, {name}, val" for name in names)]  # fmt: skip
     assert found[1][1] == ["road", *["0.6667"] * 3, *["8"] * 3]
     assert ["option", *names] in [table[0] for table in found]
+    assert re.search(r"<summary>\d+ options that are the same in all</summary>", page)
     differing = next(table for table in found if table[0] == ["option", *names])
     assert differing[1:] == [["model.norm", "instance", "batch", "ibn-a"]]
     assert [trace["name"] for trace in figures[0]["data"]] == names

@@ -142,7 +142,7 @@ def test_every_edit_says_why_and_since_when() -> None:
 
 
 def test_a_saved_source_comes_back_from_the_archive(tmp_path) -> None:
-    sdist = tmp_path / "carried" / "MinkowskiEngine-0.5.4.tar.gz"
+    sdist = tmp_path / "to" / "be" / "carried" / "MinkowskiEngine-0.5.4.tar.gz"
     save_source(source_tree(tmp_path / "source"), sdist)
     with tarfile.open(sdist) as archive:
         assert "MinkowskiEngine-0.5.4/setup.py" in archive.getnames()

@@ -36,3 +36,6 @@ def test_clips_drift_in_the_direction_of_their_class():
         for t in range(1, 4):
             assert torch.equal(video[:, t], video[:, 0].roll((down * t, right * t), (1, 2)))
     assert not torch.equal(videos[0, :, 0], videos[1, :, 0])
+    blocks = videos[0, :, 0].unfold(1, 4, 4).unfold(2, 4, 4)
+    assert (blocks == blocks[..., :1, :1]).all()
+    assert len(blocks[..., 0, 0].unique()) == 3 * 4 * 4
