@@ -9,13 +9,17 @@ goes on when it is started again with the same numbers. CONTRIBUTING.md says how
 
 import argparse
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -27,15 +31,7 @@ from cosmic_ray.plugins import get_operator
 from cosmic_ray.util import read_python_source
 from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkItem, WorkResult
-from mutation.copy import (
-    PYTHON,
-    ROOT,
-    SOURCES,
-    copy_checkout,
-    digest_of,
-    pytest_command,
-    record_of,
-)
+from mutation.copy import OPTIONS, PYTHON, ROOT, SOURCES, copy_checkout, digest_of, record_of
 from mutation.sample import (
     annotations,
     draw,
@@ -117,7 +113,26 @@ def recorded(file: Path) -> list[dict]:
     return json.loads(file.read_text())
 
 
-def run_mutant(mutation: MutationSpec, part: dict, records: Path, *, again: bool) -> WorkResult:
+@contextmanager
+def test_server() -> Iterator[list[str]]:
+    """Start tools/mutants_server.py here; yield the command that has it run pytest."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["tools/mutants_server.py", "serve", f"{folder}/socket"]
+        server = subprocess.Popen([PYTHON, *command],
+                                  env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"})
+        try:
+            while not Path(command[-1]).exists():
+                if server.poll() is not None:
+                    sys.exit("the server of tests has ended; what it said is above")
+                time.sleep(0.1)
+            yield [sys.executable, command[0], "ask", command[-1]]
+        finally:
+            server.kill()
+            server.wait()
+
+
+def run_mutant(mutation: MutationSpec, part: dict, records: Path, server: list[str], *,
+               again: bool) -> WorkResult:  # fmt: skip
     """Run the tests that execute a mutant's statement, or those of its part.
 
     All of its part where no test executes the statement, or every one that imports the file, as
@@ -134,9 +149,8 @@ def run_mutant(mutation: MutationSpec, part: dict, records: Path, *, again: bool
         executing = executing_tests(str(path), lines, record(part, records), SECONDS)
     stages = [executing] if executing else stages_of(path, part, Path())
     for files in stages:
-        # What is broken on import pytest says on stderr, of which cosmic-ray keeps nothing.
-        command = ["sh", "-c", 'exec "$0" "$@" 2>&1', *pytest_command(files)]
-        result = mutate_and_test([mutation], shlex.join(command), part["timeout"])
+        command = shlex.join([*server, "-x", *OPTIONS, *files])
+        result = mutate_and_test([mutation], command, part["timeout"])
         if result.test_outcome != TestOutcome.SURVIVED:
             break
     return result
@@ -189,7 +203,7 @@ def main() -> None:
               if not re.search(r"/test_[^/]*\.py$|\.md$", name)}  # fmt: skip
     records = ROOT / "build" / "mutants" / "records" / digest_of(others)
     end = time.monotonic() + 60 * options.minutes
-    with use_db(str(folder / "session.sqlite")) as session:
+    with use_db(str(folder / "session.sqlite")) as session, test_server() as server:
         if not session.num_work_items:
             draw_session(session, options)
         items = sorted(session.pending_work_items, key=lambda item: item.job_id)
@@ -200,7 +214,7 @@ def main() -> None:
             if time.monotonic() > end:
                 break
             part = part_of(item.mutations[0].module_path, CONFIGURATION["part"])
-            result = run_mutant(item.mutations[0], part, records, again=options.again)
+            result = run_mutant(item.mutations[0], part, records, server, again=options.again)
             session.set_result(item.job_id, result)
             print(outcome(result), item.mutations[0].module_path, flush=True)
         report(session)
