@@ -43,6 +43,7 @@ def test_rows_and_dense_and_any_gain_and_offset():
 
 def test_instances_of_one_mean():
     assert effective_sample_size(torch.tensor([[[1.0, 3.0]], [[0.0, 4.0]]])).item() == torch.inf
+    assert effective_sample_size(torch.full((2, 1, 2), 3.0)).item() == torch.inf
 
 
 @pytest.mark.parametrize(("x", "index", "message"), [

@@ -8,7 +8,7 @@ from conftest import relative_error
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from geonorm import InstanceNorm, LayerNorm, convert
+from geonorm import BatchNorm, InstanceNorm, LayerNorm, convert
 from helpers.minkunet_cases import MinkUNet14A, batch, scan
 from helpers.models import randomized, small
 
@@ -141,3 +141,27 @@ def test_an_activation_inside_a_norm_is_no_part_of_what_is_fitted():
     assert torch.equal(inside[0][0].weight, apart[0].weight)
     assert torch.equal(inside[0][0].bias, apart[0].bias)
     assert reports[0].fitted_change == reports[1].fitted_change < reports[0].kept_change
+
+
+def test_a_residual_is_no_part_of_what_is_fitted():
+    class Block(nn.Module):
+        def __init__(self, inside):
+            super().__init__()
+            self.norm, self.inside = BatchNorm(3), inside
+
+        def forward(self, x, index):
+            if self.inside:
+                return self.norm(x, batch_index=index, residual=x)
+            return self.norm(x, batch_index=index) + x
+
+    index = torch.tensor([0] * 40 + [1] * 24)
+    data = [torch.randn(64, 3, generator=torch.Generator().manual_seed(n)) for n in (0, 1)]
+    models = [Block(inside) for inside in (True, False)]
+    for model in models:
+        model.norm.load_state_dict(randomized(nn.BatchNorm2d(3)).state_dict())
+        model.eval()
+        convert(model, data=data, forward=lambda net, x: net(x, index))
+    assert isinstance(models[0].norm, InstanceNorm)
+    torch.testing.assert_close(models[0].norm.weight, models[1].norm.weight)
+    torch.testing.assert_close(models[0].norm.bias, models[1].norm.bias)
+    assert not torch.equal(models[0].norm.weight, randomized(nn.BatchNorm2d(3)).weight)

@@ -45,7 +45,7 @@ def test_what_the_new_rate_cannot_hold_is_gone(tmp_path: Path) -> None:
 
 
 def test_the_sound_of_a_film(tmp_path: Path) -> None:
-    path = write_film_with_sound(tmp_path / "a.mkv", tone(440, 16_000))
+    path = write_film_with_sound(tmp_path / "a.mkv", tone(440, 16_000), tone(300, 16_000))
     np.testing.assert_allclose(read_audio(path), tone(440, 16_000), atol=1e-4)
 
 

@@ -124,8 +124,10 @@ def test_workers_see_the_epoch():
     [
         ({"datasets": []}, "at least one data set; got none"),
         ({"domains": [0]}, r"domains must be 2 ids from 0; got \[0\]"),
+        ({"domains": [0, 1, 1]}, r"domains must be 2 ids from 0; got \[0, 1, 1\]"),
         ({"domains": [0, -1]}, r"domains must be 2 ids from 0; got \[0, -1\]"),
         ({"weights": [1]}, r"weights must be 2 positive numbers; got \[1\]"),
+        ({"weights": [1, 1, 1]}, r"weights must be 2 positive numbers; got \[1, 1, 1\]"),
         ({"weights": [1, 0]}, r"weights must be 2 positive numbers; got \[1, 0\]"),
         ({"length": 4}, "without weights every scan comes once; leave length out"),
         ({"weights": [1, 99], "length": 10}, r"at least one scan; 10 scans in shares"),

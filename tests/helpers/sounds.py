@@ -36,17 +36,18 @@ def encode(path: Path, channels: np.ndarray, rate: int, codec: str) -> Path:
     return path
 
 
-def write_film_with_sound(path: Path, samples: np.ndarray) -> Path:
-    """Write a picture and mono samples in [-1, 1] at 16,000 per second."""
+def write_film_with_sound(path: Path, *tracks: np.ndarray) -> Path:
+    """Write a picture and mono tracks of samples in [-1, 1] at 16,000 per second."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("mpeg4", rate=25)
         video.width = video.height = 32
-        audio = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        streams = [container.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in tracks]
         picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "rgb24")
         container.mux(video.encode(picture))
-        words = (samples * 32767).astype("<i2")[None]
-        frame = av.AudioFrame.from_ndarray(words, "s16", "mono")
-        frame.sample_rate = 16_000
-        container.mux(audio.encode(frame))
-        container.mux([*video.encode(None), *audio.encode(None)])
+        for audio, samples in zip(streams, tracks, strict=True):
+            words = (samples * 32767).astype("<i2")[None]
+            frame = av.AudioFrame.from_ndarray(words, "s16", "mono")
+            frame.sample_rate = 16_000
+            container.mux([*audio.encode(frame), *audio.encode(None)])
+        container.mux(video.encode(None))
     return path
