@@ -204,7 +204,7 @@ def _lots(side: Side, rng: np.random.Generator) -> list[Mesh]:
             parts += _border(inner, middle, side, rng)
             for _ in range(rng.integers(1, 5)):
                 make = YARD_THINGS[rng.choice(len(YARD_THINGS), p=YARD_SHARES)]
-                deep = side.yard + rng.uniform(2.0, max(2.5, setback - 1.0))
+                deep = side.yard + rng.uniform(2.0, setback - 1.0)
                 where = middle + rng.uniform(-0.5, 0.5) * inner
                 parts.append(_placed(make(rng), where, deep, side, rng.uniform(0, 2 * np.pi)))
         begin += width

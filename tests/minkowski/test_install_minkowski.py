@@ -20,6 +20,7 @@ from geonorm.minkowski.source import (
     HEADER,
     UNITS,
     Target,
+    build_settings,
     fetch_source,
     mend_source,
     save_source,
@@ -133,6 +134,12 @@ def test_an_edit_without_its_single_place_is_refused(tmp_path, edit, times) -> N
     (source / edit.file).write_text(text + (edit.old + "\n") * times)
     with pytest.raises(InstallError, match=f"exactly once, found it {times} times"):
         mend_source(source, CUDA)
+
+
+def test_the_setup_script_is_told_the_device() -> None:
+    for target, said in ((CPU, "--cpu_only"), (CUDA, "--force_cuda")):
+        (setting,) = [word for word in build_settings(target) if word.startswith("--config")]
+        assert setting == f"--config-settings=--global-option=--blas=openblas {said}"
 
 
 def test_every_edit_says_why_and_since_when() -> None:

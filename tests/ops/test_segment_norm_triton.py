@@ -42,11 +42,11 @@ def compare(found, exact, tolerance):
 
 @pytest.mark.parametrize("mean", [0.0, 1e4])
 @pytest.mark.parametrize("interleaved", [False, True])
-@pytest.mark.parametrize("affine", [5, (6, 5)])
+@pytest.mark.parametrize("affine", [5, (7, 5)])
 @pytest.mark.parametrize("groups", [5, 1])
 def test_output_and_gradients_against_float64(
         triton_device, poisoned, mean, interleaved, affine, groups):
-    sizes = (3, 0, 40, 3, 700, 0)  # 700 rows take three slots of 256
+    sizes = (3, 0, 40, 3, 700, 512, 0)  # slots of 256: three, the last of them not full, and two
     rows, index = batch(sizes, mean=mean, interleaved=interleaved)
     arguments = (rows, index, len(sizes), *parameters(affine), upstream_of(rows))
     found = found_on(triton_device, *arguments, groups=groups)
@@ -104,14 +104,14 @@ def test_a_residual_in_half_precision_is_rounded_once(triton_device):
 @pytest.mark.parametrize("groups", [4, 2])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_saved_statistics_are_the_references(triton_device, poisoned, groups, weighted):
-    rows, index = batch((9, 0, 1, 700, 5), channels=4, mean=1e4)
+    rows, index = batch((9, 0, 1, 700, 5, 512), channels=4, mean=1e4)
     weights = torch.rand(len(rows), generator=torch.Generator().manual_seed(4)) + 0.1
     weights[:300] = 0  # among them the first rows of their instances
     weights[index == 4] = 0
     options = (weights if weighted else None, None, None, groups, 1e-3, "none", 0.0)
-    found = torch.ops.geonorm.segment_norm(*on(triton_device, (rows, index, 5, *options)))
+    found = torch.ops.geonorm.segment_norm(*on(triton_device, (rows, index, 6, *options)))
     doubles = (weights.double() if weighted else None, *options[1:])
-    exact = reference.forward(rows.double(), index, 5, *doubles)
+    exact = reference.forward(rows.double(), index, 6, *doubles)
     assert torch.equal(found[1].cpu().double(), exact[1])
     for actual, expected in zip(found[2:], exact[2:], strict=True):
         assert actual.dtype == torch.float32
