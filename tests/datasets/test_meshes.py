@@ -10,7 +10,8 @@ from geonorm.datasets.synthetic.meshes import boxes
 def test_a_box_is_closed_and_each_triangle_looks_outwards():
     low, high = [(-3, 1, 0), (7, 8, 9)], [(-1, 4, 5), (8, 10, 12)]
     mesh = boxes(low, high, label=3, albedo=0.5)
-    edges = Counter(edge for a, b, c in mesh.triangles.tolist() for edge in ((a, b), (b, c), (c, a)))
+    edges = Counter(edge for a, b, c in mesh.triangles.tolist()
+                    for edge in ((a, b), (b, c), (c, a)))  # fmt: skip
     assert {*edges.values()} == {1}
     assert {(b, a) for a, b in edges} == {*edges}
     corners = mesh.vertices[mesh.triangles].astype(np.float64)
