@@ -28,6 +28,7 @@ def test_the_classes_of_a_street_lie_where_they_must(seed):
 
 
 def test_clips_drift_in_the_direction_of_their_class():
+    assert MOTIONS == ((0, 3), (0, -3), (3, 0), (-3, 0))  # right, left, down, up
     videos, labels = clips(3, count=40, frames=4, size=16)
     assert videos.shape == (40, 3, 4, 16, 16)
     assert set(labels.tolist()) == {0, 1, 2, 3}
