@@ -292,6 +292,16 @@ def test_networks_stand_side_by_side_in_the_table():
     assert "CE is by one" in table
 
 
+def test_the_notes_tell_what_stands_in_the_table_and_what_does_not():
+    networks, groups = {"one": NETWORK}, {"all": ["fog", "snow"]}
+    (alone,) = Comparison(networks, groups, "mIoU").notes()
+    assert alone.endswith("mPC, mRR (for videos called rPC).")
+    lacking = ("two", scores(0.9, snow=(0.8, 0.7, 0.5)))
+    first, *others = Comparison(networks, groups, "mIoU", lacking).notes()
+    assert first.endswith("mPC, mRR (for videos called rPC) and mCE.")
+    assert others == ["CE is by two", "no CE, as the baseline has no score: fog"]
+
+
 def test_the_script_does_the_same(tmp_path, capsys):
     from evaluate_shift import main
 
