@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 import tomllib
 from collections import Counter
 from dataclasses import dataclass
@@ -194,6 +195,55 @@ def test_the_lines_that_each_test_executes_are_recorded(tmp_path: Path) -> None:
     (tmp_path / "test_lasting.py").write_text("def test_slow():\n    assert 1 == 2\n")
     subprocess.run([*command, "test_lasting.py", "test_halves.py"], cwd=tmp_path, check=True)
     assert json.loads(record_of(records, str(tmp_path / "test_lasting.py")).read_text()) == []
+
+
+ASKED = """
+import os, sys, time
+from pathlib import Path
+
+def test_right():
+    assert "torch" in sys.modules and "geonorm" not in sys.modules
+
+def test_wrong():
+    assert sys.argv[1:] == ["nothing"]
+
+def test_lasting():
+    Path("pid").write_text(str(os.getpid()))
+    time.sleep(600)
+"""
+
+
+@pytest.mark.slow  # 15 s
+def test_a_server_runs_tests_in_processes_that_have_torch(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:dash\n")
+    (tmp_path / "test_asked.py").write_text(ASKED)
+    script = [sys.executable, ROOT / "tools" / "mutants_server.py"]
+    with subprocess.Popen([*script, "serve", "socket"], cwd=tmp_path) as server:
+        try:
+            while not (tmp_path / "socket").exists():
+                assert server.poll() is None
+                time.sleep(0.1)
+
+            def ask(name: str) -> subprocess.Popen[str]:
+                return subprocess.Popen(
+                    [*script, "ask", "socket", "-q", f"test_asked.py::{name}"], cwd=tmp_path,
+                    stdout=subprocess.PIPE, text=True)  # fmt: skip
+
+            right = ask("test_right")
+            assert "1 passed" in right.communicate()[0]
+            assert right.returncode == 0
+            wrong = ask("test_wrong")
+            assert "FAILED test_asked.py::test_wrong" in wrong.communicate()[0]
+            assert wrong.returncode == 1
+            lasting = ask("test_lasting")
+            while not (tmp_path / "pid").exists():
+                time.sleep(0.1)
+            lasting.kill()
+            lasting.communicate()
+            assert "1 passed" in ask("test_right").communicate()[0]
+            assert not Path("/proc", (tmp_path / "pid").read_text()).exists()
+        finally:
+            server.kill()
 
 
 def test_every_planted_fault_of_the_kernels_applies_and_says_what_it_is() -> None:
