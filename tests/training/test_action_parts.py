@@ -298,6 +298,11 @@ def test_a_backbone_learns_at_its_own_rate():
     slow = optim.configure(module, [(0.1, module.backbone.parameters())])["optimizer"].param_groups
     assert [group["lr"] for group in slow] == pytest.approx([0.5, 0.05])
     assert {id(p) for p in slow[1]["params"]} == {id(p) for p in module.backbone.parameters()}
+    optim = Optimization("SGD", 0.5, 0.25, {"momentum": 0.9}, "poly", 0)
+    (group,) = optim.configure(module, [(0.1, [])])["optimizer"].param_groups
+    assert (group["weight_decay"], group["momentum"]) == (0.25, 0.9)
+    assert group["lr"] == pytest.approx(0.5 * 0.95**0.9)  # in the middle of the first step of ten
+    assert optim.configure(module)["lr_scheduler"]["interval"] == "step"
     fallen = Optimization(lr=0.5, warmup=0, schedule="step", milestones=(0.5,))
     assert fallen.factor(0.0) == 1
     (alike,) = optim.configure(module)["optimizer"].param_groups

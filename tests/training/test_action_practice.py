@@ -296,11 +296,12 @@ def test_each_stage_has_its_own_views_and_part_of_the_films(films):
 
 def test_still_clips_beside_real_ones_are_one_of_each_film(films):
     data = ClipData(lambda: films, lambda: films, still="also", views=3)
+    data.setup("fit")
+    assert [*data.datasets] == ["train", "val"]
     data.setup("test")
     assert [len(clips) for clips in data.judged("test")] == [30, 10]
-    data.setup("fit")
     assert {name: clips.sampling for name, clips in data.datasets.items()} == {
-        "test": "dense", "still": "still", "train": "random", "val": "dense",
+        "train": "random", "val": "dense", "test": "dense", "still": "still",
     }  # fmt: skip
 
 
