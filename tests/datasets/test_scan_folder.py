@@ -182,7 +182,7 @@ def test_tables_of_the_columns_and_of_normals_within_an_archive(root):
     (root / "train").mkdir()
     whole = np.column_stack([table[name].astype("f8") for name in COLUMNS])
     normals = whole[:, 7:10]
-    np.savez(root / "train" / "a.npz", mine=whole, far=np.ones((60, 2)), words=np.array(["a"] * 60),
+    np.savez(root / "train" / "a.npz", mine=whole, far=np.ones((60, 2)), words=np.array(["a", "b"]),
              Normals=-normals)  # fmt: skip
     [scan] = read(root, color_max=255)
     np.testing.assert_array_equal(scan.points, whole[:, :3].astype("f4"))

@@ -207,7 +207,7 @@ def test_coordinates_of_a_map_in_other_numbers(tmp_path, dtype):
 def test_scans_beyond_2_km_are_moved_and_nearer_ones_are_not(tmp_path, east, offset):
     points = np.zeros((5, 4))
     points[:, 0] = east + np.array([-3, -1, 0.25, 1, 3])
-    points[:, 1] = [50, 51, 51.75, 53, 54]
+    points[:, 1] = [50, 51, 51.75, 53, 64]
     np.save(tmp_path / "a.npy", points)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
