@@ -13,6 +13,7 @@ from torch import nn
 
 from geonorm.datasets import FileReport
 from geonorm.files import written_whole
+from geonorm.style import StyleStatistics
 from geonorm.training.action.attribution import blurred, middle_box
 from geonorm.training.action.data import ClipData
 from geonorm.training.action.module import ActionModule
@@ -26,6 +27,12 @@ from geonorm.training.action.report import (
     video_rows,
 )
 from geonorm.training.action.scores import VideoScores
+from geonorm.training.attributions import (
+    Explanation,
+    number_of,
+    read_statistics,
+    write_statistics,
+)
 from geonorm.training.optimization import Optimization
 from helpers.memory import kept_bytes
 
@@ -201,6 +208,32 @@ def test_blurred_frames_are_spread_by_a_16th_of_the_shorter_side():
 
 def test_the_box_of_a_crop_is_told_by_shares_of_the_frame():
     assert middle_box((40, 80), (20, 16)) == (10 / 40, 32 / 80, 30 / 40, 48 / 80)
+
+
+def test_statistics_of_frames_are_written_as_their_means(tmp_path):
+    rows = torch.tensor([[1.0, 2.0, 3.0]])
+    frames = torch.arange(12.0).view(1, 2, 3, 2)
+    removed = {"bn": StyleStatistics(rows, rows / 8),
+               "layer.bn": StyleStatistics(frames, frames**2)}  # fmt: skip
+    assert read_statistics(tmp_path / "a.b") == []
+    write_statistics(tmp_path / "a.b", removed)
+    with np.load(tmp_path / "a.b.statistics.npz") as told:
+        assert told["bn.mean"].tolist() == [[1, 2, 3]]
+        assert told["layer.bn.mean"].tolist() == [[2.5, 8.5]]
+        assert told["layer.bn.std"].tolist() == [pytest.approx([55 / 6, 451 / 6])]
+    first, second = read_statistics(tmp_path / "a.b")
+    assert first == {"name": "bn", "mean": [[1, 2, 3]], "std": [[0.125, 0.25, 0.375]]}
+    assert (second["name"], second["std"]) == ("layer.bn", [pytest.approx([9.1667, 75.1667])])
+
+
+def test_the_class_of_an_attribution():
+    assert number_of(None, ["a", "b"]) is None
+    assert number_of("b", ["a", "b"]) == 1
+    with pytest.raises(ValueError, match=r"no class 'c'"):
+        number_of("c", ["a", "b"])
+    assert Explanation("integrated_gradients", "b").target == "b"
+    with pytest.raises(ValueError, match="target 'b' is the class of an attribution: give one"):
+        Explanation(target="b")
 
 
 def test_nothing_to_judge_is_an_error():

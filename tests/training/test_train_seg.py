@@ -18,6 +18,7 @@ from train_seg import main
 
 from geonorm.datasets import SyntheticStreets, collate_scans
 from geonorm.training.cli import CONFIGS, complete
+from geonorm.training.cli import option as value_of
 from geonorm.training.confusion import read_matrix
 from geonorm.training.optimization import Optimization
 from geonorm.training.sampler import EpochSampler
@@ -195,6 +196,11 @@ def test_what_the_command_line_may_leave_out(tmp_path):
     assert complete(["-c", "streets"], default)[2] == str(CONFIGS / "streets.yaml")
     with pytest.raises(ValueError, match=r"--config 'street' is no file; .*mean 'streets'"):
         complete(["--config=street"], default)
+    assert value_of(["--a", "1", "--b=2=3", "--bc=4", "--c"], "--b") == "2=3"
+    assert value_of(["--a", "1", "--a", "2"], "--a") == "1"
+    assert value_of(["--bc=4", "--c"], "--b") is value_of(["--c"], "--c") is None
+    assert complete(["fit", "--config"], default)[1:] == ["--config", "streets.yaml", "--config"]
+    assert complete(["-c=streets", "--x"], default)[2:] == [str(CONFIGS / "streets.yaml"), "--x"]
     checkpoint = tmp_path / "checkpoints" / "last.ckpt"
     assert complete(["test", f"--ckpt_path={checkpoint}"], default)[2] == str(
         own
