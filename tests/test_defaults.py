@@ -6,20 +6,34 @@ import pytest
 
 import geonorm
 from geonorm import datasets, losses, models
+from geonorm.datasets.clip_shards import write_clip_shards
+from geonorm.datasets.scan_shards import write_scan_shards
+from geonorm.datasets.scan_weather import in_snow
+from geonorm.datasets.synthetic.lidar import LidarSensor
 from geonorm.datasets.video_io import write_video
 from geonorm.models import video_resnet
 from geonorm.norms.base import Norm
-from geonorm.training.action.data import ClipData, ClipFormat
+from geonorm.training.action.data import ClipData, ClipFormat, clips_of
+from geonorm.training.action.mixing import ClipMixing
 from geonorm.training.action.module import ActionModule
 from geonorm.training.action.predictor import ClipPredictor
+from geonorm.training.attributions import Explanation
 from geonorm.training.optimization import Optimization
+from geonorm.training.progress import RunProgressLines
+from geonorm.training.sampler import EpochSampler
 from geonorm.training.segmentation.data import ScanData
+from geonorm.training.segmentation.folds import add_folds
 from geonorm.training.segmentation.module import SegmentationModule
+from geonorm.training.segmentation.predict import Output
 from geonorm.training.segmentation.predictor import ScanPredictor
+from geonorm.training.segmentation.stream import Stream
 from geonorm.training.sharing import push
+from geonorm.training.shift.cells import Cells
 from geonorm.training.shift.clips import ClipTask
+from geonorm.training.shift.evaluate import evaluate
 from geonorm.training.shift.run import Options
 from geonorm.training.shift.scans import ScanTask
+from geonorm.training.shift.tasks import judged_on
 
 # torch's, and those that norms have beyond.
 OF_NORMS = {
@@ -64,6 +78,30 @@ OF_OTHERS = [
     (datasets.Mix3D, {"center": True, "probability": 0.8}),
     (datasets.LaserMix, {"num_areas": (3, 4, 5, 6), "pitch": (-25.0, 3.0), "probability": 1.0}),
     (datasets.PolarMix, {"swap": 0.5, "paste": 1.0, "probability": 1.0}),
+    (datasets.read_audio, {"rate": 16_000}),
+    (datasets.AudioFolders, {"rate": 16_000, "seconds": 1.0}),
+    (datasets.log_mel, {"rate": 16_000, "bands": 40, "window": 0.032, "hop": 0.01, "floor": 1e-6}),
+    (datasets.Augmented, {"seed": 0}),
+    (datasets.ClipShards, {"split": "train"}),
+    (datasets.ScanShards, {"split": "train"}),
+    (write_clip_shards, {"size": 128, "workers": 0}),
+    (write_scan_shards, {"size": 128, "workers": 0}),
+    (datasets.S3DIS, {"split": "train", "test_area": 5}),
+    (datasets.ScanFolder, {"split": "train", "columns": ("x", "y", "z", "intensity"),
+                           "intensity_max": 1.0}),
+    (datasets.read_scan, {"intensity_max": 1.0}),
+    (datasets.Submission, {"dtype": "<u4"}),
+    (datasets.VideoList, {"labelled": True}),
+    (datasets.SyntheticActions, {"fold": "train", "seed": 0, "frames": 24, "size": 72}),
+    (datasets.SyntheticStreets, {"seed": 0, "sensor": "roof32", "style": "town"}),
+    (LidarSensor, {
+        "beams": 32, "fov_down": -20.0, "fov_up": 6.0, "azimuth_steps": 420, "height": 1.8,
+        "height_spread": 0.2, "tilt": 0.8, "min_range": 1.0, "max_range": 30.0,
+        "range_noise": 0.015, "dropout": 0.08, "intensity_gain": 1.0, "intensity_offset": 0.05,
+        "gain_drift": 0.3, "offset_drift": 0.08, "intensity_noise": 0.02, "response": 0.5,
+        "falloff": 60.0, "elevations": (), "dark_range": float("inf"), "ring_drift": 0.0,
+    }),
+    (in_snow, {"noise_floor": 0.7}),
     (push, {"private": False}),
     (write_video, {"fps": 25, "codec": "libx264"}),
     (models.r3d_18, {"num_classes": 400, "norm": "instance", "padding_mode": "zeros"}),
@@ -88,6 +126,20 @@ OF_OTHERS = [
     (ClipTask, {"seed": 0}),
     (ClipPredictor.predict_files, {"num_workers": 0}),
     (ScanPredictor.predict_files, {"intensity_max": 1.0}),
+    (evaluate, {"draws": 1000, "seed": 0}),
+    (judged_on, {"words": (), "device": "auto", "seed": 0}),
+    (Cells, {"resume": True}),
+    (clips_of, {"train": False, "still": False, "views": 1, "portion": WHOLE, "repeats": 1,
+                "seed": 0}),
+    (ClipMixing, {"mixup": 0.0, "cutmix": 0.0}),
+    (ClipPredictor, {"device": "cpu"}),
+    (ScanPredictor, {"device": "cpu"}),
+    (Output, {"format": "label", "pictures": True, "ply": False}),
+    (Stream, {"resume": False}),
+    (Explanation, {"statistics": False}),
+    (add_folds, {"stage": "val"}),
+    (EpochSampler, {"seed": 0, "rank": 0, "world_size": 1, "repeats": 1, "block": 1}),
+    (RunProgressLines, {"seconds": 20.0}),
     (losses.lovasz_softmax, {"ignore_index": 255}),
     (Optimization, {"name": "AdamW", "lr": 0.002, "weight_decay": 0.01, "schedule": "cosine",
                     "warmup": 0.05, "milestones": ()}),

@@ -93,8 +93,11 @@ def test_items_are_equally_long_and_know_their_class(tmp_path: Path) -> None:
     batch = next(iter(torch.utils.data.DataLoader(words, batch_size=2)))
     assert batch.waveform.shape == (2, 1, 4000)
     assert batch.label.tolist() == [0, 1]
-    with pytest.raises(IndexError, match=r"index must be in \[0, 2\); got 2"):
-        words[2]
+    for index in (-1, 2):
+        with pytest.raises(IndexError, match=rf"index must be in \[0, 2\); got {index}"):
+            words[index]
+    slow = AudioFolders(tmp_path, rate=1, seconds=1.0)
+    assert (slow.rate, slow.samples) == (1, 1)
 
 
 def test_folders_that_make_no_set(tmp_path: Path) -> None:
@@ -141,6 +144,11 @@ def test_log_mel_finds_a_tone_and_a_gain_is_an_offset() -> None:
     # Half the squared amplitude, spread over both halves of the spectrum: half of Parseval's sum.
     power = log_mel(low).exp()[:, 25].sum()
     assert float(power) == pytest.approx(0.5**2 / 2 / 2 * 512, rel=0.02)
+
+
+def test_log_mel_of_one_band_at_every_sample() -> None:
+    assert log_mel(torch.ones(1, 64), 1000, bands=1, window=0.016, hop=0.001).shape == (1, 1, 65)
+    assert log_mel(torch.ones(1, 9), 1000, bands=1, window=0.016).shape == (1, 1, 1)
 
 
 def test_log_mel_of_a_waveform_that_is_too_short() -> None:

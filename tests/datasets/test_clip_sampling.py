@@ -1,5 +1,7 @@
 """Frames of a clip: in range, in order, looped when too few, and drawn without favour."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -75,6 +77,12 @@ def test_segment_clips_reach_every_frame() -> None:
     assert [sorted(set(part.tolist())) for part in drawn.T] == [
         [0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11],
     ]  # fmt: skip
+
+
+def test_a_draw_next_to_1_stays_within_the_video() -> None:
+    """Which rounds to 4 beside the 3 of the last part."""
+    rng = SimpleNamespace(random=lambda number: np.full(number, np.nextafter(1, 0)))
+    assert segment_clip(12, 4, rng).tolist() == [2, 6, 9, 11]
 
 
 def test_segments_are_drawn_each_for_itself() -> None:

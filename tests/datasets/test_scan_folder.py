@@ -63,6 +63,15 @@ def test_a_number_that_its_type_does_not_hold(root):
         read(root)[0]
 
 
+def test_the_limits_of_ids_and_colours(root):
+    rows = "65535,a,255,0,255\n-65535,b,0,0,0\n-1,a,7,7,7\n"
+    (root / "classes.csv").write_text(f"id,name,red,green,blue\n{rows}")
+    ids = read_classes(root / "classes.csv")
+    assert (ids.names, ids.raw_ids) == (("a", "b"), (65535, -65535))
+    assert ids.colors.tolist() == [[255, 0, 255], [0, 0, 0]]
+    assert ids.train_ids(np.array([-65535, -1, 65535]), "a").tolist() == [1, 0, 0]
+
+
 def test_a_table_with_blanks_after_its_commas(root):
     (root / "classes.csv").write_text('id, name\n2, ground\n5, "tree, tall"\n')
     ids = read_classes(root / "classes.csv")
@@ -168,6 +177,37 @@ def test_tables_within_an_archive(root):
         read(root)[0]
 
 
+def test_tables_of_the_columns_and_of_normals_within_an_archive(root):
+    table = points()
+    (root / "train").mkdir()
+    whole = np.column_stack([table[name].astype("f8") for name in COLUMNS])
+    normals = whole[:, 7:10]
+    np.savez(root / "train" / "a.npz", mine=whole, far=np.ones((60, 2)), words=np.array(["a", "b"]),
+             Normals=-normals)  # fmt: skip
+    [scan] = read(root, color_max=255)
+    np.testing.assert_array_equal(scan.points, whole[:, :3].astype("f4"))
+    np.testing.assert_array_equal(scan.feature("normal"), -normals.astype("f4"))
+    assert scan.labels.tolist() == [TRAIN_IDS[id_] for id_ in table["label"].tolist()]
+    assert scan.features == ("position", "height", "intensity", "color", "normal", "echo")
+
+
+def test_packed_colours_do_not_replace_those_that_stand_alone(root):
+    table = points()
+    fields = {name: table[name] for name in ("x", "y", "z", "label")}
+    packed = np.full(60, 10 << 16 | 20 << 8 | 30 | 99 << 24, np.uint32)
+    (root / "train").mkdir()
+    for dtype in ("u4", "f4", "u8"):
+        values = packed.view("f4") if dtype == "f4" else packed.astype(dtype)
+        np.savez(root / "train" / "a.npz", **fields, rgba=values)
+        expected = np.float32([10, 20, 30]) / np.float32(255)
+        np.testing.assert_allclose(read(root)[0].feature("color")[0], expected)
+    for order in (("g", "rgb"), ("rgb", "g")):
+        both = {"g": np.full(60, 7, "u1"), "rgb": packed}
+        np.savez(root / "train" / "a.npz", **fields, **{name: both[name] for name in order})
+        color = read(root)[0].feature("color")[0] * 255
+        np.testing.assert_allclose(color, [10, 7 if order[0] == "g" else 20, 30], rtol=1e-5)
+
+
 def test_an_array_with_names(root):
     (root / "train").mkdir()
     table = points()
@@ -220,6 +260,13 @@ def test_how_large_intensities_and_colours_are(root):
         read(root)[0]
     eight = read(root, color_max=255)[0].feature("color")
     np.testing.assert_allclose(eight[:, 0], table["red"] / 255, rtol=1e-6)
+    for most, kind, share in ((0, "u2", 0), (256, "u2", 256 / 65535), (51, "i4", 0.2),
+                              (0.25, "f8", 0.25)):  # fmt: skip
+        for name in ("red", "green", "blue"):
+            fields[name] = np.zeros(60, kind)
+        fields["green"][0] = most
+        np.savez(path.with_suffix(".npz"), **fields)
+        assert read(root)[0].feature("color").max() == pytest.approx(share)
 
 
 def test_lists_and_folders(root, tmp_path):

@@ -1,6 +1,7 @@
 """Single scans from .bin, .npy, .ply and .pcd files."""
 
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +199,22 @@ def test_coordinates_of_a_map_in_other_numbers(tmp_path, dtype):
     with pytest.warns(UserWarning, match=r"a\.npy lies about"):
         scan = read_scan(tmp_path / "a.npy")
     np.testing.assert_array_equal(scan.points + np.array(scan.offset), whole.astype(np.float64))
+
+
+@pytest.mark.parametrize(("east", "offset"), [
+    (2040, 0), (2060, 2060), (-2040, 0), (-2060, -2060),
+])  # fmt: skip
+def test_scans_beyond_2_km_are_moved_and_nearer_ones_are_not(tmp_path, east, offset):
+    points = np.zeros((5, 4))
+    points[:, 0] = east + np.array([-3, -1, 0.25, 1, 3])
+    points[:, 1] = [50, 51, 51.75, 53, 64]
+    np.save(tmp_path / "a.npy", points)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scan = read_scan(tmp_path / "a.npy")
+    assert scan.offset == ((offset, 52, 0) if offset else (0, 0, 0))
+    there = scan.points + np.array(scan.offset)
+    np.testing.assert_allclose(there, points[:, :3], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", MAPS)

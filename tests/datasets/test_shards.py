@@ -170,6 +170,7 @@ def test_what_is_wrong_with_shards_is_told(tmp_path):
         write_shards(tmp_path, "scans", write, 0, {})
     with pytest.raises(ValueError, match=r"expected samples, and at least 1 .* got 5 and 0"):
         write_shards(tmp_path, "scans", write, 5, {}, size=0)
+    assert write_shards(tmp_path / "deep" / "one", "scans", write, 1, {}, size=1) == 1
     with pytest.raises(ValueError, match=r"no index.json .*: expected a folder that geonorm"):
         Shards(tmp_path, "scans")
     write_shards(tmp_path, "scans", write, 5, {"classes": ["a"]}, size=2)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,13 +11,28 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
+from geonorm.datasets import FileReport
 from geonorm.files import written_whole
+from geonorm.style import StyleStatistics
+from geonorm.training.action.attribution import blurred, middle_box
 from geonorm.training.action.data import ClipData
 from geonorm.training.action.module import ActionModule
 from geonorm.training.action.networks import NETWORKS, build
 from geonorm.training.action.predict import annotate, top_classes
-from geonorm.training.action.report import summary, table, video_rows
+from geonorm.training.action.report import (
+    ActionReport,
+    FailedFiles,
+    summary,
+    table,
+    video_rows,
+)
 from geonorm.training.action.scores import VideoScores
+from geonorm.training.attributions import (
+    Explanation,
+    number_of,
+    read_statistics,
+    write_statistics,
+)
 from geonorm.training.optimization import Optimization
 from helpers.memory import kept_bytes
 
@@ -99,10 +115,125 @@ def test_absent_classes_are_said_to_be_absent(scores):
         ["a", "1.000"], ["b", "1.000"], ["c", "absent"], ["d", "absent"], ["e", "absent"],
         ["f", "0.000"],
     ]  # fmt: skip
-    found = summary([result, result], classes)
+    last = [line.split() for line in text.splitlines()[7:]]
+    assert last == [["top-1", "0.667", "3"], ["top-5", "0.667", "3"], ["clips", "0.500", "6"]]
+    found = summary([result, result._replace(top1=0.25)], classes)
+    assert (found["top1"], found["top5"]) == (result.top1, result.top5)
+    assert (found["clip_top1"], found["videos"], found["clips"]) == (0.5, 3, 6)
+    assert "still_top1" not in summary([result], classes)
     assert found["classes"] == {"a": 1.0, "b": 1.0, "f": 0.0}
-    assert found["still_top1"] == pytest.approx(2 / 3)
+    assert found["still_top1"] == 0.25
     assert "NaN" not in json.dumps(found)
+
+
+def test_of_five_classes_and_one_view_the_table_has_no_more_than_top_1():
+    judge = VideoScores(2, 5)
+    judge.update(torch.eye(5)[:2], torch.tensor([0, 3]), torch.tensor([0, 1]))
+    (last,) = [line.split() for line in table(judge.compute(), list("abcde")).splitlines()[6:]]
+    assert last == ["top-1", "0.500", "2"]
+
+
+def test_clips_of_some_videos_are_kept_for_pictures(tmp_path):
+    """Of five videos the first, the middle and the last; the extremes of those with a label."""
+    testing = SimpleNamespace(state=SimpleNamespace(fn="test"))
+    module = SimpleNamespace(scores=[SimpleNamespace(labels=torch.zeros(5))])
+    videos, labels = torch.tensor([0, 1, 2, 2, 4]), torch.tensor([1, 0, -1, -1, 1])
+    logits = logits_of([[0.25, 0.75], [0.4, 0.6], [0.9, 0.1], [0.2, 0.8], [0.8, 0.2]])
+    batch = SimpleNamespace(video=torch.arange(5.0), label=labels, video_index=videos)
+
+    def keeping(number, trainer=testing, kind=0):
+        report = ActionReport(tmp_path, number)
+        report._keep(trainer, module, logits, batch, kind)
+        kept = {name: [video for _, video, _ in each] for name, each in report.extremes.items()}
+        return report.clips, kept
+
+    clips, kept = keeping(3)
+    told = {video: (float(clip.video), *clip[1:3]) for video, clip in clips.items()}
+    assert told == {0: (0, 1, 1), 2: (2, -1, 0), 4: (4, 1, 0)}
+    assert [round(clip.score, 4) for clip in clips.values()] == [0.75, 0.9, 0.8]
+    assert kept == {"worst": [4, 1, 0], "best": [0, 1, 4]}
+    nothing = ({}, {"worst": [], "best": []})
+    assert keeping(0) == keeping(3, kind=1) == nothing
+    assert keeping(3, SimpleNamespace(state=SimpleNamespace(fn="fit"))) == nothing
+
+
+def test_each_file_that_failed_is_listed_once(tmp_path, capsys):
+    first, second = FileReport(Path("a"), "skipped", 3), FileReport(Path("b"), "left out", 1)
+    data = ClipData()
+    data.datasets = {"train": SimpleNamespace(report=lambda: [first, second]),
+                     "val": SimpleNamespace(report=lambda: [second])}  # fmt: skip
+    assert data.failures() == [first, second]
+    listing = FailedFiles(tmp_path)
+    trainer = SimpleNamespace(datamodule=data, is_global_zero=True)
+    listing.teardown(trainer, None, "fit")
+    said = capsys.readouterr().out.splitlines()
+    assert said[1:] == [
+        "2 files could not be read, or not in full:",
+        "  skipped, met 3 times: a", "  left out, met 1 times: b",
+    ]  # fmt: skip
+    damaged = FileReport(Path("a"), "damaged", 2)
+    data.datasets["test"] = SimpleNamespace(report=lambda: [damaged])
+    listing.teardown(trainer, None, "test")
+    said = capsys.readouterr().out.splitlines()
+    assert said[2:] == ["  damaged, met 2 times: a"]
+    rows = (tmp_path / "left_out.csv").read_text().split()
+    assert rows == ["file,what,times", "a,skipped,3", "b,left", "out,1", "a,damaged,2"]
+    (tmp_path / "other").mkdir()
+    trainer.is_global_zero = False
+    FailedFiles(tmp_path / "other").teardown(trainer, None, "fit")
+    assert (capsys.readouterr().out, [*(tmp_path / "other").iterdir()]) == ("", [])
+
+
+def test_options_reach_the_layers_of_the_network():
+    options = {"input_norm": "HW", "input_eps": 0.2, "padding_mode": "replicate"}
+    model = ActionModule("resnet3d_slim", classes=["a", "b"], **options).model
+    assert (model.input_norm.axes, model.input_norm.eps, model.input_norm.affine) == (
+        "HW", 0.2, False)  # fmt: skip
+    assert model.conv1.padding_mode == "replicate"
+    assert ActionModule(backbone_lr_factor=0.0, layer_decay=1.0).model is None
+
+
+def test_blurred_frames_are_spread_by_a_16th_of_the_shorter_side():
+    spot = torch.zeros(1, 2, 32, 48)
+    spot[0, 1, 16, 20] = 1
+    frames = blurred(spot)
+    assert (frames[0, 0] == 0).all()
+    row = frames[0, 1].sum(0).double()
+    assert (row > 0).nonzero()[:, 0].tolist() == [*range(14, 27)]  # three deviations
+    places = torch.arange(48.0).double() - 20
+    assert float((row * places**2).sum()) == pytest.approx(4, rel=0.03)
+    small = blurred(torch.eye(5)[None, None])
+    assert (small[0, 0, 0] > 0).tolist() == [True, True, True, False, False]
+
+
+def test_the_box_of_a_crop_is_told_by_shares_of_the_frame():
+    assert middle_box((40, 80), (20, 16)) == (10 / 40, 32 / 80, 30 / 40, 48 / 80)
+
+
+def test_statistics_of_frames_are_written_as_their_means(tmp_path):
+    rows = torch.tensor([[1.0, 2.0, 3.0]])
+    frames = torch.arange(12.0).view(1, 2, 3, 2)
+    removed = {"bn": StyleStatistics(rows, rows / 8),
+               "layer.bn": StyleStatistics(frames, frames**2)}  # fmt: skip
+    assert read_statistics(tmp_path / "a.b") == []
+    write_statistics(tmp_path / "a.b", removed)
+    with np.load(tmp_path / "a.b.statistics.npz") as told:
+        assert told["bn.mean"].tolist() == [[1, 2, 3]]
+        assert told["layer.bn.mean"].tolist() == [[2.5, 8.5]]
+        assert told["layer.bn.std"].tolist() == [pytest.approx([55 / 6, 451 / 6])]
+    first, second = read_statistics(tmp_path / "a.b")
+    assert first == {"name": "bn", "mean": [[1, 2, 3]], "std": [[0.125, 0.25, 0.375]]}
+    assert (second["name"], second["std"]) == ("layer.bn", [pytest.approx([9.1667, 75.1667])])
+
+
+def test_the_class_of_an_attribution():
+    assert number_of(None, ["a", "b"]) is None
+    assert number_of("b", ["a", "b"]) == 1
+    with pytest.raises(ValueError, match=r"no class 'c'"):
+        number_of("c", ["a", "b"])
+    assert Explanation("integrated_gradients", "b").target == "b"
+    with pytest.raises(ValueError, match="target 'b' is the class of an attribution: give one"):
+        Explanation(target="b")
 
 
 def test_nothing_to_judge_is_an_error():
@@ -200,6 +331,13 @@ def test_a_backbone_learns_at_its_own_rate():
     slow = optim.configure(module, [(0.1, module.backbone.parameters())])["optimizer"].param_groups
     assert [group["lr"] for group in slow] == pytest.approx([0.5, 0.05])
     assert {id(p) for p in slow[1]["params"]} == {id(p) for p in module.backbone.parameters()}
+    optim = Optimization("SGD", 0.5, 0.25, {"momentum": 0.9}, "poly", 0)
+    (group,) = optim.configure(module, [(0.1, [])])["optimizer"].param_groups
+    assert (group["weight_decay"], group["momentum"]) == (0.25, 0.9)
+    assert group["lr"] == pytest.approx(0.5 * 0.95**0.9)  # in the middle of the first step of ten
+    assert optim.configure(module)["lr_scheduler"]["interval"] == "step"
+    fallen = Optimization(lr=0.5, warmup=0, schedule="step", milestones=(0.5,))
+    assert fallen.factor(0.0) == 1
     (alike,) = optim.configure(module)["optimizer"].param_groups
     assert len(alike["params"]) == 4
 

@@ -1,11 +1,14 @@
 """What everyone trains videos with: RandAugment, mixup, CutMix, repeats, rates by depth."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.nn import functional
 
-from geonorm.datasets import ClassFolders, ClipDataset, ClipTransform
+from geonorm.datasets import ClassFolders, ClipCorruption, ClipDataset, ClipTransform
 from geonorm.datasets.video_io import write_video
 from geonorm.models import resnet3d
 from geonorm.training.action.data import ClipBatch, ClipData, ClipFormat, clips_of
@@ -187,6 +190,9 @@ def test_optimizer_has_the_rates(monkeypatch: pytest.MonkeyPatch):
     assert [group["lr"] for group in groups] == pytest.approx([0.32, 0.01, 0.02, 0.04, 0.08, 0.16])
     assert sum(len(group["params"]) for group in groups) == len(list(module.parameters()))
     assert {id(p) for p in groups[0]["params"]} == {id(p) for p in module.model.fc.parameters()}
+    module.layer_decay, module.backbone_lr_factor = 1.0, 0.25
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    assert [group["lr"] for group in groups] == pytest.approx([0.32, 0.08])
 
 
 @pytest.fixture
@@ -258,6 +264,62 @@ def test_still_clips_are_one_frame_repeated(films, option, stills, stage):
     data.setup(stage)
     clips = [dataset[0].video for dataset in data.datasets.values()]
     assert [torch.equal(clip[:, :1].expand_as(clip), clip) for clip in clips] == stills
+
+
+def test_each_stage_has_its_own_views_and_part_of_the_films(films):
+    shift = ClipCorruption("contrast", 2)
+    data = ClipData(
+        lambda: films, lambda: films, clip=ClipFormat(length=3, step=2, size=36, crop=32),
+        train_portion=(0.0, 0.5), eval_portion=(0.5, 1.0), shift=shift, views=3, repeats=2, seed=8,
+    )  # fmt: skip
+    data.setup("fit")
+    data.setup("test")
+    told = {
+        name: (clips.sampling, clips.views, clips.repeats, clips.portion, clips.transform.shift)
+        for name, clips in data.datasets.items()
+    }
+    assert told == {
+        "train": ("random", 1, 2, (0.0, 0.5), None),
+        "val": ("dense", 1, 1, (0.5, 1.0), shift),
+        "test": ("dense", 3, 1, (0.5, 1.0), shift),
+    }
+    assert {(clips.step, clips.size, clips.seed) for clips in data.datasets.values()} == {
+        (2, 36, 8)}  # fmt: skip
+    assert data.judged("fit") == [data.datasets["val"]]
+    assert data.judged("test") == [data.datasets["test"]]
+    assert data.state_dict()["views"] == 3
+    spread = ClipFormat(sampling="uniform")
+    assert clips_of(films, spread, train=True).sampling == "segments"
+    assert clips_of(films, spread).sampling == "uniform"
+    assert clips_of(films, spread, still=True).sampling == "still"
+
+
+def test_still_clips_beside_real_ones_are_one_of_each_film(films):
+    data = ClipData(lambda: films, lambda: films, still="also", views=3)
+    data.setup("fit")
+    assert [*data.datasets] == ["train", "val"]
+    data.setup("test")
+    assert [len(clips) for clips in data.judged("test")] == [30, 10]
+    assert {name: clips.sampling for name, clips in data.datasets.items()} == {
+        "train": "random", "val": "dense", "test": "dense", "still": "still",
+    }  # fmt: skip
+
+
+def test_a_short_last_batch_is_left_out_of_training_alone(films):
+    def batches(size, world_size=1):
+        data = ClipData(lambda: films, lambda: films, clip=ClipFormat(length=3, size=36, crop=32),
+                        batch_size=size, num_workers=0)  # fmt: skip
+        data.setup("fit")
+        state = SimpleNamespace(fn=TrainerFn.FITTING)
+        data.trainer = SimpleNamespace(global_rank=0, world_size=world_size, state=state)
+        (judged,) = data.val_dataloader()
+        return len(data.train_dataloader()), len(judged)
+
+    assert batches(4) == (2, 3)
+    assert batches(10) == (1, 1)
+    assert batches(11) == (1, 1)
+    assert batches(4, world_size=2) == (1, 2)
+    assert batches(6, world_size=2) == (1, 1)
 
 
 def test_clips_are_augmented_as_their_format_says(films):

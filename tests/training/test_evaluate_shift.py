@@ -26,8 +26,16 @@ from geonorm.training.shift.bootstrap import resamples
 from geonorm.training.shift.cells import Cells
 from geonorm.training.shift.evaluate import CLEAN, count_cells, evaluate, scores_of
 from geonorm.training.shift.measures import measure
-from geonorm.training.shift.run import known_corruptions, network_names, spread
+from geonorm.training.shift.run import (
+    Options,
+    evaluate_checkpoints,
+    find_baseline,
+    known_corruptions,
+    network_names,
+    spread,
+)
 from geonorm.training.shift.scans import ScanTask, beams_of
+from geonorm.training.shift.tasks import Judged
 from helpers.browser import shown_report
 
 pytestmark = pytest.mark.filterwarnings("default")  # as users run it
@@ -197,7 +205,8 @@ def test_nothing_to_judge(tmp_path):
 @pytest.mark.parametrize("network", [
     lambda scan: np.full(len(scan), 3), lambda scan: np.full(len(scan), -1),
     lambda scan: np.zeros(len(scan) - 1, dtype=int), lambda scan: np.zeros(len(scan)),
-], ids=["too high", "negative", "too few", "not whole"])  # fmt: skip
+    lambda scan: np.zeros(len(scan) + 1, dtype=int),
+], ids=["too high", "negative", "too few", "not whole", "too many"])  # fmt: skip
 def test_a_network_must_give_every_point_a_class(network):
     task = ScanTask([network], Given([room()]))
     with pytest.raises(ValueError, match=r"must give each of the 400 points .* one of 3 classes"):
@@ -247,15 +256,84 @@ def test_a_stopped_count_goes_on_and_gives_the_same(tmp_path):
 
 
 def test_a_damaged_line_is_refused_and_another_header_is_another_file(tmp_path):
+    one, other = {"checkpoint": "a", "seed": 1}, {"seed": 1, "checkpoint": "a"}
+    below = tmp_path / "not" / "yet"
+    assert Cells(below, one).path == Cells(below, other).path
     cells = Cells(tmp_path, {"checkpoint": "a"})
     cells.add((0, "fog", 1), np.eye(2, dtype=np.int64))
     assert (0, "fog", 1) not in Cells(tmp_path, {"checkpoint": "b"})
     again = Cells(tmp_path, {"checkpoint": "a"})
     assert (again[0, "fog", 1] == np.eye(2)).all()
     assert (0, "fog", 1) not in Cells(tmp_path, {"checkpoint": "a"}, resume=False)
-    cells.path.write_text(cells.path.read_text() + "nonsense\n")
-    with pytest.raises(ValueError, match=r"is damaged in line 2 .*--resume false"):
-        Cells(tmp_path, {"checkpoint": "a"})
+    before = cells.path.read_text()
+    for line in ("nonsense", "3", '[0, "fog", 1]'):
+        cells.path.write_text(f"{before}{line}\n")
+        with pytest.raises(ValueError, match=r"is damaged in line 2 .*--resume false"):
+            Cells(tmp_path, {"checkpoint": "a"})
+
+
+def test_of_each_network_what_lacks_is_counted_and_every_scan_is_read_once(tmp_path, capsys):
+    read, seen = [], ([], [])
+
+    class Watched(Given):
+        def __getitem__(self, index):
+            read.append(index)
+            return super().__getitem__(index)
+
+    def network(number):
+        return lambda scan: seen[number].append(scan.name) or np.zeros(len(scan), dtype=int)
+
+    task = ScanTask([network(0), network(1)], Watched([room(seed=0), room(seed=1)]))
+    cells = kept(tmp_path, 2)
+    nothing = np.zeros((3, 3), dtype=np.int64)
+    for number, cell in ((0, (0, CLEAN, 0)), (1, (0, CLEAN, 0)), (0, (1, "density", 2))):
+        cells[number].add(cell, nothing)
+    assert count_cells(task, cells, [0, 1], ["density"]) == {}
+    assert "1 of 12 cells were counted before" in capsys.readouterr().out
+    assert read == [0, 1]
+    assert [len(each) for each in seen] == [10, 11]
+    assert (cells[0][1, "density", 2] == 0).all()
+    assert (cells[1][1, "density", 2] != 0).any()
+
+
+def test_items_and_groups_of_an_evaluation(tmp_path):
+    rooms = Given([room(seed=number) for number in range(3)])
+    judged = Judged(ScanTask([knowing], rooms), ["a network"], "mIoU", 3, 2, {"told": 7})
+    checkpoint = tmp_path / "a.ckpt"
+    checkpoint.write_bytes(b"weights")
+
+    def evaluated(*corruptions, **options):
+        return evaluate_checkpoints(
+            judged, [checkpoint], tmp_path / "out",
+            Options(corruptions=corruptions, resamples=100, **options),
+        )  # fmt: skip
+
+    found = evaluated("density", "motion_blur")
+    assert found.groups == {"Robo3D": ["motion_blur"], "others": ["density"]}
+    assert (found.sizes, found.score, found.baseline) == ({"Robo3D": 8}, "mIoU", None)
+    about = {name: found.about[name] for name in ("samples", "of", "unit", "resamples", "told")}
+    assert about == {"samples": 2, "of": 3, "unit": "scan", "resamples": 100, "told": 7}
+    assert found.about["checkpoints"]["a network"]["file"] == str(checkpoint)
+    assert len(found.networks["a network"].clean) == 101
+    assert evaluated("density", samples="all").about["samples"] == 3
+    assert evaluated("density", samples=1).about["samples"] == 1
+    assert [*evaluated("density").groups] == ["others"]
+    with pytest.raises(ValueError, match=r"not one corruption applies to these data: fog: scan"):
+        evaluated("fog")
+
+
+def test_a_baseline_is_a_name_a_checkpoint_or_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names, files = ["one", "two"], [Path("a.ckpt"), Path("b.ckpt")]
+    (tmp_path / "base.csv").write_text("corruption,level,score\nclean,,0.8\nfog,1,0.5\n")
+    assert find_baseline(None, names, files, ["fog"]) is None
+    assert find_baseline("two", names, files, ["fog"]) == "two"
+    assert find_baseline(str(tmp_path / "b.ckpt"), names, files, ["fog"]) == "two"
+    name, scores = find_baseline("base.csv", names, files, ["fog"])
+    assert (name, scores.clean.tolist()) == ("base", [0.8])
+    assert network_names(files, names, ["", ""]) == names
+    with pytest.raises(ValueError, match="each checkpoint must be given once"):
+        network_names([files[0], tmp_path / "a.ckpt"], names, ["", ""])
 
 
 def test_items_corruptions_and_beams_that_are_chosen():
@@ -267,6 +345,7 @@ def test_items_corruptions_and_beams_that_are_chosen():
     assert beams_of(SyntheticStreets(1, sensor="mast64")) == 64
     assert beams_of(SyntheticStreets(1)) == 32
     assert beams_of(type("NuScenes", (Given,), {})([])) == 32
+    assert beams_of(type("SemanticPOSS", (Given,), {})([])) == 40
     assert beams_of(Given([])) == 64
     assert (resamples(4, 100, 0) == resamples(4, 100, 0)).all()
 
@@ -300,6 +379,8 @@ def test_the_command_writes_scores_tables_and_a_heat_map(run, tmp_path, capsys):
     assert last_errors == [1, 1, 1]
     assert entry["checkpoints"]["best"]["file"] == str(best)
     assert (entry["samples"], entry["of"], entry["beams"]) == (2, 3, 32)
+    assert (entry["score"], entry["scans"], entry["seed"], entry["domain"]) == ("mIoU", 3, 0, None)
+    assert entry["data"]["val"]["init_args"]["num_scans"] == 3
     with (tmp_path / "scores.csv").open(newline="") as file:
         rows = [*csv.DictReader(file)]
     assert len(rows) == 2 * (1 + 3 + 5)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from matplotlib.colors import to_rgb
 
-from geonorm.training.action.pictures import RIGHT, WRONG, ShownClip, draw_clips
+from geonorm.training.action.pictures import RIGHT, WRONG, ShownClip, draw_clips, draw_strip
 from geonorm.training.figures import confusion_figure, curve_figure, plt
 from geonorm.training.segmentation.pictures import SegmentedScan, draw_scans
 from geonorm.training.shift.comparison import Comparison
@@ -82,6 +82,24 @@ def test_clips_are_shown_as_they_were_before_they_were_normalized(drawn, tmp_pat
     assert [label.get_text() for label in labels] == ["down 0.62\nis up", "down 0.90", "up 0.50"]
     assert [label.get_color() for label in labels] == [WRONG, RIGHT, WRONG]
     assert drawn[0].get_suptitle() == "three"
+
+
+def test_a_strip_has_the_time_of_each_frame_and_the_bars_of_the_classes(drawn, tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (3, 6, 8, 3), dtype=np.uint8)
+    path = tmp_path / "strip.png"
+    draw_strip(frames, [0.0, 1.25, 2.5], ["wave", "jump"], [0.75, 0.25], "a.mp4", path)
+    *pictures, bars = drawn[0].axes
+    assert all(np.array_equal(axes.images[0].get_array(), frame)
+               for axes, frame in zip(pictures, frames, strict=True))  # fmt: skip
+    assert [axes.get_title() for axes in pictures] == ["0.0 s", "1.2 s", "2.5 s"]
+    assert [bar.get_width() for bar in bars.patches] == [0.75, 0.25]
+    assert [label.get_text() for label in bars.get_yticklabels()] == ["wave", "jump"]
+    assert bars.get_ylim()[0] > bars.get_ylim()[1]  # the highest above
+    assert bars.get_xlim() == (0, 1)
+    assert [(text.get_text(), text.get_position()[1]) for text in bars.texts] == [
+        ("0.75", 0), ("0.25", 1)]  # fmt: skip
+    assert drawn[0].subfigs[0].get_suptitle() == "a.mp4"
+    assert path.is_file()
 
 
 def test_scans_are_shown_with_truth_prediction_and_errors(drawn, tmp_path):

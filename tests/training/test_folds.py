@@ -4,7 +4,7 @@ import pytest
 import torch
 import train_seg
 
-from geonorm.training.confusion import read_matrix, write_matrix
+from geonorm.training.confusion import read_matrix, write_matrix, write_rows
 from geonorm.training.segmentation.folds import add_folds
 
 CLASSES = ["wall", "floor, or not", "beam"]
@@ -36,6 +36,11 @@ def test_the_counts_of_runs_are_added(runs, capsys):
     assert text.endswith(
         f"overall accuracy {158 / 214:.3f}, mean accuracy {accuracy:.3f}, over 2 runs"
     )
+
+
+def test_names_that_are_no_utf8_are_written_as_they_can_be_read(tmp_path):
+    write_rows(tmp_path / "a.csv", ("file", "n"), [("b\udcff.mp4", 3)])
+    assert (tmp_path / "a.csv").read_bytes() == b"file,n\r\nb\\udcff.mp4,3\r\n"
 
 
 def test_a_class_without_points_counts_for_nothing(runs):

@@ -19,7 +19,7 @@ from geonorm.datasets.synthetic.streets import SyntheticStreets
 from geonorm.files import distinct_stems, written_whole
 from geonorm.looking.scans import panels
 from geonorm.training import ScanPredictor
-from geonorm.training.segmentation.predict import label_ids, write_labels
+from geonorm.training.segmentation.predict import label_ids, write_attribution, write_labels
 from helpers.rendering import renders
 from helpers.scan_writers import rows, write
 
@@ -84,7 +84,10 @@ def test_numbers_of_classes_pictures_and_coloured_points(predict, run, capsys):
     write(Path("street.bin"), points)
     folder = predict("street.bin", "--format=npy", "--ply=true")
     files = {"street.npy", "street.ply", "classes.json"}
-    assert ("cannot render here" in capsys.readouterr().out) == (not renders())
+    said = capsys.readouterr().out
+    assert ("cannot render here" in said) == (not renders())
+    assert "street.bin: 1,000 labels in new/out/street.npy" in said.splitlines()  # and not 1/1
+    assert "ms of each" not in said
     if renders():
         files.add("street.png")
     assert names_in(folder) == files
@@ -196,6 +199,15 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(ValueError, match="could not broadcast"):
         write_ply(tmp_path / "b.ply", np.zeros((3, 3)), np.zeros((2, 3), "u1"))
     assert names_in(tmp_path) == {"a.label"}
+
+
+def test_attributions_stand_at_the_points_of_the_file(tmp_path):
+    values = np.array([[1.0, 2.0], [3.0, 4.0]])
+    path = write_attribution(tmp_path / "a.b", values, np.array([False, True, False, True]))
+    assert path == tmp_path / "a.b.attribution.npy"
+    assert np.load(path).tolist() == [[0, 0], [1, 2], [0, 0], [3, 4]]
+    whole = np.load(write_attribution(tmp_path / "c", values, None))
+    assert (whole.tolist(), whole.dtype) == (values.tolist(), np.float32)
 
 
 def test_ids_of_classes():

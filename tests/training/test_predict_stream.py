@@ -234,6 +234,28 @@ def test_a_file_that_a_ring_of_recordings_deletes_is_passed_over(tmp_path, monke
     assert [file for file in arrivals if file] == [stays]
 
 
+def test_a_scan_that_is_named_twice_comes_once(tmp_path):
+    (tmp_path / "drive").mkdir()
+    one, two, three = record(tmp_path / "drive", 1, 2, 3)
+    arrivals = Arrivals([two, tmp_path / "drive", two], Stream(), lambda file, _: file == three)
+    found = [(file, arrivals.waiting) for file in arrivals]
+    assert found == [(two, 1), (one, 0)]
+    assert arrivals.left_out == 1
+    assert arrivals.seen[one] == (one.stat().st_size, one.stat().st_mtime_ns)
+
+
+def test_a_file_that_is_empty_or_just_written_is_not_ready(tmp_path, monkeypatch):
+    monkeypatch.setattr(streams, "POLL", 0.01)
+    old, new = record(tmp_path / "drive", 1, 2)
+    empty = tmp_path / "drive" / "0.bin"
+    empty.touch()
+    for file in (old, empty):
+        os.utime(file, (1, 1))
+    arrivals = Arrivals([tmp_path / "drive"], Stream(watch=0.05), lambda *_: False)
+    assert [file for file in arrivals if file] == [old]
+    assert new.is_file()
+
+
 def test_without_settings_there_is_no_journal(tmp_path):
     kept = Journal(tmp_path / "out", None)
     kept.add(Path("a.bin"), (1, 1), "a", {})

@@ -189,6 +189,17 @@ def test_storage_options_are_refused(tmp_path):
         WholeCheckpoints().save_checkpoint({}, tmp_path / "last.ckpt", {"a": 1})
 
 
+def test_a_checkpoint_makes_its_folder_and_sweeps_what_its_own_writer_left(tmp_path):
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    WholeCheckpoints().save_checkpoint({"epoch": 3, "state_dict": {}}, str(path))
+    for name in (".last.0123abcd.part.ckpt", ".best.0123abcd.part.ckpt"):
+        path.with_name(name).write_bytes(b"half")
+    WholeCheckpoints().save_checkpoint({"epoch": 4, "state_dict": {}}, path)
+    assert read_run_checkpoint(path)["epoch"] == 4
+    assert {file.name for file in path.parent.iterdir()} == {
+        "last.ckpt", ".best.0123abcd.part.ckpt"}  # fmt: skip
+
+
 # The child may write no file beyond 1 MiB and dies in the middle of the checkpoint.
 DIES_WRITING = """if True:
     import os, resource, signal, sys, torch

@@ -19,6 +19,7 @@ from geonorm import __version__
 from geonorm.__main__ import main
 from geonorm.models import load_checkpoint, resnet3d
 from geonorm.training import ClipPredictor
+from geonorm.training.model_card import model_card
 from geonorm.training.sharing import located, read_shared
 from helpers.action_runs import FILMS, QUICK
 from helpers.hub import COMMIT, hub
@@ -94,6 +95,31 @@ def test_the_card_tells_the_run(run, shared):
     }  # fmt: skip
     assert f"geonorm {__version__}" in text
     assert f"torch {torch.__version__.partition('+')[0]}" in text
+
+
+def test_the_card_of_a_network_of_scans(tmp_path):
+    config = {
+        "geonorm_version": "9.8", "licence": "mit", "epoch": 3, "global_step": 40,
+        "hyper_parameters": {"name": "MinkUNet14A", "norm": "batch", "classes": ["road", "car"]},
+        "ScanData": {"voxel_size": 0.25},
+    }  # fmt: skip
+    scores = {"miou": 0.5, "iou": {"road": 0.75, "car": None}, "name": "words"}
+    for stage, more in (("val", {}), ("test", {"miou": 0.25, "points": 7})):
+        (tmp_path / f"{stage}.json").write_text(json.dumps({**scores, **more}))
+    card = model_card(config, tmp_path / "checkpoints" / "best.ckpt")
+    header, _, text = card[4:].partition("\n---\n")
+    told = yaml.safe_load(header)
+    assert told["tags"][2:] == ["point-cloud", "semantic-segmentation"]
+    assert "pipeline_tag" not in told
+    for line in (
+        "# MinkUNet14A, batch norm", "2 classes: road, car.", "| score | test | validation |",
+        "| miou | 0.2500 | 0.5000 |", "| points | 7 | - |", "| class | test | validation |",
+        "| road | 0.7500 | 0.7500 |", "| car | - | - |", "voxel_size: 0.25",
+        "The run's folder has no configuration.", "Of best.ckpt, after epoch 3, step 40; the",
+        "A network that gives each point of a scan a class, trained with",
+    ):  # fmt: skip
+        assert line in text
+    assert "words" not in text
 
 
 def test_a_folder_that_is_not_whole_is_refused(shared, tmp_path):

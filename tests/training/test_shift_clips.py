@@ -106,6 +106,14 @@ def test_resamples_draw_whole_clips(films, tmp_path):
     assert scores.clean[1:].std() > 0
 
 
+def test_without_a_transform_clips_are_judged_as_they_are_decoded(films, tmp_path):
+    data, seen = ClipDataset(films, length=4, sampling="uniform", cache=tmp_path / "cache"), []
+    task = ClipTask([lambda video: seen.append(video) or by_red(video / 1.0)], data)
+    sample = task.read(2)
+    assert task.count(0, sample).tolist()[1] == 1
+    assert torch.equal(seen[0], sample.video[None])
+
+
 def test_published_rpc():
     """3D ResNet-18 on Mini Kinetics-C: mPC 53.3 of 66.2 is rPC 80.5 %."""
     scores = Scores(np.array([0.662]), {
@@ -125,6 +133,7 @@ def test_clips_that_cannot_be_decoded_are_left_out(films, tmp_path, monkeypatch)
     assert lost.video is None
     assert task.corrupt(lost, 0, "fog", 1).video is None
     assert task.count(0, lost).tolist() == [0, 0]
+    assert task.count(0, task.read(0)._replace(label=-1)).tolist() == [0, 0]
     assert task.score(np.array([[3, 4], [0, 0]])).tolist()[0] == 0.75
     assert np.isnan(task.score(np.array([[3, 4], [0, 0]]))[1])
     films.videos[0][0].write_bytes(films.videos[0][0].read_bytes()[:1])  # damaged since it opened

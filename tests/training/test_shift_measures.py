@@ -8,10 +8,10 @@ import pytest
 
 from geonorm.__main__ import main as command
 from geonorm.training.shift.bootstrap import interval, resamples
-from geonorm.training.shift.comparison import Comparison, as_json, as_markdown
+from geonorm.training.shift.comparison import Comparison, as_json, as_markdown, percent
 from geonorm.training.shift.heat_map import draw
 from geonorm.training.shift.measures import MEAN, Scores, mean_over, measure
-from geonorm.training.shift.score_files import read_scores, write_scores
+from geonorm.training.shift.score_files import read_baseline, read_scores, write_scores
 
 # MinkUNet18 on SemanticKITTI-C, clean 62.76 (Kong et al., ICCV 2023): three levels and RR.
 ROBO3D = {
@@ -97,7 +97,9 @@ def test_of_a_clean_score_of_0_nothing_can_be_left(tmp_path):
 
 def test_a_mean_over_levels_stands_for_them():
     means = Scores(NETWORK.clean, {"fog": {MEAN: np.array([0.4])}, "snow": {MEAN: np.array([0.5])}})
-    for network, baseline in ((means, BASELINE), (NETWORK, BASELINE)):
+    of_baseline = {"fog": {MEAN: np.array([0.5])}, "snow": {MEAN: np.array([2 / 3])}}
+    others = Scores(BASELINE.clean, of_baseline)
+    for network, baseline in ((means, BASELINE), (NETWORK, BASELINE), (NETWORK, others)):
         errors = [m.error[0] for m in measure(network, baseline).values()]
         assert errors == pytest.approx([1.2, 1.5])
 
@@ -148,6 +150,34 @@ def test_shares_and_percent_are_told_apart_in_each_file(tmp_path, capsys):
     assert (fog["score"], fog["RR"]) == ("40.00", "50.00")
     assert float(fog["CE"]) == pytest.approx(100 * 1.2 / (0.3 + 0.995), abs=0.005)
     assert "CE is by b" in said
+
+
+@pytest.mark.parametrize(("clean", "fog", "shown"), [(1, 0.5, "50.00"), (100, 25, "25.00")])
+def test_a_clean_score_of_all_is_1_or_100(tmp_path, capsys, clean, fog, shown):
+    file = written(tmp_path / "a.csv", [("clean", "", clean), ("fog", 1, fog)])
+    assert command(["evaluate-shift", f"--summarize={file}"]) == 0
+    table = cells(capsys.readouterr().out)
+    assert (table["clean"]["score"], table["fog"]["score"]) == ("100.00", shown)
+
+
+def test_a_file_of_a_spreadsheet_is_read(tmp_path):
+    """With a byte order mark, spaces, and a baseline whose name is told."""
+    file = tmp_path / "a.csv"
+    text = "corruption,level,score,network\nclean, ,0.8,mine\n fog , 2 ,0.5,mine\n"
+    file.write_text(text, encoding="utf-8-sig")
+    read, groups = read_scores(file)
+    assert read == {"mine": Scores(np.array([0.8]), {"fog": {2: np.array([0.5])}})}
+    assert groups == {"": ["fog"]}
+    assert read_baseline(file, ["rain", "fog"])[0] == "mine"
+
+
+def test_groups_are_those_of_the_file_and_others(tmp_path, capsys):
+    rows = [("", "clean", "", 0.8), ("Mini Kinetics-C", "fog", 1, 0.5), ("", "dust", 1, 0.4)]
+    file = written(tmp_path / "a.csv", rows, "group,corruption,level,score")
+    assert command(["evaluate-shift", f"--summarize={file}"]) == 0
+    assert [*cells(capsys.readouterr().out)] == [
+        "clean", "fog", "mean of Mini Kinetics-C (1 of 12)", "dust", "mean of others (1)",
+    ]  # fmt: skip
 
 
 def test_scores_that_were_written_are_read(tmp_path):
@@ -224,6 +254,10 @@ def test_files_that_do_not_go_together(tmp_path):
     two = written(tmp_path / "two.csv", rows, "network,corruption,level,score")
     found = command(["evaluate-shift", f"--summarize={two}"])
     assert re.search(r"b and a must have the same corruptions; got snow and fog", found)
+    rows[-2:] = [("b", *FOG)]
+    two = written(tmp_path / "two.csv", rows, "network,corruption,level,score")
+    found = command(["evaluate-shift", f"--summarize={two}"])
+    assert re.search(r"no row `clean` with an empty level of b; the score", found)
     headless = written(two, [CLEAN], "corruption,a,score")
     found = command(["evaluate-shift", f"--summarize={headless}"])
     assert re.search(r"must have the columns corruption, level, score; it lacks level", found)
@@ -234,6 +268,7 @@ def test_an_interval_worked_by_hand():
     """Of 41 resamples with the scores 0, 1, ..., 40, a 40th lies below 1 and above 39."""
     values = np.random.default_rng(0).permutation(41).astype(float)
     assert interval(np.concatenate([[17.0], values])) == (17, 1, 39)
+    assert percent(np.concatenate([[17.0], values]) / 40) == "42.50 [2.50, 97.50]"
 
 
 def test_no_interval_of_one_item_or_of_what_has_no_score():
@@ -269,6 +304,9 @@ def test_measures_have_intervals_of_the_same_resamples():
     judged = Scores(clean, {"fog": {1: clean / 2}})
     other = Scores(np.array([0.9]), {"fog": {1: np.array([0.5])}})
     entry = as_json(Comparison({"a": judged}, {"all": ["fog"]}, "mIoU", ("b", other)))
+    assert (entry["score"], entry["baseline"], entry["left_out"]) == ("mIoU", "b", {})
+    mean = entry["networks"]["a"]["groups"]["all"]["mean"]
+    assert (mean["over"], mean["error_over"]) == (1, 1)
     found = entry["networks"]["a"]["groups"]["all"]["corruptions"]["fog"]
     assert found["retained"] == pytest.approx([0.5, 0.5, 0.5])
     low, high = np.percentile([0.2, 0.3], (2.5, 97.5))
@@ -285,10 +323,15 @@ def test_networks_stand_side_by_side_in_the_table():
     table = as_markdown(comparison)
     found = cells(table)
     assert [*found] == ["clean", "fog", "mean of Robo3D (1 of 8)", "snow", "mean of others (1)"]
-    assert found["clean"]["one: mIoU"] == "80.00"
+    assert [*found["clean"].values()] == ["clean", "80.00", "", "", "90.00", "", ""]
+    assert (found["fog"]["one: RR"], found["fog"]["two: RR"]) == ("50.00", "55.56")
     assert found["fog"]["two: CE"] == "83.33"
     assert found["fog"]["one: CE"] == "100.00"
     assert "left out: rain: it has no rings" in table
+    as_written = as_json(comparison)
+    assert as_written["left_out"] == {"rain": "it has no rings"}
+    mean = as_written["networks"]["two"]["groups"]["Robo3D"]["mean"]
+    assert (mean["over"], mean["error_over"]) == (1, 1)
     assert "CE is by one" in table
 
 

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from train_seg import main
 
 from geonorm.datasets import SyntheticStreets, collate_scans
 from geonorm.training.cli import CONFIGS, complete
+from geonorm.training.cli import option as value_of
 from geonorm.training.confusion import read_matrix
 from geonorm.training.optimization import Optimization
 from geonorm.training.sampler import EpochSampler
@@ -179,8 +181,9 @@ def test_schedules():
 def test_optimization_refuses_what_it_cannot_do():
     with pytest.raises(ValueError, match=r"no optimizer 'Adamw' in torch.optim; choose one of"):
         Optimization(name="Adamw")
-    with pytest.raises(ValueError, match=r"warmup must be a part of the run in \[0, 1\); got 5"):
-        Optimization(warmup=5)
+    for warmup in (5, 1, -0.1):
+        with pytest.raises(ValueError, match=rf"a part of the run in \[0, 1\); got {warmup}"):
+            Optimization(warmup=warmup)
 
 
 def test_what_the_command_line_may_leave_out(tmp_path):
@@ -193,6 +196,11 @@ def test_what_the_command_line_may_leave_out(tmp_path):
     assert complete(["-c", "streets"], default)[2] == str(CONFIGS / "streets.yaml")
     with pytest.raises(ValueError, match=r"--config 'street' is no file; .*mean 'streets'"):
         complete(["--config=street"], default)
+    assert value_of(["--a", "1", "--b=2=3", "--bc=4", "--c"], "--b") == "2=3"
+    assert value_of(["--a", "1", "--a", "2"], "--a") == "1"
+    assert value_of(["--bc=4", "--c"], "--b") is value_of(["--c"], "--c") is None
+    assert complete(["fit", "--config"], default)[1:] == ["--config", "streets.yaml", "--config"]
+    assert complete(["-c=streets", "--x"], default)[2:] == [str(CONFIGS / "streets.yaml"), "--x"]
     checkpoint = tmp_path / "checkpoints" / "last.ckpt"
     assert complete(["test", f"--ckpt_path={checkpoint}"], default)[2] == str(
         own
@@ -298,6 +306,50 @@ def test_the_worst_and_the_best_scans_are_drawn_beside_the_first():
     assert {score.place for score in kept} == {0, 2, 5, 1, 6}
     report.num_pictures = 0
     assert report._drawn(report.scores) == set()
+
+
+def test_scans_and_their_scores_are_kept_as_they_are_judged():
+    report = SegmentationReport(Path("run"), num_pictures=2)
+    module = SimpleNamespace(classes=["a", "b"])
+    batch = SimpleNamespace(
+        names=["one", "two"], point_batch=torch.tensor([1, 0, 1, 0, 1]),
+        point_labels=torch.tensor([0, 1, 1, 255, 1]),
+        points=torch.arange(15.0).view(5, 3).bfloat16(),
+    )  # fmt: skip
+    predicted = torch.tensor([0, 1, 0, 0, 1])
+    training, testing = (SimpleNamespace(state=SimpleNamespace(fn=fn)) for fn in ("fit", "test"))
+    report._keep(training, module, predicted, batch)
+    assert report.scores == []
+    report._keep(testing, module, predicted, batch)
+    one, two = report.scores
+    assert one == (0, "one", 1.0, 1.0, 1)
+    assert two == (1, "two", pytest.approx((1 / 2 + 1 / 2) / 2), pytest.approx(2 / 3), 3)
+    assert report.scans[1].points.tolist() == [[0, 1, 2], [6, 7, 8], [12, 13, 14]]
+    assert report.scans[1].predicted.tolist() == [0, 0, 1]
+    assert report.scans[0].labels.tolist() == [1, 255]
+
+
+def test_a_short_last_batch_of_scans_is_left_out_of_training_alone():
+    def batches(size, world_size=1):
+        data = ScanData(lambda: SyntheticStreets(5), lambda: SyntheticStreets(5), batch_size=size,
+                        num_workers=0)  # fmt: skip
+        data.setup("fit")
+        data.trainer = SimpleNamespace(global_rank=0, world_size=world_size)
+        return len(data.train_dataloader()), len(data.val_dataloader())
+
+    assert batches(2) == (2, 3)
+    assert batches(5) == (1, 1)
+    assert batches(6) == (1, 1)
+    assert batches(3, world_size=2) == (1, 1)
+
+
+def test_domains_are_those_of_the_training_scans_where_there_are_any():
+    data = ScanData()
+    assert (data.num_domains, data.classes, data.colors) == (1, None, None)
+    data.datasets = {"val": SimpleNamespace(num_domains=3)}
+    assert data.num_domains == 3
+    data.datasets["train"] = SimpleNamespace(num_domains=2)
+    assert data.num_domains == 2
 
 
 @as_users_run_it

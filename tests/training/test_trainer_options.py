@@ -12,8 +12,9 @@ from geonorm import InstanceNorm
 from geonorm.training import VideoScores
 from geonorm.training.action.module import ActionModule
 from geonorm.training.cli import run_folder
+from geonorm.training.norm_option import norm_in_words
 from geonorm.training.segmentation.module import SegmentationModule
-from geonorm.training.segmentation.networks import check_precision
+from geonorm.training.segmentation.networks import build, check_precision, names
 from helpers.action_runs import FILMS, QUICK, found
 from helpers.segmentation_runs import STREETS, run_config
 
@@ -138,6 +139,33 @@ def test_a_network_that_is_there_is_kept():
     assert module.network is network is not None
 
 
+def test_data_of_other_features_or_classes_than_the_network_are_refused():
+    module = SegmentationModule("PointMLP", classes=["a", "b"], in_channels=5)
+    assert [layer.out_features for layer in module.network if hasattr(layer, "out_features")] == [
+        128, 128, 128, 2]  # fmt: skip
+    data = SimpleNamespace(classes=["a", "b"], in_channels=5)
+    module._trainer = SimpleNamespace(datamodule=data)
+    module.setup("validate")
+    for channels in (4, 6):
+        data.in_channels = channels
+        told = rf"the checkpoint takes 5 features of each voxel; the data have {channels}: give"
+        with pytest.raises(ValueError, match=told):
+            module.setup("validate")
+    data.classes = ["b", "a"]
+    with pytest.raises(ValueError, match="knows the classes a, b; the data have b, a"):
+        module.setup("validate")
+
+
+def test_every_network_of_scans_by_name():
+    assert names()[:2] == ["PointMLP", "MinkUNetSlim"]
+    assert {"MinkUNet14A", "MinkUNet34C"} <= {*names()}
+    assert not any("_" in name for name in names())
+    slim = build("MinkUNetSlim", "batch", 3, in_channels=5)
+    assert slim.PLANES == (32, 32, 64, 128, 64, 48, 32, 32)
+    assert slim.conv0p1s1.in_channels == 5
+    assert slim.final.out_channels == 3
+
+
 def test_networks_are_named_in_words():
     """Before a training, in its figures and in tables of several networks."""
     def scans(*arguments):
@@ -148,6 +176,10 @@ def test_networks_are_named_in_words():
     mixed = {"default": "batch", "stem": "instance"}
     assert scans("MinkUNet14A", mixed) == "MinkUNet14A, batch norm, instance in stem"
     assert ActionModule("r3d_18", "instance").title == "r3d_18, instance norm"
+    several = {"default": "batch", "a": "none", "b": "batch", "c": "none", "d": "none"}
+    assert norm_in_words(several) == "batch norm, none in a, c and d"
+    assert norm_in_words({"stem": "none"}) == "none in stem"
+    assert norm_in_words("none") == "no norm"
 
 
 def test_a_norm_of_the_input_is_an_option():
