@@ -82,7 +82,9 @@ def test_numbers_of_a_run(tmp_path):
     assert [row[0] for row in worst] == ["scan", "worst", "a <b>"]
     assert [row[0] for row in best] == ["scan", "best", "a <b>"]
     assert worst[1] == ["worst", "0.125", "0.25", "20"]
+    assert best[1] == ["best", "0.875", "1", "30"]
     assert ["trainer.max_epochs", "3"] in options
+    assert ["trainer.callbacks", "-"] in options
     assert re.search(r"<summary>\d+ all options</summary>", page)
     assert versions[1:] == [["torch", "2.15.0"], ["cores", "2"]]
     assert titles(figures) == ["train/loss", "val/miou", "throughput/points_per_s", "val"]
@@ -114,6 +116,77 @@ def test_runs_stand_side_by_side(tmp_path):
     assert [trace["name"] for trace in figures[0]["data"]] == names
     assert [trace["y"][0] for trace in figures[0]["data"]] == [2, 3, 4]
     assert titles(figures)[-3:] == [f"{name}, val" for name in names]
+
+
+def test_what_only_some_runs_have(tmp_path):
+    one = write_run(tmp_path / "one", "batch", losses=(1, 5, 3))
+    two = write_run(tmp_path / "two", losses=(2,))
+    log = (one / "metrics.csv").read_text().replace("val/iou/road,val/miou", "val/loss,test/miou")
+    (one / "metrics.csv").write_text(log.replace("0,2,,,0.5,0.45", "0,2,,,0.7,0.3"))
+    (one / "config.yaml").write_text("model:\n  norm: batch\n  classes: [2, 3]\n  slim: true\n")
+    (one / "left_out.csv").write_text("file,what,times\na.bin,damaged,3\n")
+    for file in ("val.json", "val_confusion.csv", "val_scans.csv"):
+        (one / file).rename(one / file.replace("val", "test"))
+    (one / "versions.json").write_text(json.dumps({"test": {"numpy": "2.0"}}))
+    shift = write_shift(tmp_path / "shift")
+    page, figures = report(one, two, shift, one, path=tmp_path / "report.html")
+    assert page.count("was stopped") == 0
+    heading = page[page.index("<h1>") : page.index("</h1>")]
+    assert heading == f"<h1>{one}, {two}, {shift}"
+    assert titles(figures)[2:] == [
+        "train/loss", "val/loss", "val/miou", "test/miou", "throughput/points_per_s",
+        f"{one}, test", f"{two}, val",
+    ]  # fmt: skip
+    curves = {figure["layout"]["title"]["text"]: figure for figure in figures}
+    assert [trace["name"] for trace in curves["val/miou"]["data"]] == [str(two)]
+    assert not curves["val/miou"]["layout"]["showlegend"]
+    assert curves["train/loss"]["layout"]["showlegend"]
+    found = tables(page)
+    rows = {name: values for name, *values in found[0]}
+    assert rows["model.norm"] == ["batch", "instance"]
+    assert rows["test miou"] == ["0.45", "-"]
+    assert rows["last train/loss"] == ["3", "2"]
+    assert rows["steps, as logged"] == ["3", "1"]
+    assert rows["throughput/points_per_s, median"] == ["2,000", "1,000"]
+    assert rows["files left out"] == ["1", "0"]
+    assert [["run", "file", "what", "times"], [str(one), "a.bin", "damaged", "3"]] in found
+    options = {name: values for name, *values in found[-3]}
+    assert options["model.classes"] == ["[2, 3]", "-"]
+    assert options["model.slim"] == ["True", "-"]
+    assert found[-2] == [["option", "value"], ["trainer.callbacks", "-"]]
+    assert found[-1] == [
+        ["", f"{one}, test", f"{two}, fit", str(shift)], ["numpy", "2.0", "-", "-"],
+        ["torch", "-", "2.15.0", "-"], ["cores", "-", "2", "-"], ["geonorm", "-", "-", "0.1.0"],
+    ]  # fmt: skip
+
+
+def test_many_scans_and_classes_are_not_all_shown(tmp_path, monkeypatch):
+    from geonorm.looking import report as module
+
+    run = write_run(tmp_path / "run")
+    lines = [f"scan{number},{number / 20},0.5,9,{'val_scan0.png' * (number < 2)}"
+             for number in range(11)]  # fmt: skip
+    (run / "val_scans.csv").write_text("\n".join(["scan,miou,accuracy,points,picture", *lines]))
+    page, figures = report(run, path=tmp_path / "report.html")
+    _, _, worst, best, *_ = tables(page)
+    assert [row[0] for row in worst[1:]] == [f"scan{number}" for number in range(5)]
+    assert [row[0] for row in best[1:]] == [f"scan{number}" for number in range(10, 5, -1)]
+    assert page.count("the worst of 11") == page.count("the best of 11") == 1
+    assert titles(figures)[-1] == "val"
+    Image.new("RGB", (9, 9)).save(run / "val_worst.png")
+    monkeypatch.setattr(module, "MOST_CLASSES", 2)
+    page, figures = report(run, path=tmp_path / "report.html")
+    assert "val: 3 classes are too many to draw here" in page
+    assert titles(figures)[-1] == "throughput/points_per_s"
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    assert captions == ["the worst clips", "scan0: mIoU 0.000", "scan1: mIoU 0.050"]
+
+
+@pytest.mark.parametrize(("classes", "written"), [(24, True), (25, False)])
+def test_cells_of_large_matrices_are_not_written_on(classes, written):
+    names = [str(number) for number in range(classes)]
+    figure = plots.confusion("val", np.eye(classes), names)
+    assert ("texttemplate" in figure["data"][0]) == written
 
 
 def test_the_curves_of_a_resumed_run_are_whole(tmp_path):
