@@ -162,6 +162,11 @@ def test_an_engine_of_another_version_is_refused_with_what_was_looked_for():
                                         r"Got Old, which looks like spconv's SparseConvTensor of "
                                         r"another version: it has no replace_feature$"):
         SparseInstanceNorm(6)(Old())
+    half = type("Half", (), dict.fromkeys(("features", "indices")))()
+    with pytest.raises(TypeError, match=r"Got Half, which .* has no batch_size, replace_feature$"):
+        InstanceNorm(6)(half)
+    with pytest.raises(TypeError, match=r"Got Less$"):
+        InstanceNorm(6)(type("Less", (), {"features": None})())
     with pytest.raises(TypeError, match=r"Got list$"):
         InstanceNorm(6)([1, 2])
     with pytest.raises(TypeError, match=r"Got tuple\. Did you mean norm\(features, batch_index"):

@@ -213,12 +213,39 @@ def test_wrong_input_is_explained(folder):
         (["a.bin", "--color", "hight"], "no colour 'hight'.*Did you mean 'height'"),
         (["a.bin", "a.mp4"], "scans or videos, not both; got a.bin and a.mp4"),
         (["a.mp4", "--labels", "short.label"], "--labels is of scans"),
+        (["a.mp4", "--color", "height"], "--color is of scans"),
         (["a.mp4", "--window", "true"], "--window is of scans"),
         (["a.mp4", "--predictions", "empty"], r"no empty/a\.scores\.json"),
         (["b.mp4"], "b.mp4 cannot be opened"),
         (["b.bin"], "b.bin is not a file"),
     ]:  # fmt: skip
         assert re.search(says, refusal(*words)), (words, refusal(*words))
+
+
+def content_of(page):
+    return json.loads(re.search(r'id="content">(.*?)</script>', page.read_text())[1])
+
+
+def test_what_is_asked_of_a_page_is_in_it(folder, capsys):
+    points = rows(6) * np.float32([1, 1, 1, 100])
+    points.tofile(folder / "a.BIN")
+    np.array([5, 9, 0, 5, 9, 9], "<u4").tofile("guess/a.label")
+    words = ["a.BIN", "--predictions", "guess", "guess", "--out", "new/b.html"]
+    command(["view", *words, "--color", "height", "--intensity_max", "200"])
+    assert capsys.readouterr().out.startswith("new/b.html (0.")
+    told = content_of(folder / "new/b.html")
+    assert told["color"] == "height"
+    assert [panel["title"] for panel in told["panels"]] == ["a.BIN, guess"] * 2
+    first = told["panels"][0]
+    assert [column["name"] for column in first["columns"]] == ["prediction", "intensity", "height"]
+    strength = np.percentile(points[:, 3] / 200, (1, 99))
+    assert [first["columns"][1][end] for end in ("low", "high")] == pytest.approx(strength)
+    assert (first["columns"][0]["low"], first["columns"][0]["high"]) == (0, 0)
+    assert base64.b64decode(first["points"]) == points[:, :3].astype("<f4").tobytes()
+    assert "<title>a.BIN</title>" in (folder / "new/b.html").read_text()
+    command(["view", "a.bin", "a.BIN", "--intensity_max", "200"])
+    assert "<title>a.bin, a.BIN</title>" in (folder / "view.html").read_text()
+    assert content_of(folder / "view.html")["color"] is None
 
 
 def test_a_window_needs_a_screen(folder, monkeypatch):

@@ -27,6 +27,39 @@ def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
+def test_the_command_line_is_the_processes_own_by_default(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["--help", "--version"])
+    assert main() is None
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize(("missing", "cure"), [
+    ("submitit", "pip install 'geonorm[scale]'"), ("onnx.helper", "pip install 'geonorm[export]'"),
+    ("mystery", "pip install 'geonorm[train]'"),
+])  # fmt: skip
+def test_a_library_is_named_by_what_brings_it(monkeypatch, missing: str, cure: str) -> None:
+    def fail(arguments: list[str]) -> None:
+        raise ModuleNotFoundError("no", name=missing)
+
+    monkeypatch.setattr("geonorm.commands.doctor.main", fail)
+    name = missing.partition(".")[0]
+    assert str(main(["doctor"])).startswith(
+        f"geonorm doctor: needs {name}, which is not installed: {cure} ("
+    )
+
+
+@pytest.mark.parametrize("name", ["geonorm.none", "geonorm", "", None])
+def test_a_module_of_ours_that_is_missing_is_a_fault(monkeypatch, name: str | None) -> None:
+    def fail(arguments: list[str]) -> None:
+        raise ModuleNotFoundError("no", name=name)
+
+    monkeypatch.setattr("geonorm.commands.doctor.main", fail)
+    with pytest.raises(ModuleNotFoundError):
+        main(["doctor"])
+
+
 def test_an_unknown_command_is_told_from_a_near_one() -> None:
     assert re.fullmatch(
         r"geonorm: no command 'pedict'; choose from \['doctor', .*\]\. Did you mean 'predict'\?",
