@@ -260,6 +260,18 @@ def test_other_refusals():
         convert(net, data=[sparse("spconv")])
 
 
+def test_norms_that_tell_their_layout_need_none():
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.LayerNorm(3))
+    convert(model, layout="BHWC")
+    assert [type(norm).__name__ for norm in model] == ["InstanceNorm", "AxisInstanceNorm"]
+    assert (model[1].layout, model[1].axes) == ("BHWC", "HW")
+    first, last = (geonorm.AxisInstanceNorm(3, layout=layout, axes="T") for layout in
+                   ("BCT", "BTC"))  # fmt: skip
+    assert convert(nn.Sequential(first), "batch").rows[0].target == "BatchNorm"
+    with pytest.raises(ValueError, match=r"1 norms \(AxisInstanceNorm\) cannot be known"):
+        convert(nn.Sequential(last), "batch")
+
+
 def test_only_the_first_of_many_names_are_listed():
     model = nn.Sequential(*(nn.LayerNorm(3) for _ in range(8)))
     with pytest.raises(ValueError, match=r"8 norms .* known: 0, 1, 2, 3, 4, 5 and 2 more\. Pass"):

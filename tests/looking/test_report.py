@@ -1,8 +1,10 @@
 """geonorm report: numbers of the folders, what a killed run has left, and a real browser."""
 
+import base64
 import json
 import re
 from html import unescape
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from geonorm.__main__ import main as command
 from geonorm.looking import plots
 from geonorm.looking.report import write_report
 from geonorm.looking.runs import read_folder
-from geonorm.looking.tables import words
+from geonorm.looking.tables import pictures, table, words
 from geonorm.training.metrics_file import read_metrics
 from helpers.browser import browser, complaints, opened
 from helpers.run_folders import write_run, write_shift
@@ -121,9 +123,11 @@ def test_runs_stand_side_by_side(tmp_path):
 def test_what_only_some_runs_have(tmp_path):
     one = write_run(tmp_path / "one", "batch", losses=(1, 5, 3))
     two = write_run(tmp_path / "two", losses=(2,))
-    log = (one / "metrics.csv").read_text().replace("val/iou/road,val/miou", "val/loss,test/miou")
-    (one / "metrics.csv").write_text(log.replace("0,2,,,0.5,0.45", "0,2,,,0.7,0.3"))
-    (one / "config.yaml").write_text("model:\n  norm: batch\n  classes: [2, 3]\n  slim: true\n")
+    log = (one / "metrics.csv").read_text()
+    (one / "metrics.csv").write_text(log.replace("val/iou/road,val/miou", "val/loss,test/miou"))
+    (one / "config.yaml").write_text(
+        "model:\n  norm: batch\n  classes: [2, 3]\n  slim: true\nnone: {}\n"
+    )
     (one / "left_out.csv").write_text("file,what,times\na.bin,damaged,3\n")
     for file in ("val.json", "val_confusion.csv", "val_scans.csv"):
         (one / file).rename(one / file.replace("val", "test"))
@@ -153,6 +157,7 @@ def test_what_only_some_runs_have(tmp_path):
     options = {name: values for name, *values in found[-3]}
     assert options["model.classes"] == ["[2, 3]", "-"]
     assert options["model.slim"] == ["True", "-"]
+    assert options["none"] == ["{}", "-"]
     assert found[-2] == [["option", "value"], ["trainer.callbacks", "-"]]
     assert found[-1] == [
         ["", f"{one}, test", f"{two}, fit", str(shift)], ["numpy", "2.0", "-", "-"],
@@ -173,13 +178,15 @@ def test_many_scans_and_classes_are_not_all_shown(tmp_path, monkeypatch):
     assert [row[0] for row in best[1:]] == [f"scan{number}" for number in range(10, 5, -1)]
     assert page.count("the worst of 11") == page.count("the best of 11") == 1
     assert titles(figures)[-1] == "val"
-    Image.new("RGB", (9, 9)).save(run / "val_worst.png")
+    for name in ("worst", "best", "clips"):
+        Image.new("RGB", (9, 9)).save(run / f"val_{name}.png")
     monkeypatch.setattr(module, "MOST_CLASSES", 2)
     page, figures = report(run, path=tmp_path / "report.html")
     assert "val: 3 classes are too many to draw here" in page
     assert titles(figures)[-1] == "throughput/points_per_s"
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", page)
-    assert captions == ["the worst clips", "scan0: mIoU 0.000", "scan1: mIoU 0.050"]
+    assert captions == ["clips", "the best clips", "the worst clips", "scan0: mIoU 0.000",
+                        "scan1: mIoU 0.050"]  # fmt: skip
 
 
 @pytest.mark.parametrize(("classes", "written"), [(24, True), (25, False)])
@@ -261,6 +268,53 @@ def test_many_large_pictures_still_fit(tmp_path, monkeypatch):
     page, _ = report(run, path=tmp_path / "report.html")
     assert page.count("data:image/webp") == 0
     assert f"{run}/val_scan1.png" in page
+
+
+def test_pictures_of_all_stages_share_the_room(tmp_path, monkeypatch):
+    from geonorm.looking import report as module
+
+    run = write_run(tmp_path / "run")
+    noise = np.random.default_rng(0).integers(0, 255, (100, 130, 3), dtype=np.uint8)
+    for name in ("val_scan0", "val_scan1", "test_worst"):
+        Image.fromarray(noise).save(run / f"{name}.png")
+    (run / "test.json").write_text('{"miou": 0.5}')
+    page, _ = report(run, path=tmp_path / "report.html")
+    (one,) = {*re.findall(r'base64,([^"]*)', page)}
+    for room, shown in ((3 * len(one) + 9, 3), (3 * len(one) - 9, 0)):
+        monkeypatch.setattr(module, "ROOM", room)
+        page, _ = report(run, path=tmp_path / "report.html")
+        assert page.count("data:image/webp") == shown
+
+
+@pytest.mark.parametrize(("size", "shown"), [
+    ((300, 20), (300, 20)), ((1650, 30), (1100, 20)), ((20, 5500), (16, 4400)),
+])  # fmt: skip
+def test_pictures_are_made_no_larger_than_a_page(tmp_path, size, shown):
+    Image.new("RGB", size).save(tmp_path / "a.png")
+    page = pictures([("a <b>", tmp_path / "a.png")], 10**6)
+    data = base64.b64decode(re.search(r'base64,([^"]*)', page)[1])
+    assert Image.open(BytesIO(data)).size == shown
+    assert page.count("a &lt;b&gt;") == 2
+
+
+def test_numbers_alone_stand_to_the_right():
+    page = table(["a <b>"], [[1], [2.5], [True], ["<i>"], [None]])
+    assert "<th>a &lt;b&gt;</th>" in page
+    assert re.findall(r"<td.*?</td>", page) == [
+        '<td class="number">1</td>', '<td class="number">2.5</td>', "<td>True</td>",
+        "<td>&lt;i&gt;</td>", "<td>-</td>",
+    ]  # fmt: skip
+
+
+def test_the_command_writes_a_page_and_says_where(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "run")
+    assert command(["report", "run"]) is None
+    size = (tmp_path / "report.html").stat().st_size / 2**20
+    said = capsys.readouterr().out
+    assert said == f"report.html ({size:.1f} MiB): open it in any browser\n"
+    assert command(["report", "run", "--out=new/a.html"]) is None
+    assert (tmp_path / "new/a.html").is_file()
 
 
 def test_wrong_folders_are_explained(tmp_path, monkeypatch):

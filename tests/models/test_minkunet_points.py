@@ -4,8 +4,8 @@ import pytest
 import torch
 from conftest import TOLERANCES, relative_error
 
-from geonorm.models.minkunet_input import voxelize
-from helpers.minkunet_cases import ME, MUST_MOVE, batch, build, scan
+from geonorm.models.minkunet_input import check_input, voxelize
+from helpers.minkunet_cases import ME, MUST_MOVE, batch, build, minkunet, scan
 
 
 def duplicated(first, times):
@@ -69,7 +69,11 @@ def test_of_a_field_that_is_subsampled_one_point_stands_for_its_voxel():
     places = torch.tensor([[0, 0.1, 0, 0], [0, 0.2, 0, 0], [0, 3.1, 0, 0]])
     features = torch.tensor([[1.0, 2.0], [5.0, 8.0], [3.0, 3.0]])
     mode = ME.SparseTensorQuantizationMode.RANDOM_SUBSAMPLE
-    voxels = voxelize(ME.TensorField(features, places, quantization_mode=mode), None)
+    sampled = ME.TensorField(features, places, quantization_mode=mode)
+    with torch.device("meta"):
+        model = minkunet.MinkUNet14A(2, 5)
+    check_input(model, sampled, None)
+    voxels = voxelize(sampled, None)
     assert sorted(voxels.F.tolist()) in ([[1, 2], [3, 3]], [[3, 3], [5, 8]])
     field = ME.TensorField(features, places)
     assert sorted(voxelize(field, None).F.tolist()) == [[3, 3], [3, 5]]

@@ -166,6 +166,19 @@ def test_every_recipe_is_whole(weights):
     network(recipe.network)
 
 
+def test_scannets_weights_are_files_and_haras_a_folder():
+    train, example = MinkUNet34C_Weights.SCANNET_TRAIN, MinkUNet34C_Weights.SCANNET_EXAMPLE
+    assert MinkUNet34C_Weights.DEFAULT is train
+    assert train.metrics == {"ScanNet val": {"mIoU": 72.219}}
+    assert example.metrics == {}
+    for enum in NETWORKS:
+        assert {each.direct for each in enum} == {not enum.__name__.startswith("ResNet3D_")}
+    assert ResNet3D_18_Weights.KM.file == "r3d18_KM_200ep.pth"
+    assert ResNet3D_18_Weights.KM.place.parts[-2:] == ("checkpoints", "r3d18_KM_200ep.pth")
+    with pytest.raises(AttributeError):
+        _ = train.colour
+
+
 def test_every_enum_of_weights_is_checked_here():
     enums = {name for name in geonorm.models.__all__ if name.endswith("_Weights")}
     assert enums == {enum.__name__ for enum in NETWORKS}

@@ -12,7 +12,7 @@ import torch
 
 from geonorm import __version__
 from geonorm.__main__ import COMMANDS, main
-from geonorm.commands import probes
+from geonorm.commands import evaluate_shift, export, probes, share, view
 from geonorm.commands.evaluate_shift import split
 from geonorm.commands.predict import ended_by_signals, usable_device
 from geonorm.commands.predict import parser as predict_parser
@@ -140,6 +140,28 @@ def test_the_first_signal_asks_for_an_end_and_the_second_is_as_usual(which, caps
     with pytest.raises(RuntimeError), ended_by_signals(stop):
         raise RuntimeError
     assert handlers() == before
+
+
+@pytest.mark.parametrize(("command", "words", "plain"), [
+    (evaluate_shift, [], {
+        "checkpoints": [], "names": None, "corruptions": None, "samples": None, "baseline": None,
+        "summarize": None, "out": Path("shift"), "resume": True, "resamples": 1000, "seed": 0,
+        "device": "auto", "config": None, "beams": None, "domain": None,
+    }),
+    (export, ["a.ckpt", "a.onnx"], {"compile": False}),
+    (share, ["a.ckpt", "a", "--licence=mit"], {"licence": "mit", "push": None, "private": False}),
+    (view, ["a.bin"], {"predictions": [], "out": Path("view.html"), "labels": [], "color": None,
+                       "intensity_max": 1.0, "window": False}),
+])  # fmt: skip
+def test_commands_by_default(command, words: list[str], plain: dict[str, object]) -> None:
+    told = command.parser().parse_args(words)
+    assert {name: getattr(told, name) for name in plain} == plain
+
+
+def test_so_many_samples_or_all() -> None:
+    for word, samples in (("5", 5), ("all", "all")):
+        told = evaluate_shift.parser().parse_args([f"--samples={word}"])
+        assert told.samples == samples
 
 
 def test_predict_by_default() -> None:
