@@ -121,13 +121,13 @@ def test_frames_spread_over_a_video_and_have_its_times(folder, monkeypatch):
 def test_scores_of_the_highest_classes_are_told(folder):
     encode(folder / "a.mp4", numbered_film(3))
     scores = [{"a": 0.1, "b": 0.5, "c": 0.0, "d": 0.15, "e": 0.1, "f": 0.15},
-              {"a": 0.3, "b": 0.1, "c": 0.0, "d": 0.2, "e": 0.05, "f": 0.35}]  # fmt: skip
+              {"a": 0.3, "b": 0.05, "c": 0.0, "d": 0.2, "e": 0.05, "f": 0.45}]  # fmt: skip
     views = [{"from": place, "to": place + 2, "scores": each} for place, each in enumerate(scores)]
     (folder / "guess/a.scores.json").write_text(json.dumps({"views": views}))
     (found,) = clips.clips([folder / "a.mp4"], [folder / "guess"])
     assert found["title"] == f"a.mp4, {folder / 'guess'}"
-    assert found["names"] == ["b", "f", "a", "d", "e"]
-    assert found["views"][1] == {"from": 1, "to": 3, "scores": [0.1, 0.35, 0.3, 0.2, 0.05]}
+    assert found["names"] == ["f", "b", "a", "d", "e"]
+    assert found["views"][1] == {"from": 1, "to": 3, "scores": [0.45, 0.05, 0.3, 0.2, 0.05]}
     assert found["heat"] is None
 
 
