@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from geonorm.attribution import integrated_gradients
+from geonorm.attribution import Attribution, integrated_gradients
 
 pytest.importorskip("captum", reason="pip install 'geonorm[train]'")
 
@@ -35,6 +35,27 @@ def test_a_polynomial_by_hand():
     assert found.gap < 1e-6
 
 
+def test_the_gap_is_a_share_of_the_difference_unless_that_is_rounding():
+    assert Attribution(torch.tensor([3.0, 1.0]), 6.0, 1.0, 16).gap == pytest.approx(0.2)
+    assert Attribution(torch.tensor([-3.0]), -6.0, -1.0, 16).gap == pytest.approx(0.4)
+    assert Attribution(torch.tensor([0.05]), -1000.0, -1000.0, 16).gap == pytest.approx(0.5)
+    assert Attribution(torch.tensor([0.02]), 0.001, -1000.0, 16).gap == pytest.approx(1, rel=1e-3)
+    assert Attribution(torch.tensor([0.0]), 0.0, 0.0, 16).gap == 0
+
+
+def test_no_more_than_so_many_steps_go_through_the_network_together():
+    sizes = []
+
+    def score(z):
+        sizes.append(len(z))
+        return z.sum(1)
+
+    for options, most in (({}, 1), ({"at_a_time": 5}, 5)):
+        sizes.clear()
+        integrated_gradients(score, torch.ones(2), torch.zeros(2), **options)
+        assert max(sizes) == most
+
+
 def test_steps_are_doubled_until_the_sum_is_the_difference():
     narrow = lambda z: torch.sigmoid(200 * (z[:, 0] - 0.35))  # noqa: E731
     once = integrated_gradients(narrow, torch.ones(1), torch.zeros(1), steps=16)
@@ -42,6 +63,7 @@ def test_steps_are_doubled_until_the_sum_is_the_difference():
     found = integrated_gradients(narrow, torch.ones(1), torch.zeros(1))
     assert found.gap <= 0.01
     assert found.steps > 16
+    assert integrated_gradients(narrow, torch.ones(1), torch.zeros(1), tolerance=2).steps == 16
     steep = lambda z: torch.sigmoid(1e6 * (z[:, 0] - 0.35))  # noqa: E731
     with pytest.warns(UserWarning, match=r"after 512 steps the attributions miss .* baseline"):
         integrated_gradients(steep, torch.ones(1), torch.zeros(1))

@@ -101,6 +101,19 @@ def test_statistics_of_rows_are_each_instances_own():
     assert removed["0"].std[0].tolist() == pytest.approx([(1 + 1e-5) ** 0.5, 1e-5**0.5])
 
 
+def test_what_a_norm_is_told_by_name_and_its_own_eps_count():
+    instance, axes = InstanceNorm(2, eps=3.0), SpatioTemporalInstanceNorm(2, axes="T", eps=8.0)
+    x, index = torch.tensor([[1.0, 0.0], [5.0, 2.0], [3.0, 0.0]]), torch.tensor([0, 1, 0])
+    with removed_statistics(nn.ModuleList([instance, axes])) as removed:
+        instance(x, batch_index=index, num_instances=3)
+        axes(torch.tensor([1.0, 3.0]).view(1, 1, 2, 1, 1).expand(1, 2, 2, 1, 3).half())
+    assert removed["0"].mean.tolist() == [[2, 0], [5, 2], [0, 0]]
+    assert removed["0"].std[0].tolist() == pytest.approx([2, 3**0.5])
+    assert removed["1"].mean.shape == (1, 2, 1, 3)
+    assert removed["1"].mean.dtype == torch.float32
+    assert (removed["1"].std == 3).all()
+
+
 def test_a_model_that_takes_nothing_out_of_an_instance():
     with pytest.raises(ValueError, match=r"expected a model with instance norms.*Sequential"), \
             removed_statistics(nn.Sequential(BatchNorm(3))):  # fmt: skip

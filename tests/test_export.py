@@ -146,6 +146,7 @@ class Fixed(nn.Module):
     ("model", "sizes", "dynamic", "message"),
     [
         (nn.Identity(), (2, 3), (2,), r"some of the example's.*got \[2\] and the sizes \(2, 3\)"),
+        (nn.Identity(), (2, 3), (-1,), r"some of the example's.*got \[-1\]"),
         (nn.Identity(), (1, 3), (0,), r"two elements or more; got \[0\] and the sizes \(1, 3\)"),
         (TwoOutputs(), (2, 3), (0,), "expected a model that gives one tensor; got tuple"),
         (Fixed(), (2, 3), (0,), r"axes \[0\] cannot be dynamic"),

@@ -1,5 +1,7 @@
 """Files written whole, names that are hidden, and the folder of the cache."""
 
+import errno
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from geonorm.files import is_hidden, user_cache, written_whole
+from geonorm.files import distinct_stems, free_stem, is_hidden, user_cache, written_whole
 
 
 @pytest.mark.parametrize(("name", "hidden"), [
@@ -96,6 +98,38 @@ def test_a_full_disk_is_told_whoever_writes(tmp_path: Path) -> None:
         assert "the disk is full (" in line
         assert "make room, or name a folder on another disk" in line
     assert left == "[]"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+@pytest.mark.parametrize("named", [True, False])
+def test_no_room_is_found_behind_another_librarys_error(tmp_path: Path, code, named) -> None:
+    (tmp_path / "a.npy").write_text("before")
+
+    def fail() -> None:
+        with written_whole(tmp_path / "a.npy") as aside:
+            assert aside.parent == tmp_path
+            assert re.fullmatch(r"\.a\.[0-9a-f]{8}\.part\.npy", aside.name)
+            assert is_hidden(aside)
+            aside.write_text("half")
+            try:
+                raise OSError(code, "cause")
+            except OSError as error:
+                if named:
+                    raise RuntimeError("writing failed") from error
+                raise RuntimeError("writing failed")  # noqa: B904
+
+    with pytest.raises(OSError, match=r"cannot write .*a\.npy: .*\. What was") as caught:
+        fail()
+    assert caught.value.errno == errno.ENOSPC
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
+
+
+def test_results_of_files_of_one_name_have_names_of_their_own() -> None:
+    files = [Path(name) for name in ("x/a.bin", "y/a.ply", "b.bin", "x/a.bin", "z/a.bin")]
+    assert distinct_stems(files) == dict(
+        zip([*files[:3], files[4]], ["a", "a_2", "b", "a_3"], strict=True)
+    )
+    assert free_stem(Path("a.b.c"), ["a.b", "a.b_3"]) == "a.b_2"
 
 
 def test_other_errors_stay_as_they_are(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import torch
 from conftest import relative_error
 
 import geonorm
-from geonorm import Rows, functional
-from geonorm.functional import axis_instance_norm, group_norm, instance_norm
+from geonorm import Rows, checks, functional
+from geonorm.functional import axis_instance_norm, group_norm, instance_norm, retinex_norm
 
 ROWS = torch.randn(6, 4)
 INDEX = torch.tensor([0, 1, 0, 1, 1, 0])
@@ -49,6 +49,8 @@ BAD = {
                                    ValueError, r"reaches 1000000000000 for 6 rows; expected inst"),
     "num_instances negative": ({"batch_index": INDEX, "num_instances": -1}, ValueError,
                                "integer ≥ 0; got -1"),
+    "num_instances a truth": ({"batch_index": INDEX, "num_instances": True}, ValueError,
+                              "integer ≥ 0; got True"),
     "num_instances a float": ({"batch_index": INDEX, "num_instances": 2.0}, ValueError, "got 2.0"),
     "offsets fall": ({"offsets": torch.tensor([0, 4, 3, 6])}, ValueError,
                      "must not decrease; they go from 4 to 3 at entry 2"),
@@ -108,6 +110,14 @@ def test_the_same_input_without_the_mistake_passes():
     assert out.isfinite().all()
 
 
+def test_how_many_instances_an_index_may_name_by_itself():
+    most, rows = 2**20, torch.zeros(2, 1)
+    assert checks.batch_index(torch.tensor([0, most - 1]), None, rows)[1] == most
+    assert checks.batch_index(torch.tensor([0, most]), most + 1, rows)[1] == most + 1
+    with pytest.raises(ValueError, match=f"reaches {most} for 2 rows"):
+        checks.batch_index(torch.tensor([0, most]), None, rows)
+
+
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
 def test_index_and_offsets_say_the_same(dtype):
     rows, sizes = torch.randn(9, 4), torch.tensor([0, 4, 0, 5, 0])
@@ -123,6 +133,7 @@ def test_index_and_offsets_say_the_same(dtype):
 def test_no_rows_and_no_instances():
     rows = torch.zeros(0, 4)
     assert instance_norm(rows, INDEX[:0]).shape == (0, 4)
+    assert instance_norm(rows, INDEX[:0], 0).shape == (0, 4)
     assert normalized(rows, offsets=torch.tensor([0])).shape == (0, 4)
     assert normalized(rows, offsets=torch.tensor([0, 0, 0])).shape == (0, 4)
 
@@ -201,6 +212,8 @@ def test_residuals_and_slopes_that_are_refused():
         instance_norm(ROWS, **options, residual=ROWS.to("meta"))
     with pytest.raises(ValueError, match=r"negative_slope must be at least 0 .*; got -0\.1"):
         instance_norm(ROWS, **options, residual=ROWS, activation="leaky_relu", negative_slope=-0.1)
+    flat = instance_norm(ROWS, **options, residual=ROWS, activation="leaky_relu", negative_slope=0)
+    assert torch.equal(flat, instance_norm(ROWS, **options, residual=ROWS, activation="relu"))
     fallen = instance_norm(ROWS, **options, activation="leaky_relu", negative_slope=-0.1)
     assert (fallen >= 0).all()  # without a residual any slope will do
 
@@ -215,6 +228,11 @@ def test_a_residual_of_another_dtype_is_added_as_torch_adds_it(kind):
     assert found.dtype == torch.float64
     expected = instance_norm(x.double(), **given) + residual
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_a_logarithm_of_zero_is_refused():
+    with pytest.raises(ValueError, match=r"above -floor = -0\.5; the smallest is -0\.5\."):
+        retinex_norm(torch.full((1, 2, 3), -0.5), surround=None, floor=0.5)
 
 
 def test_groups_and_axes_that_are_refused():

@@ -152,6 +152,17 @@ def test_the_same_rows_with_and_without_a_container_or_an_engine():
         assert torch.equal(plain, norm(Rows(x.features, x.indices[:, 0])).features)
 
 
+@pytest.mark.parametrize("make", [scene, graphs, lambda: Rows(rows(), torch.arange(59) % 3)])
+def test_a_residual_of_the_same_kind_and_places_is_added(make):
+    x, norm = make(), InstanceNorm(6)
+    added = read(x).features.flip(0) * 3
+    out = read(norm(x, residual=read(x).rebuild(added))).features
+    torch.testing.assert_close(out, read(norm(x)).features + added)
+    if make is not graphs:  # whose places nobody knows
+        with pytest.raises(ValueError, match="residual must have the input's coordinates in the"):
+            norm(x, residual=make())
+
+
 def test_an_engine_of_another_version_is_refused_with_what_was_looked_for():
     old = scene()
 
@@ -162,6 +173,11 @@ def test_an_engine_of_another_version_is_refused_with_what_was_looked_for():
                                         r"Got Old, which looks like spconv's SparseConvTensor of "
                                         r"another version: it has no replace_feature$"):
         SparseInstanceNorm(6)(Old())
+    half = type("Half", (), dict.fromkeys(("features", "indices")))()
+    with pytest.raises(TypeError, match=r"Got Half, which .* has no batch_size, replace_feature$"):
+        InstanceNorm(6)(half)
+    with pytest.raises(TypeError, match=r"Got Less$"):
+        InstanceNorm(6)(type("Less", (), {"features": None})())
     with pytest.raises(TypeError, match=r"Got list$"):
         InstanceNorm(6)([1, 2])
     with pytest.raises(TypeError, match=r"Got tuple\. Did you mean norm\(features, batch_index"):

@@ -109,6 +109,15 @@ def test_rows_in_any_order_and_styles_of_one_instance() -> None:
     assert float(told) == pytest.approx(float(losses.style_loss(x, style)), rel=1e-12)
 
 
+def test_an_instance_without_rows_has_a_gram_matrix_of_zeros() -> None:
+    rows, index = torch.tensor([[1.0, 2.0]]), torch.tensor([0])
+    style = torch.zeros(1, 2, 1)
+    style[0, 0] = 2
+    found = losses.gram_loss(rows, style, index, num_instances=2)
+    # [[1, 2], [2, 4]] and zeros, less [[4, 0], [0, 0]] of either.
+    assert float(found) == pytest.approx((9 + 4 + 4 + 16 + 16) / 8)
+
+
 @pytest.mark.parametrize("loss", [losses.style_loss, losses.gram_loss, losses.content_loss])
 def test_gradients_of_dense_and_rows(loss) -> None:  # type: ignore[no-untyped-def]
     x, target = example(1)[:, :, :2, :2].requires_grad_(), example(2)[:, :, :2, :2]

@@ -108,6 +108,13 @@ def test_gradients_of_lovasz() -> None:
     assert (logits.grad[[0, 1, 8]].abs().sum(1) > 0).all()
 
 
+def test_another_label_may_stand_for_none() -> None:
+    logits, labels = example(9, 3)
+    expected = lovasz_softmax(logits[1:], labels[1:])
+    labels[0] = -1
+    assert float(lovasz_softmax(logits, labels, ignore_index=-1)) == pytest.approx(float(expected))
+
+
 def test_lovasz_of_many_rows_keeps_its_digits() -> None:
     logits, labels = example(200_000, 5)
     exact = lovasz_softmax(logits, labels)

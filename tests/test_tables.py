@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import geonorm
-from geonorm.convert.conversion import ConversionReport
+from geonorm.convert.conversion import Conversion, ConversionReport
 from geonorm.models import load_checkpoint
 from geonorm.tables import as_html
 from geonorm.training.action.scores import VideoResult
@@ -54,6 +54,14 @@ def test_a_conversion_with_data_tells_changes():
     assert lines[1][3] == "fitted"
     assert notes[1] == str(report).splitlines()[-1]
     assert f"by {report.fitted_change:.3g} with fitted ones" in notes[1]
+
+
+def test_a_conversion_tells_what_was_carried_and_leaves_out_what_is_not_known():
+    rows = (Conversion("a", "Old", "New", "kept", "hooks"),
+            Conversion("b", "Old", "New", "fitted", change=0.375))  # fmt: skip
+    lines, _ = shown(ConversionReport(rows))
+    assert lines[1:] == [["a", "Old", "New", "kept", "hooks", ""],
+                         ["b", "Old", "New", "fitted", "", "0.38"]]  # fmt: skip
 
 
 def test_a_norm_beside_a_pool_is_warned_of_below():

@@ -49,6 +49,8 @@ BLIND = {
     "behind a maximum": (nn.AdaptiveMaxPool2d((1, 1)), nn.BatchNorm2d(4), nn.Flatten()),
     "behind timm's": (SelectAdaptivePool2d(1, "max"), nn.BatchNorm2d(4), nn.Flatten()),
     "before timm's": (nn.BatchNorm2d(4), SelectAdaptivePool2d(1, "fast", flatten=True)),
+    "before timm's mean": (nn.BatchNorm2d(4), SelectAdaptivePool2d(1, "avg", flatten=True)),
+    "before timm's fast mean": (nn.BatchNorm2d(4), SelectAdaptivePool2d(1, "fastavg", True)),
     "timm's of nothing between": (nn.BatchNorm2d(4), SelectAdaptivePool2d(pool_type=""), mean(),
                                   nn.Flatten()),
     "both in sequences": (nn.Sequential(nn.BatchNorm2d(4)), nn.Sequential(mean(), nn.Flatten())),
@@ -62,6 +64,8 @@ SEEING = {
     "not global": (nn.BatchNorm2d(4), mean(2), nn.Flatten(), nn.Linear(16, 4)),
     "one axis": (nn.BatchNorm2d(4), mean((1, 2)), nn.Flatten(), nn.Linear(8, 4)),
     "before timm's maximum": (nn.BatchNorm2d(4), SelectAdaptivePool2d(1, "max", flatten=True)),
+    "before timm's mean of both": (nn.BatchNorm2d(4), SelectAdaptivePool2d(1, "avgmax", "NCHW"),
+                                   nn.Flatten()),
     "maximum": (nn.BatchNorm2d(4), nn.AdaptiveMaxPool2d(1), nn.Flatten()),
 }
 

@@ -11,6 +11,7 @@ from torch import nn
 
 import geonorm
 from geonorm import BatchNorm, InstanceBatchNorm, InstanceNorm, convert
+from geonorm.convert.conversion import Conversion, ConversionReport
 from geonorm.inputs import read
 from helpers.minkunet_cases import ME, MinkUNet14A, batch, scan
 from helpers.models import randomized, small
@@ -257,6 +258,38 @@ def test_other_refusals():
     net = spconv.SparseSequential(nn.BatchNorm1d(6))
     with pytest.raises(ValueError, match=r"shows 0 features without .* leave data out"):
         convert(net, data=[sparse("spconv")])
+
+
+def test_norms_that_tell_their_layout_need_none():
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.LayerNorm(3))
+    convert(model, layout="BHWC")
+    assert [type(norm).__name__ for norm in model] == ["InstanceNorm", "AxisInstanceNorm"]
+    assert (model[1].layout, model[1].axes) == ("BHWC", "HW")
+    first, last = (geonorm.AxisInstanceNorm(3, layout=layout, axes="T") for layout in
+                   ("BCT", "BTC"))  # fmt: skip
+    assert convert(nn.Sequential(first), "batch").rows[0].target == "BatchNorm"
+    with pytest.raises(ValueError, match=r"1 norms \(AxisInstanceNorm\) cannot be known"):
+        convert(nn.Sequential(last), "batch")
+
+
+def test_only_the_first_of_many_names_are_listed():
+    model = nn.Sequential(*(nn.LayerNorm(3) for _ in range(8)))
+    with pytest.raises(ValueError, match=r"8 norms .* known: 0, 1, 2, 3, 4, 5 and 2 more\. Pass"):
+        convert(model)
+    with pytest.raises(ValueError, match=r"6 norms .* known: 0, 1, 2, 3, 4, 5\. Pass"):
+        convert(model, where=slice(0, 6))
+
+
+def test_a_report_in_words():
+    rows = (Conversion("a", "Old", "New", "kept", "hooks"),
+            Conversion("long", "Old", "New", "fitted", change=0.375))  # fmt: skip
+    assert str(ConversionReport(rows, 0.5, 0.25)).splitlines() == [
+        "2 norms converted",
+        "  a     Old -> New, affine kept, hooks carried over",
+        "  long  Old -> New, affine fitted, changed by 0.38",
+        "the model's output changed by 0.5 with the old affine parameters, by 0.25 with fitted "
+        "ones",
+    ]
 
 
 def test_a_refused_conversion_changes_nothing():

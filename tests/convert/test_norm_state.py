@@ -196,6 +196,9 @@ def test_norms_of_ones_own() -> None:
         "0.gain", "0.inner.weight", "0.inner.bias"
     )  # fmt: skip
     assert of_one(Estimated()) == (("gain",), RUNNING[:2])
+    centred = Homemade()
+    centred.register_buffer("running_mean", torch.zeros(4))
+    assert of_one(centred) == ((), ())
 
 
 def test_statistics_that_are_not_saved_are_no_keys() -> None:

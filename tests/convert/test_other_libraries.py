@@ -103,14 +103,28 @@ def test_many_models(name, to):
 
 def test_what_stands_beside_a_norm_in_timms_is_kept_where_it_does_something():
     dropping = {"apply_act": False, "drop_layer": nn.Dropout2d}
-    for options, kept in (({}, "ReLU"), (dropping, "Dropout2d")):
+    both = {"drop_layer": nn.Dropout2d}
+    for options, kept in (({}, ["ReLU"]), (dropping, ["Dropout2d"]), (both, ["Dropout2d", "ReLU"])):
         model = nn.Sequential(timm.layers.BatchNormAct2d(4, **options))
         report = convert(model)
-        assert [type(part).__name__ for part in model[0]] == ["InstanceNorm", kept]
-        assert f"{kept} carried over" in str(report)
+        assert [type(part).__name__ for part in model[0]] == ["InstanceNorm", *kept]
+        assert f"affine kept, {', '.join(kept)} carried over" in str(report)
     model = nn.Sequential(timm.layers.BatchNormAct2d(4, apply_act=False))
     convert(model)
     assert type(model[0]).__name__ == "InstanceNorm"  # and neither of two nn.Identity
+
+
+@pytest.mark.parametrize("name", [
+    "BatchNormAct2d", "SyncBatchNormAct", "GroupNorm", "GroupNorm1", "GroupNormAct",
+    "GroupNorm1Act", "LayerNorm2d", "LayerNormAct2d", "LayerNorm", "LayerNormAct",
+    "FrozenBatchNormAct2d",
+])  # fmt: skip
+def test_what_is_known_of_timms_norms(name):
+    kind = getattr(timm.layers, name)
+    source = source_of(kind(4, 2) if name in ("GroupNorm", "GroupNormAct") else kind(4), None)
+    last = name in ("LayerNorm", "LayerNormAct")
+    assert (source.channels, source.obstacle) == (4, None)
+    assert source.layout == (None if last else "channels first")
 
 
 def test_an_activation_inside_a_norm_is_told_in_the_report():

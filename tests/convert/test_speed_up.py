@@ -82,6 +82,11 @@ def test_twice_is_once_and_cuda_is_asked_for():
     assert net[0].engine == "auto"
     assert geonorm.speed_up(net, cuda=True).changed == ("0", "2", "3", "4")
     assert {net[k].engine for k in (0, 2, 3, 4)} == {"geonorm"}
+    geonorm.speed_up(net)
+    assert {net[k].engine for k in (0, 2, 3, 4)} == {"auto"}
+    fresh = model()
+    geonorm.speed_up(fresh, cuda=True)
+    assert {fresh[k].engine for k in (0, 2, 3, 4)} == {"geonorm"}
 
 
 def test_models_of_this_package_are_fast_already():
@@ -91,6 +96,17 @@ def test_models_of_this_package_are_fast_already():
     report = geonorm.speed_up(net)
     assert len(report.changed) > 30
     assert net.conv0p1s1.engine == "auto"
+
+
+def test_a_model_of_which_all_is_left_is_told_line_by_line():
+    pool = ME.MinkowskiSumPooling(kernel_size=2, stride=2, dimension=3)
+    own = Own(2, 2, kernel_size=3, dimension=3)
+    report = geonorm.speed_up(nn.ModuleDict({"a": own, "pool": pool}))
+    assert str(report).splitlines() == [
+        "0 convolutions sped up, 2 left",
+        "  a     left: Own is a subclass, which may do more than its base class",
+        "  pool  left: MinkowskiSumPooling is no convolution that the operator computes",
+    ]
 
 
 def test_a_model_without_convolutions_is_refused():

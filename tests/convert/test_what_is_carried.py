@@ -197,6 +197,22 @@ def test_hooks_go_along_and_their_handles_still_remove_them():
     assert seen[3:] == ["before"]
 
 
+def test_hooks_of_every_kind_go_along():
+    model = nn.Sequential(nn.BatchNorm2d(3), InstanceNorm(3, activation="relu"))
+    seen = []
+    model[0].register_forward_pre_hook(lambda *found: seen.append(len(found)), with_kwargs=True)
+    model[0].register_forward_hook(lambda *found: seen.append(len(found)), with_kwargs=True)
+    model[0].register_full_backward_pre_hook(lambda *found: seen.append("back"))
+    model[1].register_forward_hook(lambda *_: seen.append("failed"), always_call=True)
+    rows = convert(model).rows
+    assert [row.carried for row in rows] == ["hooks", "activation relu, hooks"]
+    model(torch.randn(2, 3, 4, 4, requires_grad=True)).sum().backward()
+    assert seen == [3, 4, "failed", "back"]
+    with pytest.raises(ValueError, match="features"):
+        model[1](torch.randn(2, 5, 4, 4))
+    assert seen[4:] == ["failed"]
+
+
 def test_settings_of_a_batch_norm_go_to_a_batch_norm():
     model = nn.Sequential(nn.BatchNorm2d(3, momentum=None), nn.BatchNorm2d(3, momentum=0.3),
                           nn.BatchNorm2d(3, track_running_stats=False))
@@ -260,6 +276,15 @@ def test_what_cannot_be_carried_over_is_refused_by_name(case, to):
     assert [row.name for row in convert(model, to, where="1").rows] == ["1"]
 
 
+def test_only_the_first_of_many_obstacles_are_listed():
+    many = [Doubling(3) for _ in range(8)]
+    with pytest.raises(ValueError, match=r"8 norms .* '5' .* known, and 2 more\. Leave") as found:
+        convert(nn.Sequential(*many))
+    assert str(found.value).count("its forward is not") == 6
+    with pytest.raises(ValueError, match=r"6 norms cannot be .* '5' .* is not known\. Leave"):
+        convert(nn.Sequential(*many[:6]))
+
+
 def test_what_only_has_another_name_is_replaced():
     model = nn.Sequential(Named(3), nn.Sequential(Doubling(3)))
     assert [row.source for row in convert(model, where="0").rows] == ["Named"]
@@ -276,8 +301,9 @@ def test_frozen_batch_norms_are_seen_and_stay_frozen():
     frozen = torchvision.ops.FrozenBatchNorm2d(3)
     frozen.weight.copy_(torch.tensor([1.0, 2.0, 3.0]))
     model = nn.Sequential(copy.deepcopy(frozen))
-    with pytest.raises(ValueError, match="FrozenBatchNorm2d has frozen statistics, which BatchN"):
-        convert(model, "batch")
+    for to, kind in (("batch", "BatchNorm"), ("ibn-a", "InstanceBatchNorm")):
+        with pytest.raises(ValueError, match=f"FrozenBatchNorm2d has frozen .* which {kind} would"):
+            convert(model, to)
     assert convert(model).rows[0].source == "FrozenBatchNorm2d"
     assert model[0].weight.tolist() == [1.0, 2.0, 3.0]
     assert [p.requires_grad for p in model.parameters()] == [False, False]

@@ -1,8 +1,10 @@
 """geonorm report: numbers of the folders, what a killed run has left, and a real browser."""
 
+import base64
 import json
 import re
 from html import unescape
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from geonorm.__main__ import main as command
 from geonorm.looking import plots
 from geonorm.looking.report import write_report
 from geonorm.looking.runs import read_folder
-from geonorm.looking.tables import words
+from geonorm.looking.tables import pictures, table, words
 from geonorm.training.metrics_file import read_metrics
 from helpers.browser import browser, complaints, opened
 from helpers.run_folders import write_run, write_shift
@@ -82,7 +84,9 @@ def test_numbers_of_a_run(tmp_path):
     assert [row[0] for row in worst] == ["scan", "worst", "a <b>"]
     assert [row[0] for row in best] == ["scan", "best", "a <b>"]
     assert worst[1] == ["worst", "0.125", "0.25", "20"]
+    assert best[1] == ["best", "0.875", "1", "30"]
     assert ["trainer.max_epochs", "3"] in options
+    assert ["trainer.callbacks", "-"] in options
     assert re.search(r"<summary>\d+ all options</summary>", page)
     assert versions[1:] == [["torch", "2.15.0"], ["cores", "2"]]
     assert titles(figures) == ["train/loss", "val/miou", "throughput/points_per_s", "val"]
@@ -114,6 +118,82 @@ def test_runs_stand_side_by_side(tmp_path):
     assert [trace["name"] for trace in figures[0]["data"]] == names
     assert [trace["y"][0] for trace in figures[0]["data"]] == [2, 3, 4]
     assert titles(figures)[-3:] == [f"{name}, val" for name in names]
+
+
+def test_what_only_some_runs_have(tmp_path):
+    one = write_run(tmp_path / "one", "batch", losses=(1, 5, 3))
+    two = write_run(tmp_path / "two", losses=(2,))
+    log = (one / "metrics.csv").read_text()
+    (one / "metrics.csv").write_text(log.replace("val/iou/road,val/miou", "val/loss,test/miou"))
+    (one / "config.yaml").write_text(
+        "model:\n  norm: batch\n  classes: [2, 3]\n  slim: true\nnone: {}\n"
+    )
+    (one / "left_out.csv").write_text("file,what,times\na.bin,damaged,3\n")
+    for file in ("val.json", "val_confusion.csv", "val_scans.csv"):
+        (one / file).rename(one / file.replace("val", "test"))
+    (one / "versions.json").write_text(json.dumps({"test": {"numpy": "2.0"}}))
+    shift = write_shift(tmp_path / "shift")
+    page, figures = report(one, two, shift, one, path=tmp_path / "report.html")
+    assert page.count("was stopped") == 0
+    heading = page[page.index("<h1>") : page.index("</h1>")]
+    assert heading == f"<h1>{one}, {two}, {shift}"
+    assert titles(figures)[2:] == [
+        "train/loss", "val/loss", "val/miou", "test/miou", "throughput/points_per_s",
+        f"{one}, test", f"{two}, val",
+    ]  # fmt: skip
+    curves = {figure["layout"]["title"]["text"]: figure for figure in figures}
+    assert [trace["name"] for trace in curves["val/miou"]["data"]] == [str(two)]
+    assert not curves["val/miou"]["layout"]["showlegend"]
+    assert curves["train/loss"]["layout"]["showlegend"]
+    found = tables(page)
+    rows = {name: values for name, *values in found[0]}
+    assert rows["model.norm"] == ["batch", "instance"]
+    assert rows["test miou"] == ["0.45", "-"]
+    assert rows["last train/loss"] == ["3", "2"]
+    assert rows["steps, as logged"] == ["3", "1"]
+    assert rows["throughput/points_per_s, median"] == ["2,000", "1,000"]
+    assert rows["files left out"] == ["1", "0"]
+    assert [["run", "file", "what", "times"], [str(one), "a.bin", "damaged", "3"]] in found
+    options = {name: values for name, *values in found[-3]}
+    assert options["model.classes"] == ["[2, 3]", "-"]
+    assert options["model.slim"] == ["True", "-"]
+    assert options["none"] == ["{}", "-"]
+    assert found[-2] == [["option", "value"], ["trainer.callbacks", "-"]]
+    assert found[-1] == [
+        ["", f"{one}, test", f"{two}, fit", str(shift)], ["numpy", "2.0", "-", "-"],
+        ["torch", "-", "2.15.0", "-"], ["cores", "-", "2", "-"], ["geonorm", "-", "-", "0.1.0"],
+    ]  # fmt: skip
+
+
+def test_many_scans_and_classes_are_not_all_shown(tmp_path, monkeypatch):
+    from geonorm.looking import report as module
+
+    run = write_run(tmp_path / "run")
+    lines = [f"scan{number},{number / 20},0.5,9,{'val_scan0.png' * (number < 2)}"
+             for number in range(11)]  # fmt: skip
+    (run / "val_scans.csv").write_text("\n".join(["scan,miou,accuracy,points,picture", *lines]))
+    page, figures = report(run, path=tmp_path / "report.html")
+    _, _, worst, best, *_ = tables(page)
+    assert [row[0] for row in worst[1:]] == [f"scan{number}" for number in range(5)]
+    assert [row[0] for row in best[1:]] == [f"scan{number}" for number in range(10, 5, -1)]
+    assert page.count("the worst of 11") == page.count("the best of 11") == 1
+    assert titles(figures)[-1] == "val"
+    for name in ("worst", "best", "clips"):
+        Image.new("RGB", (9, 9)).save(run / f"val_{name}.png")
+    monkeypatch.setattr(module, "MOST_CLASSES", 2)
+    page, figures = report(run, path=tmp_path / "report.html")
+    assert "val: 3 classes are too many to draw here" in page
+    assert titles(figures)[-1] == "throughput/points_per_s"
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    assert captions == ["clips", "the best clips", "the worst clips", "scan0: mIoU 0.000",
+                        "scan1: mIoU 0.050"]  # fmt: skip
+
+
+@pytest.mark.parametrize(("classes", "written"), [(24, True), (25, False)])
+def test_cells_of_large_matrices_are_not_written_on(classes, written):
+    names = [str(number) for number in range(classes)]
+    figure = plots.confusion("val", np.eye(classes), names)
+    assert ("texttemplate" in figure["data"][0]) == written
 
 
 def test_the_curves_of_a_resumed_run_are_whole(tmp_path):
@@ -188,6 +268,53 @@ def test_many_large_pictures_still_fit(tmp_path, monkeypatch):
     page, _ = report(run, path=tmp_path / "report.html")
     assert page.count("data:image/webp") == 0
     assert f"{run}/val_scan1.png" in page
+
+
+def test_pictures_of_all_stages_share_the_room(tmp_path, monkeypatch):
+    from geonorm.looking import report as module
+
+    run = write_run(tmp_path / "run")
+    noise = np.random.default_rng(0).integers(0, 255, (100, 130, 3), dtype=np.uint8)
+    for name in ("val_scan0", "val_scan1", "test_worst"):
+        Image.fromarray(noise).save(run / f"{name}.png")
+    (run / "test.json").write_text('{"miou": 0.5}')
+    page, _ = report(run, path=tmp_path / "report.html")
+    (one,) = {*re.findall(r'base64,([^"]*)', page)}
+    for room, shown in ((3 * len(one) + 9, 3), (3 * len(one) - 9, 0)):
+        monkeypatch.setattr(module, "ROOM", room)
+        page, _ = report(run, path=tmp_path / "report.html")
+        assert page.count("data:image/webp") == shown
+
+
+@pytest.mark.parametrize(("size", "shown"), [
+    ((300, 20), (300, 20)), ((1650, 30), (1100, 20)), ((20, 5500), (16, 4400)),
+])  # fmt: skip
+def test_pictures_are_made_no_larger_than_a_page(tmp_path, size, shown):
+    Image.new("RGB", size).save(tmp_path / "a.png")
+    page = pictures([("a <b>", tmp_path / "a.png")], 10**6)
+    data = base64.b64decode(re.search(r'base64,([^"]*)', page)[1])
+    assert Image.open(BytesIO(data)).size == shown
+    assert page.count("a &lt;b&gt;") == 2
+
+
+def test_numbers_alone_stand_to_the_right():
+    page = table(["a <b>"], [[1], [2.5], [True], ["<i>"], [None]])
+    assert "<th>a &lt;b&gt;</th>" in page
+    assert re.findall(r"<td.*?</td>", page) == [
+        '<td class="number">1</td>', '<td class="number">2.5</td>', "<td>True</td>",
+        "<td>&lt;i&gt;</td>", "<td>-</td>",
+    ]  # fmt: skip
+
+
+def test_the_command_writes_a_page_and_says_where(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "run")
+    assert command(["report", "run"]) is None
+    size = (tmp_path / "report.html").stat().st_size / 2**20
+    said = capsys.readouterr().out
+    assert said == f"report.html ({size:.1f} MiB): open it in any browser\n"
+    assert command(["report", "run", "--out=new/a.html"]) is None
+    assert (tmp_path / "new/a.html").is_file()
 
 
 def test_wrong_folders_are_explained(tmp_path, monkeypatch):

@@ -4,14 +4,18 @@ import base64
 import json
 import os
 import re
+import sys
+from io import BytesIO
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from geonorm.__main__ import main as command
 from geonorm.datasets import SemanticKITTI
 from geonorm.datasets.label_ids import distinct_color
-from geonorm.looking import columns, scans
+from geonorm.looking import clips, columns, scans
 from geonorm.looking.page import as_script, packed, viewer
 from geonorm.looking.scans import Legend, panels
 from helpers.scan_writers import rows, write
@@ -34,6 +38,11 @@ def columns_of(panel):
     return {column.name: column for column in panel.columns}
 
 
+def decoded(address):
+    """Return the pixels of a picture of a page."""
+    return np.asarray(Image.open(BytesIO(base64.b64decode(address.split(",")[1]))))
+
+
 def named(column):
     return [column.names[number] for number in column.index]
 
@@ -46,6 +55,8 @@ def test_labels_are_of_the_points_that_are_left(folder):
     car = SemanticKITTI.colors[0].tolist()
     assert found["class"].painted().tolist()[1] == car
     assert "prediction" not in found
+    np.array([40, 10, 10, 0, 252, 40], "<u4").tofile("a.label")
+    assert "instance" not in columns_of(panels([folder / "a.bin"], [folder / "a.label"])[0])
 
 
 def test_predictions_of_other_classes_are_read_by_their_own_table(folder):
@@ -78,6 +89,68 @@ def test_a_scale_ends_at_the_percentiles_of_its_values():
     assert (set(flat.index), flat.low, flat.high) == ({0}, 3.0, 3.0)
 
 
+def test_attributions_are_coloured_evenly_about_zero():
+    numbers = np.r_[np.full(98, 2.0), -1.0, 0.0, 1.0, -50.0]
+    column = columns.attributions(numbers)
+    assert (column.low, column.high) == (-2.0, 2.0)
+    assert column.index[[0, -4, -3, -2, -1]].tolist() == [255, 64, 128, 191, 0]
+    assert column.painted()[[0, -1]].tolist() == [[255, 210, 90], [120, 200, 255]]
+    none = columns.attributions(np.zeros(4))
+    assert (none.low, none.high, {*none.index}) == (-1.0, 1.0, {128})
+
+
+def test_frames_spread_over_a_video_and_have_its_times(folder, monkeypatch):
+    encode(folder / "a.mp4", numbered_film(9))
+    (whole,) = clips.clips([folder / "a.mp4"])
+    step = whole["seconds"][1]
+    assert step > 0
+    assert (whole["title"], tuple(whole["size"])) == ("a.mp4", (48, 96))
+    assert whole["numbers"] == [*range(9)]
+    assert whole["seconds"] == pytest.approx([step * number for number in range(9)])
+    assert whole["duration"] == pytest.approx(step * 9)
+    monkeypatch.setattr(clips, "MOST_FRAMES", 3)
+    monkeypatch.setattr(clips, "SHORT_SIDE", 24)
+    (some,) = clips.clips([folder / "a.mp4"])
+    assert some["numbers"] == [0, 4, 8]
+    assert some["seconds"] == pytest.approx([0, step * 4, step * 8])
+    assert tuple(some["size"]) == (24, 48)
+    assert [decoded(frame).shape for frame in some["frames"]] == [(24, 48, 3)] * 3
+    assert all(frame.startswith("data:image/jpeg;base64,") for frame in some["frames"])
+
+
+def test_scores_of_the_highest_classes_are_told(folder):
+    encode(folder / "a.mp4", numbered_film(3))
+    scores = [{"a": 0.1, "b": 0.5, "c": 0.0, "d": 0.15, "e": 0.1, "f": 0.15},
+              {"a": 0.3, "b": 0.05, "c": 0.0, "d": 0.2, "e": 0.05, "f": 0.45}]  # fmt: skip
+    views = [{"from": place, "to": place + 2, "scores": each} for place, each in enumerate(scores)]
+    (folder / "guess/a.scores.json").write_text(json.dumps({"views": views}))
+    (found,) = clips.clips([folder / "a.mp4"], [folder / "guess"])
+    assert found["title"] == f"a.mp4, {folder / 'guess'}"
+    assert found["names"] == ["f", "b", "a", "d", "e"]
+    assert found["views"][1] == {"from": 1, "to": 3, "scores": [0.45, 0.05, 0.3, 0.2, 0.05]}
+    assert found["heat"] is None
+
+
+def test_an_attribution_is_that_of_the_nearest_frame(folder):
+    values = np.ones((2, 3, 8, 8), "f4")
+    values[0, 0, 0, :3] = 0, 0.25, -1
+    values[1] = -1
+    told = {"frames": np.array([[3, 5, 7], [5, 7, 9]]), "box": np.array([0.1, 0.2, 0.7, 0.8])}
+    np.savez(folder / "a.npz", values=values, **told)
+    heat = clips._heat(folder / "a.npz", range(12))
+    assert heat["box"] == [0.1, 0.2, 0.7, 0.8]
+    assert heat["at"] == [None, None, 0, 0, 0, 1, 1, 2, 2, 3, 3, None]
+    assert len(heat["pictures"]) == 4
+    first, last = decoded(heat["pictures"][0]), decoded(heat["pictures"][3])
+    assert first[0, :4, 3].tolist() == [0, 128, 255, 255]
+    assert first[4, 4, 0] > first[4, 4, 2] + 100
+    assert last[4, 4, 2] > last[4, 4, 0] + 100
+    np.savez(folder / "one.npz", values=values[:1, :1], **told | {"frames": np.array([[5]])})
+    assert clips._heat(folder / "one.npz", range(3, 8))["at"] == [None, None, 0, None, None]
+    np.savez(folder / "odd.npz", values=values[:1], **told | {"frames": np.array([[1, 2, 8]])})
+    assert clips._heat(folder / "odd.npz", range(9))["at"] == [0, 0, 1, 1, None, None, None, 2, 2]
+
+
 def test_more_instances_than_colours_share_them():
     column = columns.instances(np.arange(600))
     assert column.index[0] == 0
@@ -93,6 +166,13 @@ def test_large_scans_are_thinned_and_say_so(folder, monkeypatch):
     assert (first.title, second.title) == ("a.bin (3 of 5 points)", "b.npy (3 of 100 points)")
     assert np.array_equal(second.points, rows(100)[[0, 49, 99], :3])
     assert len(second.columns[0].index) == 3
+    np.save("guess/b.npy", np.arange(100) % 2)
+    np.save("guess/a.npy", np.zeros(6, int))
+    twice = panels([folder / "a.bin", folder / "b.npy"], predictions=[folder / "guess"] * 2)
+    assert [len(panel.points) for panel in twice] == [1] * 4
+    monkeypatch.setattr(scans, "MOST_POINTS", 10)
+    whole, thinned = panels([folder / "a.bin", folder / "b.npy"])
+    assert (whole.title, len(thinned.points)) == ("a.bin", 5)
 
 
 def test_a_page_holds_names_as_text_and_numbers_as_bytes():
@@ -135,6 +215,7 @@ def test_wrong_input_is_explained(folder):
         (["a.bin", "--color", "hight"], "no colour 'hight'.*Did you mean 'height'"),
         (["a.bin", "a.mp4"], "scans or videos, not both; got a.bin and a.mp4"),
         (["a.mp4", "--labels", "short.label"], "--labels is of scans"),
+        (["a.mp4", "--color", "height"], "--color is of scans"),
         (["a.mp4", "--window", "true"], "--window is of scans"),
         (["a.mp4", "--predictions", "empty"], r"no empty/a\.scores\.json"),
         (["b.mp4"], "b.mp4 cannot be opened"),
@@ -143,9 +224,80 @@ def test_wrong_input_is_explained(folder):
         assert re.search(says, refusal(*words)), (words, refusal(*words))
 
 
+def content_of(page):
+    return json.loads(re.search(r'id="content">(.*?)</script>', page.read_text())[1])
+
+
+def test_what_is_asked_of_a_page_is_in_it(folder, capsys):
+    points = rows(6) * np.float32([1, 1, 1, 100])
+    points.tofile(folder / "a.BIN")
+    np.array([5, 9, 0, 5, 9, 9], "<u4").tofile("guess/a.label")
+    words = ["a.BIN", "--predictions", "guess", "guess", "--out", "new/b.html"]
+    command(["view", *words, "--color", "height", "--intensity_max", "200"])
+    assert capsys.readouterr().out.startswith("new/b.html (0.")
+    told = content_of(folder / "new/b.html")
+    assert told["color"] == "height"
+    assert [panel["title"] for panel in told["panels"]] == ["a.BIN, guess"] * 2
+    first = told["panels"][0]
+    assert [column["name"] for column in first["columns"]] == ["prediction", "intensity", "height"]
+    strength = np.percentile(points[:, 3] / 200, (1, 99))
+    assert [first["columns"][1][end] for end in ("low", "high")] == pytest.approx(strength)
+    assert (first["columns"][0]["low"], first["columns"][0]["high"]) == (0, 0)
+    assert base64.b64decode(first["points"]) == points[:, :3].astype("<f4").tobytes()
+    assert "<title>a.BIN</title>" in (folder / "new/b.html").read_text()
+    command(["view", "a.bin", "a.BIN", "--intensity_max", "200"])
+    assert "<title>a.bin, a.BIN</title>" in (folder / "view.html").read_text()
+    assert content_of(folder / "view.html")["color"] is None
+
+
 def test_a_window_needs_a_screen(folder, monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     assert "--window needs a screen" in refusal("a.bin", "--window", "true")
     write(folder / "b.npy", rows(3))
     assert "--window shows one scan; got 2" in refusal("a.bin", "b.npy", "--window", "true")
+
+
+@pytest.mark.parametrize("opens", [True, False])
+def test_a_window_shows_the_points_in_the_colours_of_a_column(folder, monkeypatch, opens):
+    steps = []
+
+    class Visualizer:
+        """Stands for Open3D's, which needs a screen."""
+
+        def create_window(self, title):
+            steps.append(title)
+            return opens
+
+        def add_geometry(self, cloud):
+            steps.append(cloud)
+
+        def get_render_option(self):
+            return SimpleNamespace()
+
+        def run(self):
+            steps.append("run")
+
+        def destroy_window(self):
+            steps.append("closed")
+
+    monkeypatch.setitem(sys.modules, "open3d", SimpleNamespace(
+        geometry=SimpleNamespace(PointCloud=lambda points: SimpleNamespace(points=points)),
+        utility=SimpleNamespace(Vector3dVector=np.array),
+        visualization=SimpleNamespace(Visualizer=Visualizer),
+    ))  # fmt: skip
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.setenv("WAYLAND_DISPLAY", "0")
+    (panel,) = panels([folder / "a.bin"])
+    for words, column in (([], 0), (["--color", "height"], 1)):
+        steps.clear()
+        said = refusal("a.bin", "--window", "true", *words)
+        if not opens:
+            assert "Open3D cannot open a window" in said
+            assert steps == ["a.bin"]
+            continue
+        title, cloud, *rest = steps
+        assert (said, title, rest) == (None, "a.bin", ["run", "closed"])
+        assert cloud.points.dtype == np.float64
+        assert np.array_equal(cloud.points, panel.points)
+        assert np.array_equal(cloud.colors, panel.columns[column].painted() / 255)

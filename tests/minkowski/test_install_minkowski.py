@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from geonorm.minkowski import host
 from geonorm.minkowski import install as installer
-from geonorm.minkowski.running import InstallError, Runner
+from geonorm.minkowski.cuda import Toolkit, check_arches, cuda_environment, find_nvcc, gather
+from geonorm.minkowski.running import InstallError, Runner, diagnosis
 from geonorm.minkowski.self_test import self_test
 from geonorm.minkowski.source import (
     CPU_EDITS,
@@ -185,6 +187,150 @@ def test_the_build_cannot_uninstall_a_working_copy(tmp_path) -> None:
     assert done.returncode == 0
     assert installer.is_installed(installer.choose_target(asked()))
     assert environment["PATH"].split(":")[0] == str(tmp_path / "bin")
+
+
+TOOLKIT = Toolkit(Path("/none"), "13.0", ("8.0", "9.0", "10.0"))
+
+
+def test_compute_capabilities_that_a_compiler_knows() -> None:
+    check_arches(["8.0", "10.0a", "9.0+PTX", "9.0f+PTX"], TOOLKIT)
+    check_arches(["7.5"], TOOLKIT._replace(arches=()))
+    for arch in ("7.5", "90", "sm_90", "9.0b", "19.0"):
+        with pytest.raises(InstallError, match=r"nvcc 13\.0 does not .*; it does for 8\.0, 9\.0"):
+            check_arches(["9.0", arch], TOOLKIT)
+    with pytest.raises(InstallError, match="capability 'sm_75'"):
+        check_arches(["sm_75"], TOOLKIT._replace(arches=()))
+
+
+def test_the_environment_of_a_cuda_build(tmp_path) -> None:
+    toolkit = TOOLKIT._replace(home=tmp_path)
+    include = f"--pre-include {tmp_path}/s/include/cuda13.h -DCCCL_DISABLE_NVTX"
+    told = cuda_environment(toolkit, ["8.0", "9.0"], tmp_path / "s", {})
+    assert told == {"CUDA_HOME": str(tmp_path), "TORCH_CUDA_ARCH_LIST": "8.0;9.0",
+                    "NVCC_APPEND_FLAGS": include, "CPATH": ""}  # fmt: skip
+    (tmp_path / "include" / "cccl").mkdir(parents=True)
+    before = {"NVCC_APPEND_FLAGS": "-O1", "CPATH": "/mine"}
+    told = cuda_environment(toolkit, [], tmp_path / "s", before)
+    assert told["NVCC_APPEND_FLAGS"] == f"-O1 {include}"
+    assert told["CPATH"] == f"/mine:{tmp_path}/include/cccl"
+
+
+def test_nvcc_is_looked_for_in_this_order(tmp_path, monkeypatch) -> None:
+    folders = {}
+    for name in ("home", "path", "search", "usual"):
+        folders[name] = tmp_path / name / "bin"
+        folders[name].mkdir(parents=True)
+        (folders[name] / "nvcc").touch(mode=0o755)
+    monkeypatch.setattr("geonorm.minkowski.cuda.USUAL_PLACES", (tmp_path / "usual",))
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CUDA_PATH", str(tmp_path / "path"))
+    monkeypatch.setenv("PATH", str(folders["search"]))
+    for name, gone in (("home", "CUDA_HOME"), ("path", "CUDA_PATH"), ("search", "PATH")):
+        assert find_nvcc("13.0") == folders[name] / "nvcc"
+        monkeypatch.delenv(gone)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_nvcc("13.0") == folders["usual"] / "nvcc"
+    monkeypatch.setenv("CUDA_PATH", str(tmp_path))
+    with pytest.raises(InstallError, match=rf"CUDA_PATH is {tmp_path}, and there is no"):
+        find_nvcc("13.0")
+
+
+def test_what_a_toolkit_lacks_is_linked_from_pip_packages(tmp_path, monkeypatch) -> None:
+    home, scratch = tmp_path / "home", tmp_path / "scratch"
+    packages = tmp_path / "site" / "nvidia"
+    for folder in (scratch / "include", scratch / "lib", home / "include", home / "lib64"):
+        folder.mkdir(parents=True)
+    files = [home / "include/cublas_v2.h", home / "lib64/libcudart.so"]
+    for file in ("a/include/cusparse.h", "a/include/cusparse_v2.h", "a/include/cudart.h",
+                 "b/include/cusolverDn.h", "b/lib/libcusparse.so.12",
+                 "b/lib/libcudart.so.13"):  # fmt: skip
+        files.append(packages / file)
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "site")])
+    gather(TOOLKIT._replace(home=home), scratch, "13.0")
+    assert {file.name for file in (scratch / "include").iterdir()} == {
+        HEADER.name, "curand.h", "cusparse.h", "cusparse_v2.h", "cusolverDn.h",
+    }  # fmt: skip
+    assert [file.name for file in (scratch / "lib").iterdir()] == ["libcusparse.so"]
+    assert (scratch / "lib/libcusparse.so").resolve() == packages / "b/lib/libcusparse.so.12"
+    assert not (scratch / "include/curand.h").is_symlink()
+    for gone in ("home/include/cublas_v2.h", "home/lib64/libcudart.so",
+                 "site/nvidia/b/lib/libcudart.so.13"):  # fmt: skip
+        (tmp_path / gone).unlink()
+    for version, suffix in (("13.0", ""), ("12.8", "-cu12")):
+        again = tmp_path / version
+        (again / "include").mkdir(parents=True)
+        (again / "lib").mkdir()
+        (home / "include/curand.h").touch()
+        with pytest.raises(InstallError, match=r"CUDA: cublas_v2\.h, libcudart\.so; ") as said:
+            gather(TOOLKIT._replace(home=home), again, version)
+        packages_named = f"nvidia-cublas{suffix} nvidia-cuda-runtime{suffix} (of"
+        assert f"pip install {packages_named}" in str(said.value)
+        assert f'"cuda-toolkit[cublas,cudart]=={version}.*"' in str(said.value)
+        assert not (again / "include/curand.h").exists()
+
+
+def test_as_many_compilers_as_cores_and_memory_allow(monkeypatch) -> None:
+    pages = {"SC_PAGE_SIZE": 2**20, "SC_PHYS_PAGES": 12 * 1024}  # 12 GiB
+    monkeypatch.setattr(installer.os, "sysconf", pages.__getitem__)
+    monkeypatch.setattr(installer.os, "cpu_count", lambda: 16)
+    assert (installer.default_jobs(False), installer.default_jobs(True)) == (4, 3)
+    monkeypatch.setattr(installer.os, "cpu_count", lambda: 2)
+    assert installer.default_jobs(False) == 2
+    monkeypatch.setattr(installer.os, "cpu_count", lambda: None)
+    assert installer.default_jobs(False) == 1
+    pages["SC_PHYS_PAGES"] = 100
+    assert installer.default_jobs(True) == 1
+
+
+def test_options_of_the_command_line(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    plain = installer.parse_arguments([])
+    assert plain.wheel_dir == tmp_path / "geonorm" / "wheels"
+    assert (plain.cuda, plain.cpu, plain.blas, plain.jobs) == (False, False, "openblas", None)
+    assert not any([plain.build_only, plain.self_test, plain.sdist, plain.save_sdist])
+    given = installer.parse_arguments(["--cuda", "--arch", "8.0", "9.0", "--blas=torch"])
+    assert (given.cuda, given.arch, given.blas) == (True, ["8.0", "9.0"], "torch")
+    with pytest.raises(SystemExit):
+        installer.parse_arguments(["--cuda", "--cpu"])
+
+
+def test_the_environment_of_a_build_searches_its_own_folders_first(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(installer, "check_host", lambda *arguments: None)
+    monkeypatch.setenv("CFLAGS", "-O1  -g")
+    monkeypatch.setenv("CPATH", "/mine")
+    monkeypatch.delenv("LIBRARY_PATH", raising=False)
+    told = installer.build_environment(CPU, tmp_path, jobs=7)
+    assert (told["MAX_JOBS"], told["TMPDIR"]) == ("7", str(tmp_path))
+    assert told["CFLAGS"] == "-O1 -g -DNDEBUG -g0"
+    assert told["CPATH"] == f"{tmp_path}/include:/mine"
+    assert told["LIBRARY_PATH"] == f"{tmp_path}/lib"
+    assert told["PATH"].split(":")[:2] == [f"{tmp_path}/bin", str(Path(sys.executable).parent)]
+
+
+def test_all_that_a_machine_lacks_is_named_at_once(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(host.sysconfig, "get_path", lambda name: str(tmp_path))
+    for blas, packages in (("openblas", "g++ libopenblas-dev python3-dev"),
+                           ("torch", "g++ python3-dev")):  # fmt: skip
+        for name in ("include", "lib"):
+            (tmp_path / blas / name).mkdir(parents=True)
+        with pytest.raises(InstallError, match=r"no C\+\+ compiler") as caught:
+            host.check_host(blas, tmp_path / blas, tmp_path)
+        said = str(caught.value)
+        assert said.endswith(f"\nOn Debian and Ubuntu: apt-get install {packages}")
+        assert said.count("no C++ compiler") == said.count("Python's own headers") == 1
+
+
+def test_known_failures_and_their_advice() -> None:
+    killed = "g++: fatal error: Killed signal terminated program cc1plus"
+    assert "up to 3 GiB): --jobs 2" in diagnosis(killed, 5, 3)
+    assert diagnosis("std::bad_alloc", 1, 4).endswith("up to 4 GiB): --jobs 1")
+    assert "--blas torch" in diagnosis("ld: cannot find -lopenblas", 1, 3)
+    assert "with --cuda" in diagnosis("cublas_v2.h: No such file or directory", 1, 3)
+    assert diagnosis("error: expected ';'", 1, 3) is None
 
 
 def test_progress_shows_files_done_of_total_and_the_log_has_everything(tmp_path, capsys) -> None:

@@ -63,6 +63,8 @@ def affine(model):
         lambda state: state,
         lambda state: {"state_dict": state, "epoch": 3},
         lambda state: {"model": state, "iteration": torch.tensor(7)},
+        lambda state: {"model_state_dict": state},
+        lambda state: {"network." + key: value for key, value in state.items()},
         lambda state: {"module." + key: value for key, value in state.items()},
         lambda state: {"state_dict": {"model." + key: value for key, value in state.items()}},
         lambda state: {"state_dict": {"model.module." + k: value for k, value in state.items()}},
@@ -124,6 +126,14 @@ def test_batch_norm_needs_its_running_statistics():
         load_checkpoint(Small(), Small(group).state_dict())
 
 
+def test_a_convolution_that_is_missing_too_is_not_laid_to_the_norm():
+    state = Small(group).state_dict()
+    del state["conv.bias"]
+    with pytest.raises(ValueError, match=r"missing there: 5: conv\.bias") as caught:
+        load_checkpoint(Small(), state)
+    assert "another norm" not in str(caught.value)
+
+
 def test_file_that_never_counted_batches_still_loads():
     trained = Small(seed=1)
     state = {k: v for k, v in trained.state_dict().items() if "num_batches" not in k}
@@ -155,6 +165,9 @@ def test_other_architecture_is_refused_with_the_one_that_fits():
     shapes = r"(?s)not fit this Small\n.*conv\.weight \(6, 3\), there \(8, 3\).*"
     refuse(Small(), trained.state_dict(), shapes + r"it fits Small\(width=8\)$")
     refuse(Small(), {"a.weight": torch.ones(2)}, r"(?s)missing there: 13: .*unknown here: 1: a\.w")
+    refuse(Small(), {"a.b": torch.ones(2)}, r"missing there: 13: .*\.1\.weight, and 5 more\n")
+    eight = {f"a{number}.b": torch.ones(2) for number in range(8)}
+    refuse(Small(), {**Small().state_dict(), **eight}, r"unknown here: 8: a0\.b, .*, a7\.b$")
 
 
 def test_architecture_that_nothing_fits_gets_no_suggestion():
@@ -178,6 +191,7 @@ def test_one_layer_too_many_is_refused():
         ({"conv.bias": torch.ones(6, dtype=torch.int32)}, r"conv\.bias must be floating point"),
         ({"conv.bias": torch.full((6,), torch.nan)}, r"conv\.bias holds NaN or infinity"),
         ({"conv.bias": torch.ones(6).to_sparse()}, r"conv\.bias must be a dense tensor"),
+        ({"conv.bias": torch.ones(6, device="meta")}, r"conv\.bias must be a dense tensor"),
     ],
 )
 def test_values_that_no_model_holds_are_refused(change, match):

@@ -4,7 +4,8 @@ import pytest
 import torch
 from conftest import TOLERANCES, relative_error
 
-from helpers.minkunet_cases import ME, MUST_MOVE, batch, build, scan
+from geonorm.models.minkunet_input import check_input, voxelize
+from helpers.minkunet_cases import ME, MUST_MOVE, batch, build, minkunet, scan
 
 
 def duplicated(first, times):
@@ -64,6 +65,22 @@ def test_same_field_can_be_classified_again():
     assert relative_error(model(field).F, first) <= TOLERANCES["float32 against float64"]
 
 
+def test_of_a_field_that_is_subsampled_one_point_stands_for_its_voxel():
+    places = torch.tensor([[0, 0.1, 0, 0], [0, 0.2, 0, 0], [0, 3.1, 0, 0]])
+    features = torch.tensor([[1.0, 2.0], [5.0, 8.0], [3.0, 3.0]])
+    mode = ME.SparseTensorQuantizationMode.RANDOM_SUBSAMPLE
+    sampled = ME.TensorField(features, places, quantization_mode=mode)
+    with torch.device("meta"):
+        model = minkunet.MinkUNet14A(2, 5)
+    check_input(model, sampled, None)
+    voxels = voxelize(sampled, None)
+    assert sorted(voxels.F.tolist()) in ([[1, 2], [3, 3]], [[3, 3], [5, 8]])
+    field = ME.TensorField(features, places)
+    assert sorted(voxelize(field, None).F.tolist()) == [[3, 3], [3, 5]]
+    weights = torch.tensor([3.0, 1.0, 7.0], dtype=torch.float64)
+    assert sorted(voxelize(field, weights).F.tolist()) == [[2, 3.5], [3, 3]]
+
+
 def test_field_that_cannot_be_carried_back_is_refused():
     coordinates, features = ME.utils.sparse_collate(*zip(scan(), strict=True))
     mode = ME.SparseTensorQuantizationMode.MAX_POOL
@@ -82,3 +99,5 @@ def test_wrong_point_weights_are_refused():
         model(field, point_weights=torch.ones(300, dtype=torch.int64))
     with pytest.raises(ValueError, match="must be positive"):
         model(field, point_weights=torch.zeros(300))
+    with pytest.raises(ValueError, match="must be positive"):
+        model(field, point_weights=torch.arange(300.0) - 1)

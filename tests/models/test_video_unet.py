@@ -8,11 +8,12 @@ from conftest import TOLERANCES, relative_error
 from torch import nn
 from torch.nn import functional as F
 
-from geonorm import BatchNorm, GroupNorm, InstanceNorm
+from geonorm import BatchNorm, GroupNorm, InstanceBatchNorm, InstanceNorm
 from geonorm.models import VideoUNet
 from geonorm.models.video_unet import time_waves
 from geonorm.norms.no_norm import NoNorm
 from geonorm.norms.registry import NORMS, PLACED
+from helpers.models import assert_normal
 
 STAGES = ("encoder1", "encoder2", "bottleneck", "decoder1", "decoder2", "output")
 
@@ -164,6 +165,31 @@ def test_every_parameter_gets_a_gradient():
     idle = {name for name, p in model.named_parameters() if p.grad.abs().max() < 1e-12}
     blocks = [f"{part}.{n}" for part, count in (("down", 3), ("up", 2)) for n in range(count)]
     assert idle == {"final.bias", *(f"{b}.conv{n}.bias" for b in blocks for n in (1, 2))}
+
+
+def test_what_is_built_by_default():
+    with torch.device("meta"):
+        model = VideoUNet()
+        assert [block.conv1.out_channels for block in model.down] == [32, 64, 128]
+        assert [block.conv1.out_channels for block in model.up] == [64, 32]
+        assert (model.final.in_channels, model.final.out_channels) == (32, 3)
+        assert [layer.out_features for layer in model.time[::2]] == [128, 128]
+        assert VideoUNet(2, widths=(1, 1), time_embedding=2).final.out_channels == 2
+
+
+def test_training_begins_with_hes_initialization_of_the_wide_convolutions():
+    torch.manual_seed(0)
+    model = VideoUNet(widths=(8, 24))
+    for block in [*model.down, *model.up]:
+        for conv in (block.conv1, block.conv2):
+            assert_normal(conv.weight, (2 / (27 * conv.in_channels)) ** 0.5)
+    for conv in (model.final, model.down[1].shortcut):
+        assert conv.weight.abs().max() <= conv.in_channels**-0.5
+
+
+def test_ibn_a_stands_behind_the_first_convolutions():
+    for block in [*(model := net("ibn-a")).down, *model.up]:
+        assert (type(block.norm1), type(block.norm2)) == (InstanceBatchNorm, BatchNorm)
 
 
 @pytest.mark.parametrize(("options", "message"), [

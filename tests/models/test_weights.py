@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from safetensors import safe_open
 from torch import nn
 
 import geonorm.models
@@ -110,7 +111,8 @@ def test_of_a_file_with_a_wrong_hash_nothing_is_kept(there):
 
 
 def test_a_hash_that_nobody_compared_is_said(there):
-    url, _, served, _ = there
+    url, _, served, cache = there
+    cache.mkdir(parents=True)
     weights = member(url, sha256=None)
     assert not weights.verified
     with pytest.warns(UserWarning, match=rf"nobody has compared .* sha256 is {digest(served)}"):
@@ -162,6 +164,19 @@ def test_every_recipe_is_whole(weights):
     assert recipe.verified == (type(weights).__module__ == "geonorm.models.torchvision_weights")
     assert NETWORKS[type(weights)] == recipe.network
     network(recipe.network)
+
+
+def test_scannets_weights_are_files_and_haras_a_folder():
+    train, example = MinkUNet34C_Weights.SCANNET_TRAIN, MinkUNet34C_Weights.SCANNET_EXAMPLE
+    assert MinkUNet34C_Weights.DEFAULT is train
+    assert train.metrics == {"ScanNet val": {"mIoU": 72.219}}
+    assert example.metrics == {}
+    for enum in NETWORKS:
+        assert {each.direct for each in enum} == {not enum.__name__.startswith("ResNet3D_")}
+    assert ResNet3D_18_Weights.KM.file == "r3d18_KM_200ep.pth"
+    assert ResNet3D_18_Weights.KM.place.parts[-2:] == ("checkpoints", "r3d18_KM_200ep.pth")
+    with pytest.raises(AttributeError):
+        _ = train.colour
 
 
 def test_every_enum_of_weights_is_checked_here():
@@ -227,6 +242,8 @@ def test_weights_come_back_from_safetensors(tmp_path):
     trained, model = Tied(), Tied()
     save_weights(trained, tmp_path / "a.safetensors", {"licence": "mit"})
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt", "licence": "mit"}
     report = load_checkpoint(model, tmp_path / "a.safetensors")
     assert {*report.kept} == {*trained.state_dict()}
     for key, tensor in trained.state_dict().items():

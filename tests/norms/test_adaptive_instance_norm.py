@@ -180,6 +180,9 @@ BAD = {
     "statistics of two shapes": (
         lambda: NORM(X, StyleStatistics(torch.ones(1, 6), torch.ones(6))), ValueError,
         r"must be two tensors \(B, C\); got mean \(1, 6\) and std \(6,\)"),
+    "statistics of one axis": (
+        lambda: NORM(X, StyleStatistics(torch.ones(6), torch.ones(6))), ValueError,
+        r"must be two tensors \(B, C\); got mean \(6,\)"),
     "content of other channels": (lambda: NORM(X[:, :4], X), ValueError,
                                   r"Did you mean AdaptiveInstanceNorm\(4\)\?"),
     "eps": (lambda: style_statistics(X, eps=0), ValueError, "eps must be positive; got 0"),

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -39,6 +40,9 @@ def test_what_is_missing_is_a_problem_with_a_cure(
     monkeypatch.setattr(doctor, "outcome", lambda name, detail, *_: Finding(name, "works", detail))
     assert doctor.main([]) == 1
     said = capsys.readouterr().out
+    assert "Everything that the commands need" not in said
+    assert re.search(r"  torch_geometric  works      1\.0, \n", said)
+    assert re.search(r"  torchvision      installed  1\.0\n", said)
     assert re.search(r"MinkowskiEngine +missing", said)
     assert said.endswith(f"MinkowskiEngine: {MINKOWSKI}\n"
                          "av, lightning: pip install 'geonorm[train]'\n")  # fmt: skip
@@ -60,6 +64,22 @@ def test_a_trial_that_fails_or_crashes_is_broken(monkeypatch: pytest.MonkeyPatch
         assert finding.detail.startswith(says)
 
 
+def test_a_trial_that_works_says_so_in_its_last_line() -> None:
+    process = SimpleNamespace(communicate=lambda timeout: ("noise\nright\n", "bad"), returncode=0)
+    assert outcome("av", "1.0, ", process, "mend it") == Finding("av", "works", "1.0, right")
+    process = SimpleNamespace(communicate=lambda timeout: ("right", "one\ntwo\n"), returncode=1)
+    found = outcome("av", "1.0, ", process, "mend it")
+    assert found == Finding("av", "broken", "1.0, two", "mend it")
+
+
+@pytest.mark.parametrize(("name", "state", "problem"), [
+    ("av", "works", False), ("av", "installed", False), ("av", "missing", True),
+    ("spconv", "missing", False), ("triton", "missing", False), ("spconv", "broken", True),
+])  # fmt: skip
+def test_what_is_not_needed_may_be_missing_but_not_broken(name, state, problem) -> None:
+    assert Finding(name, state, "").is_problem == problem
+
+
 def test_a_wrong_result_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     if backends()["cpp"] != "available":
         pytest.skip(backends()["cpp"])
@@ -74,7 +94,8 @@ def test_a_wrong_result_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_torch_than_it_was_built_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "version", lambda name: "0.5.4+torch2.14.1.cpu.1a2b3c4d")
     engine = Finding("MinkowskiEngine", "works", "0.5.4, right")
-    assert check_torch(engine, "2.14.1+cu132", MINKOWSKI).state == "works"
+    right = check_torch(engine, "2.14.1+cu132", MINKOWSKI)
+    assert right == engine._replace(detail="0.5.4, right, built for torch 2.14.1")
     broken = check_torch(engine, "2.15.0", MINKOWSKI)
     assert (broken.state, broken.cure) == ("broken", MINKOWSKI)
     assert broken.detail == "built for torch 2.14.1, and torch 2.15.0 is installed; 0.5.4, right"
