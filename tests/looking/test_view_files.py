@@ -4,9 +4,7 @@ import base64
 import json
 import os
 import re
-import sys
 from io import BytesIO
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -256,48 +254,3 @@ def test_a_window_needs_a_screen(folder, monkeypatch):
     assert "--window needs a screen" in refusal("a.bin", "--window", "true")
     write(folder / "b.npy", rows(3))
     assert "--window shows one scan; got 2" in refusal("a.bin", "b.npy", "--window", "true")
-
-
-@pytest.mark.parametrize("opens", [True, False])
-def test_a_window_shows_the_points_in_the_colours_of_a_column(folder, monkeypatch, opens):
-    steps = []
-
-    class Visualizer:
-        """Stands for Open3D's, which needs a screen."""
-
-        def create_window(self, title):
-            steps.append(title)
-            return opens
-
-        def add_geometry(self, cloud):
-            steps.append(cloud)
-
-        def get_render_option(self):
-            return SimpleNamespace()
-
-        def run(self):
-            steps.append("run")
-
-        def destroy_window(self):
-            steps.append("closed")
-
-    monkeypatch.setitem(sys.modules, "open3d", SimpleNamespace(
-        geometry=SimpleNamespace(PointCloud=lambda points: SimpleNamespace(points=points)),
-        utility=SimpleNamespace(Vector3dVector=np.array),
-        visualization=SimpleNamespace(Visualizer=Visualizer),
-    ))  # fmt: skip
-    monkeypatch.delenv("DISPLAY", raising=False)
-    monkeypatch.setenv("WAYLAND_DISPLAY", "0")
-    (panel,) = panels([folder / "a.bin"])
-    for words, column in (([], 0), (["--color", "height"], 1)):
-        steps.clear()
-        said = refusal("a.bin", "--window", "true", *words)
-        if not opens:
-            assert "Open3D cannot open a window" in said
-            assert steps == ["a.bin"]
-            continue
-        title, cloud, *rest = steps
-        assert (said, title, rest) == (None, "a.bin", ["run", "closed"])
-        assert cloud.points.dtype == np.float64
-        assert np.array_equal(cloud.points, panel.points)
-        assert np.array_equal(cloud.colors, panel.columns[column].painted() / 255)

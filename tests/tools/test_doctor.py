@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -64,12 +63,14 @@ def test_a_trial_that_fails_or_crashes_is_broken(monkeypatch: pytest.MonkeyPatch
         assert finding.detail.startswith(says)
 
 
-def test_a_trial_that_works_says_so_in_its_last_line() -> None:
-    process = SimpleNamespace(communicate=lambda timeout: ("noise\nright\n", "bad"), returncode=0)
-    assert outcome("av", "1.0, ", process, "mend it") == Finding("av", "works", "1.0, right")
-    process = SimpleNamespace(communicate=lambda timeout: ("right", "one\ntwo\n"), returncode=1)
-    found = outcome("av", "1.0, ", process, "mend it")
-    assert found == Finding("av", "broken", "1.0, two", "mend it")
+@pytest.mark.parametrize(("code", "found"), [
+    ("print('noise\\nright')", Finding("av", "works", "1.0, right")),
+    ("print('right'); sys.exit('one\\ntwo')", Finding("av", "broken", "1.0, two", "mend it")),
+])  # fmt: skip
+def test_a_trial_tells_by_its_last_line(code: str, found: Finding) -> None:
+    with subprocess.Popen([sys.executable, "-c", f"import sys; {code}"], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as process:  # fmt: skip
+        assert outcome("av", "1.0, ", process, "mend it") == found
 
 
 @pytest.mark.parametrize(("name", "state", "problem"), [
