@@ -168,7 +168,7 @@ def test_what_adapts_at_the_test_takes_the_weights_of_the_plain_training():
 def test_every_rival_of_streets_is_trained_and_answers(rival, tmp_path):
     cell = Cell("streets", "batch", rival=rival)
     module, _ = trained(SMALL, cell.training, 1e-3, tmp_path)
-    assert 0 <= SMALL.validation(SMALL.network(cell, module)) <= 1
+    assert 0 <= SMALL.validation(cell, SMALL.network(cell, module)) <= 1
     kinds = [type(part).__name__ for part in module.modules()]
     assert ("ChannelNorms" in kinds) == (rival == "intensity")
     assert (kinds.count("BatchNorm") == 1) == (rival == "standardized")
