@@ -4,8 +4,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.logger import rank_zero_experiment
 
 from geonorm.training.metrics_file import METRICS
 
