@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from geonorm.training.confusion import read_matrix
-from geonorm.training.metrics_file import read_metrics
+from geonorm.training.metrics_file import METRICS, read_metrics
 
 STAGES = ("val", "test")
 
@@ -84,7 +84,7 @@ def read_folder(folder: Path) -> Run | Shift:
     judged = {
         stage: _judgement(folder, stage) for stage in STAGES if (folder / f"{stage}.json").is_file()
     }
-    config, metrics = folder / "config.yaml", folder / "metrics.csv"
+    config, metrics = folder / "config.yaml", folder / METRICS
     if not judged and not config.is_file() and not metrics.is_file():
         raise ValueError(
             f"{folder} is no folder of a run: it has no config.yaml, metrics.csv, val.json or "

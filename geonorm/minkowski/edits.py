@@ -191,7 +191,7 @@ _SMALLER_HEADERS = tuple(
         ("src/coordinate_map_manager.hpp", ""),
         ("src/pruning_cpu.cpp", ""),
         ("src/quantization.cpp", ""),
-        *((f"src/{name}.cpp", "") for name in UNITS["unit_2"][:-1]),
+        *((f"src/{name}.cpp", "") for name in UNITS["unit_2"] if name != "direct_max_pool"),
         ("src/direct_max_pool.cpp", "#include <torch/script.h>\n"),
     )
 )

@@ -93,11 +93,11 @@ class Remembered:
         return self.scans[index]
 
 
-# The cells of one seed follow each other.
-@lru_cache(maxsize=1)
-def remembered(variant: str, scans: int, seed: int) -> Remembered:
-    """Return scans to train on."""
-    return Remembered(VARIANTS[variant].scans(scans, seed))
+# The cells of one seed follow each other: what they are trained on, and what validates them.
+@lru_cache(maxsize=2)
+def remembered(make: Callable[[int, int], ScanDataset], scans: int, seed: int) -> Remembered:
+    """Return a number of scans of a seed, the same object as before for the same cells."""
+    return Remembered(make(scans, seed))
 
 
 def real_scan(classes: Sequence[str], reach: float = np.inf) -> Scan:
@@ -203,7 +203,7 @@ class Streets:
     def data(self, cell: Cell) -> ScanData:
         """Return what a cell is trained on."""
         seed = TRAINING_SEED + cell.seed
-        scans = partial(remembered, cell.variant, self.scans, seed)
+        scans = partial(remembered, VARIANTS[cell.variant].scans, self.scans, seed)
         changes = [RandomIntensity(0.5, 1.5, 0.2), MissingBeams()]
         return ScanData(
             scans, scans, augment=changes if cell.rival == "augmented" else [],
@@ -241,7 +241,7 @@ class Streets:
 
     def validation(self, cell: Cell, network: Network) -> float:
         """Return the mIoU on the validation streets."""
-        scans = Remembered(VARIANTS[cell.variant].validated(self.validated, VALIDATION_SEED))
+        scans = remembered(VARIANTS[cell.variant].validated, self.validated, VALIDATION_SEED)
         samples = Samples({CLEAN: Test((0,), lambda item, _: scans[item])}, self.validated)
         return self._judged(samples, network)[0][CLEAN]
 

@@ -18,6 +18,7 @@ from geonorm.training.action.pictures import ShownClip, draw_clips
 from geonorm.training.action.scores import VideoResult
 from geonorm.training.confusion import write_matrix, write_rows
 from geonorm.training.figures import confusion_figure, curve_figure
+from geonorm.training.metrics_file import METRICS
 
 if TYPE_CHECKING:  # it imports this file
     from geonorm.training.action.module import ActionModule
@@ -146,7 +147,7 @@ class ActionReport(Callback):
         confusion_figure(matrix, module.classes, title, self.folder / f"{stage}_confusion.png")
         for logger in trainer.loggers:
             logger.save()
-        metrics = self.folder / "metrics.csv"
+        metrics = self.folder / METRICS
         if metrics.is_file():
             curve_figure(metrics, "train/loss", "val/top1", self.folder / "curve.png")
         attached: Any = trainer  # Lightning declares no `datamodule`

@@ -17,6 +17,7 @@ from geonorm.datasets.scan import IGNORE_INDEX
 from geonorm.datasets.voxelize import ScanBatch
 from geonorm.training.confusion import write_matrix, write_rows
 from geonorm.training.figures import confusion_figure, curve_figure
+from geonorm.training.metrics_file import METRICS
 from geonorm.training.segmentation.folds import table
 from geonorm.training.segmentation.pictures import SegmentedScan, draw_scans
 from geonorm.training.segmentation.scores import class_iou
@@ -155,7 +156,7 @@ class SegmentationReport(Callback):
         )
         for logger in trainer.loggers:
             logger.save()
-        metrics = self.folder / "metrics.csv"
+        metrics = self.folder / METRICS
         if metrics.is_file():
             curve_figure(metrics, "train/loss", "val/miou", self.folder / "curve.png")
 
