@@ -116,6 +116,20 @@ def test_frames_spread_over_a_video_and_have_its_times(folder, monkeypatch):
     assert all(frame.startswith("data:image/jpeg;base64,") for frame in some["frames"])
 
 
+def test_a_film_whose_times_are_given_is_shown_at_them(folder, monkeypatch):
+    options = {"bf": "0"}
+    encode(folder / "a.mp4", numbered_film(5), times=[0, 10, 30, 40, 90], options=options)
+    encode(folder / "b.mp4", numbered_film(5), rate=10)
+    shown, even = clips.clips([folder / "a.mp4", folder / "b.mp4"])
+    assert shown["numbers"] == even["numbers"] == [0, 1, 2, 3, 4]
+    assert shown["seconds"] == pytest.approx([0, 0.1, 0.3, 0.4, 0.9])
+    assert shown["duration"] == pytest.approx(0.9)
+    assert even["seconds"] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    assert even["duration"] == pytest.approx(0.5)
+    monkeypatch.setattr(clips, "MOST_FRAMES", 3)
+    assert clips.clips([folder / "a.mp4"])[0]["seconds"] == pytest.approx([0, 0.3, 0.9])
+
+
 def test_scores_of_the_highest_classes_are_told(folder):
     encode(folder / "a.mp4", numbered_film(3))
     scores = [{"a": 0.1, "b": 0.5, "c": 0.0, "d": 0.15, "e": 0.1, "f": 0.15},
