@@ -5,14 +5,20 @@ import inspect
 import pytest
 
 import geonorm
-from geonorm import datasets, losses, models
+from geonorm import datasets, functional, losses, models
+from geonorm.attribution import integrated_gradients
 from geonorm.datasets.clip_shards import write_clip_shards
 from geonorm.datasets.scan_shards import write_scan_shards
 from geonorm.datasets.scan_weather import in_snow
 from geonorm.datasets.synthetic.lidar import LidarSensor
 from geonorm.datasets.video_io import write_video
+from geonorm.export import exported, to_onnx
 from geonorm.models import video_resnet
+from geonorm.norms.activated import Activated
 from geonorm.norms.base import Norm
+from geonorm.norms.no_norm import NoNorm
+from geonorm.recompute import recompute_activations
+from geonorm.style import style_statistics
 from geonorm.training.action.data import ClipData, ClipFormat, clips_of
 from geonorm.training.action.mixing import ClipMixing
 from geonorm.training.action.module import ActionModule
@@ -107,6 +113,8 @@ OF_OTHERS = [
     (models.r3d_18, {"num_classes": 400, "norm": "instance", "padding_mode": "zeros"}),
     (video_resnet.resnet3d, {"num_classes": 400, "norm": "instance", "width": 64,
                              "padding_mode": "zeros"}),
+    *((build, {"num_classes": 400, "norm": "instance", "padding_mode": "zeros"})
+      for build in (models.mc3_18, models.r2plus1d_18)),
     (models.VideoUNet, {"in_channels": 3, "norm": "instance", "widths": (32, 64, 128),
                         "time_embedding": 128, "padding_mode": "zeros"}),
     (ClipFormat, {"length": 16, "step": 1, "sampling": "random", "size": (128, 171), "crop": 112,
@@ -141,6 +149,11 @@ OF_OTHERS = [
     (EpochSampler, {"seed": 0, "rank": 0, "world_size": 1, "repeats": 1, "block": 1}),
     (RunProgressLines, {"seconds": 20.0}),
     (losses.lovasz_softmax, {"ignore_index": 255}),
+    (style_statistics, {"eps": 1e-5}),
+    (recompute_activations, {"chain": 4}),
+    (integrated_gradients, {"at_a_time": 1, "tolerance": 0.01}),
+    (to_onnx, {"dynamic": (0, 2), "tolerance": 1e-4}),
+    (exported, {"dynamic": ()}),
     (Optimization, {"name": "AdamW", "lr": 0.002, "weight_decay": 0.01, "schedule": "cosine",
                     "warmup": 0.05, "milestones": ()}),
 ]  # fmt: skip
@@ -155,9 +168,12 @@ def defaults(called):
 
 NORMS = [value for value in vars(geonorm).values()
          if isinstance(value, type) and issubclass(value, Norm)]  # fmt: skip
+FUNCTIONS = [functional.instance_norm, functional.axis_instance_norm, functional.group_norm,
+             functional.layer_norm, functional.divisive_norm, functional.retinex_norm]
 
 
-@pytest.mark.parametrize("norm", NORMS, ids=lambda norm: norm.__name__)
+@pytest.mark.parametrize("norm", [*NORMS, Activated, NoNorm, *FUNCTIONS],
+                         ids=lambda norm: norm.__name__)
 def test_defaults_of_norms(norm):
     found = defaults(norm)
     assert found == {name: OF_NORMS[name] for name in found}
