@@ -116,6 +116,12 @@ def test_how_many_instances_an_index_may_name_by_itself():
     assert checks.batch_index(torch.tensor([0, most]), most + 1, rows)[1] == most + 1
     with pytest.raises(ValueError, match=f"reaches {most} for 2 rows"):
         checks.batch_index(torch.tensor([0, most]), None, rows)
+    index, rows = torch.zeros(2**17, dtype=torch.int64), torch.zeros(2**17, 1)
+    index[5] = 2 * most - 1
+    assert checks.batch_index(index, None, rows)[1] == 2 * most
+    index[5] += 1
+    with pytest.raises(ValueError, match=f"reaches {2 * most} for {2**17} rows"):
+        checks.batch_index(index, None, rows)
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
@@ -133,6 +139,7 @@ def test_index_and_offsets_say_the_same(dtype):
 def test_no_rows_and_no_instances():
     rows = torch.zeros(0, 4)
     assert instance_norm(rows, INDEX[:0]).shape == (0, 4)
+    assert instance_norm(rows, INDEX[:0], point_weights=torch.zeros(0)).shape == (0, 4)
     assert instance_norm(rows, INDEX[:0], 0).shape == (0, 4)
     assert normalized(rows, offsets=torch.tensor([0])).shape == (0, 4)
     assert normalized(rows, offsets=torch.tensor([0, 0, 0])).shape == (0, 4)

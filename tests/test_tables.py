@@ -26,10 +26,11 @@ def shown(report):
 
 
 def test_text_is_not_markup():
-    root = ElementTree.fromstring(f"<div>{as_html([['<b>'], ['**a & b**'], ['****']])}</div>")
+    lines = [["<b>"], ["**a & b**"], ["****"], ["**c**"]]
+    root = ElementTree.fromstring(f"<div>{as_html(lines)}</div>")
     assert [cell.text for cell in root.iter("th")] == ["<b>"]
-    assert [cell.text for cell in root.iter("b")] == ["a & b"]
-    assert [cell.text for cell in root.iter("td")] == [None, "****"]
+    assert [cell.text for cell in root.iter("b")] == ["a & b", "c"]
+    assert [cell.text for cell in root.iter("td")] == [None, "****", None]
 
 
 def test_a_conversion():

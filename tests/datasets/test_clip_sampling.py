@@ -157,3 +157,5 @@ def test_step_and_view_are_checked() -> None:
         random_clip(9, 4, 0, np.random.default_rng(0))
     with pytest.raises(ValueError, match=r"view must be in \[0, 3\); got 3"):
         dense_clip(9, 4, 1, 3, 3)
+    with pytest.raises(ValueError, match=r"view must be in \[0, 3\); got -1"):
+        dense_clip(9, 4, 1, -1, 3)

@@ -53,8 +53,9 @@ def test_an_item(films: list[Path], cache: Path) -> None:
     assert data.classes == ("even", "odd")
     with pytest.raises(ValueError, match="epoch must be >= 0; got -1"):
         data.set_epoch(-1)
-    with pytest.raises(IndexError, match=r"index must be in \[0, 4\); got 4"):
-        data[4]
+    for index in (4, -1):
+        with pytest.raises(IndexError, match=rf"index must be in \[0, 4\); got {index}"):
+            data[index]
     assert data.report() == []
 
 
@@ -117,6 +118,47 @@ def test_sampling_kinds(films: list[Path], cache: Path) -> None:
     assert numbers(still[0].video) == [15] * 5
     slower = ClipDataset(videos, length=5, sampling="dense", fps=10, cache=cache)
     assert np.diff(numbers(slower[0].video)).tolist() == [2, 3, 2, 3]
+
+
+def test_views_and_repeats_are_counted_video_by_video(films: list[Path], cache: Path) -> None:
+    repeated = ClipDataset(as_set(films), length=2, repeats=3, sampling="segments", cache=cache)
+    assert len(repeated) == 12
+    assert [repeated[i].video_index for i in (0, 2, 3, 11)] == [0, 0, 1, 3]
+    drawn = [repeated.frames(i).tolist() for i in range(12)]
+    assert [numbers(repeated[i].video) for i in (4, 11)] == [drawn[4], drawn[11]]
+    assert len({*map(tuple, drawn[:3])}) > 1
+    repeated.set_epoch(1)
+    assert [repeated.frames(i).tolist() for i in range(12)] != drawn
+    assert numbers(repeated[4].video) == repeated.frames(4).tolist()
+    views = ClipDataset(as_set(films), length=2, sampling="dense", views=3, portion=(0.5, 1),
+                        cache=cache)  # fmt: skip
+    before = [views.frames(i).tolist() for i in (3, 4, 5)]
+    views.set_epoch(1)
+    assert [views.frames(i).tolist() for i in (3, 4, 5)] == before == [[15, 16], [21, 22], [28, 29]]
+
+
+@pytest.mark.parametrize(("options", "rate"), [
+    ({"step": 2}, 12.5), ({"step": 2, "fps": 10}, 5), ({"length": 6, "sampling": "uniform"}, 5),
+    ({"length": 6, "sampling": "segments", "portion": (0.5, 1.0)}, 10),
+    ({"length": 6, "sampling": "uniform", "portion": (0.5, 0.51), "fps": 10}, 150),
+])  # fmt: skip
+def test_a_clip_knows_its_rate(
+    films: list[Path], cache: Path, options: dict[str, object], rate: float
+) -> None:
+    """Of 30 frames at 25 a second."""
+    assert ClipDataset(as_set(films), cache=cache, **options).rate(3) == pytest.approx(rate)
+
+
+def test_a_part_of_an_uneven_film_is_sampled_at_its_own_times(tmp_path: Path, cache: Path) -> None:
+    """Its last six frames come after 0, 0.04, 0.2, 0.24, 0.6 and 0.64 seconds."""
+    times = [0, 4, 8, 12, 16, 20, 30, 34, 50, 54, 90, 94]
+    film = encode(tmp_path / "a.mp4", numbered_film(12), times=times, options={"bf": "0"})
+    for step, expected in ((1, [7, 7, 9]), (2, [7, 9, 9])):
+        data = ClipDataset(as_set([film]), length=3, step=step, fps=10, portion=(0.5, 1),
+                           sampling="dense", cache=cache)  # fmt: skip
+        assert data.frames(0).tolist() == numbers(data[0].video) == expected
+    alone = ClipDataset(as_set([film]), length=2, fps=10, portion=(0.5, 0.51), cache=cache)
+    assert alone.frames(0).tolist() == [6, 6]
 
 
 def test_portions_do_not_meet(films: list[Path], cache: Path) -> None:
@@ -265,11 +307,18 @@ def test_nothing_to_read_is_an_error(films: list[Path], cache: Path) -> None:
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"length": 0}, "length, step and views must be at least 1"),
+    ({"length": 0}, "length, step and views must be at least 1; got 0, 1, 1"),
+    ({"step": 0}, "length, step and views must be at least 1; got 16, 0, 1"),
+    ({"views": 0}, "length, step and views must be at least 1; got 16, 1, 0"),
+    ({"repeats": 0}, "repeats must be at least 1, .*; got 0 with 'random'"),
+    ({"repeats": 2, "sampling": "dense"}, "repeats must be .* 1 unless .*; got 2 with 'dense'"),
     ({"fps": 0.0}, "fps must be above 0"),
+    ({"fps": float("nan")}, "fps must be above 0"),
     ({"sampling": "centre"}, "sampling must be one of"),
     ({"views": 3}, "several views need sampling='dense'"),
     ({"portion": (0.5, 0.5)}, "portion must be fractions"),
+    ({"portion": (-0.1, 0.5)}, "portion must be fractions"),
+    ({"portion": (0.5, 1.1)}, "portion must be fractions"),
     ({"seed": -1}, "seed must be at least 0"),
 ])
 def test_bad_arguments(
