@@ -31,6 +31,12 @@ def test_every_kind_of_trouble_is_found(tmp_path: Path) -> None:
         ("gone.mp4", "unreadable"), ("damaged.mp4", "damaged"), ("uneven.mp4", "odd"),
         ("sideways.mp4", "odd"), ("small.mp4", "odd"), ("photo.mp4", "odd"), ("good.mp4", "odd"),
     }
+    assert [(each.path.name, each.detail) for each in found if each.kind == "odd"] == [
+        ("uneven.mp4", "variable frame rate, 9.73 frames per second in the mean"),
+        ("sideways.mp4", "stored turned by 90 degrees"),
+        ("small.mp4", "a picture of 48 by 16 pixels"), ("photo.mp4", "a single frame"),
+        ("good.mp4", "listed more than once"),
+    ]
     said = "\n".join(map(str, found))
     for words in (
         "truncated or no video", "audio only", "not one of 9 frames", "frames can be decoded, with",

@@ -90,11 +90,14 @@ def test_ucf101_arguments(ucf: tuple[Path, Path]) -> None:
     root, lists = ucf
     with pytest.raises(ValueError, match="fold must be 'train' or 'test'"):
         UCF101(root, lists, "val")
+    with pytest.raises(ValueError, match=r"split 1, 2 or 3; got 'train', 4"):
+        UCF101(root, lists, "train", split=4)
     with pytest.raises(ValueError, match="expected a folder"):
         UCF101(root / "nowhere", lists, "train")
-    write(lists / "classInd.txt", "0 A\n1 B\n")
-    with pytest.raises(ValueError, match="expected lines `1 Name`"):
-        UCF101(root, lists, "train")
+    for text in ("0 A\n1 B\n", "1 A\n2\n", "1 A\n3 B\n"):
+        write(lists / "classInd.txt", text)
+        with pytest.raises(ValueError, match="expected lines `1 Name`"):
+            UCF101(root, lists, "train")
 
 
 def test_hmdb51(tmp_path: Path) -> None:
@@ -198,6 +201,18 @@ def test_diving48(tmp_path: Path) -> None:
     write(train, json.dumps([{"vid_name": "a"}]))
     with pytest.raises(ValueError, match="expected `vid_name` and `label`"):
         Diving48(tmp_path, train)
+    write(train, json.dumps(["vid_name label"]))
+    with pytest.raises(ValueError, match="expected `vid_name` and `label`; got vid_name label"):
+        Diving48(tmp_path, train)
+
+
+def test_every_kind_of_film_is_found_in_a_class_folder(tmp_path: Path) -> None:
+    kinds = ["3gp", "avi", "flv", "gif", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ts", "webm",
+             "wmv"]  # fmt: skip
+    films = [touch(tmp_path / "a" / f"{number:02d}.{kind}") for number, kind in enumerate(kinds)]
+    for name in ("a.txt", "b.jpg", "c.mp3", "mp4"):
+        touch(tmp_path / "a" / name)
+    assert ClassFolders(tmp_path).videos == [(film, 0) for film in films]
 
 
 def test_class_folders(tmp_path: Path) -> None:
@@ -249,6 +264,8 @@ def test_list_without_labels(tmp_path: Path) -> None:
     ("a.mp4 0\nb.mp4 2\n", r"labels must be in \[0, 2\).*got 2 for .*b.mp4"),
     ("a.mp4 -1\n", "labels count from 0; got -1"),
     ("a.mp4 jump\n", "the label a whole number"),
+    ("a.mp4 1000000\n", "the label a whole number below a million"),
+    ("a.mp4 999999\n", r"labels must be in \[0, 2\).*got 999999 for"),
 ])
 def test_bad_lists(tmp_path: Path, text: str, message: str) -> None:
     path = write(tmp_path / "list.txt", text)

@@ -264,6 +264,11 @@ def test_rate_of_two_frames_and_of_one(tmp_path: Path) -> None:
     assert probe(encode(tmp_path / "b.mp4", numbered_film(1))).fps == 25.0
 
 
+def test_three_frames_can_be_uneven(tmp_path: Path) -> None:
+    info = probe(uneven(tmp_path / "a.mp4", [0, 10, 50], 100, options={"bf": "0"}))
+    assert (info.times, info.fps) == ((0.0, 0.1, 0.5), pytest.approx(4))
+
+
 def test_a_stated_rate_stays_where_the_time_stamps_agree(tmp_path: Path) -> None:
     """Matroska's stamps, rounded to milliseconds, would tell 29.966 of these."""
     path = encode(tmp_path / "a.mkv", numbered_film(30), rate=30)
