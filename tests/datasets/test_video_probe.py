@@ -16,7 +16,7 @@ from geonorm.datasets.clip_sampling import uniform_clip
 from geonorm.datasets.video_io import read_frames, write_video
 from geonorm.datasets.video_probe import probe
 from helpers.odd_videos import EDITS, ODD, WHOLE, gif, oriented
-from helpers.video_files import encode, numbered_film, numbers_of
+from helpers.video_files import encode, noisy_film, numbered_film, numbers_of, truncate
 
 
 def shown(path: Path) -> list[av.VideoFrame]:
@@ -267,6 +267,16 @@ def test_rate_of_two_frames_and_of_one(tmp_path: Path) -> None:
 def test_three_frames_can_be_uneven(tmp_path: Path) -> None:
     info = probe(uneven(tmp_path / "a.mp4", [0, 10, 50], 100, options={"bf": "0"}))
     assert (info.times, info.fps) == ((0.0, 0.1, 0.5), pytest.approx(4))
+
+
+def test_an_uneven_file_that_is_cut_short_has_the_frames_that_it_lists(tmp_path: Path) -> None:
+    ticks = [n + 3 * (n % 3 == 1) for n in range(0, 120, 4)]
+    path = encode(tmp_path / "a.mp4", noisy_film(30), times=ticks,
+                  options={"bf": "0"}, container_options={"movflags": "faststart"})  # fmt: skip
+    whole = probe(path)
+    info = probe(truncate(path, 0.6))
+    assert (info.frames, info.times[-1]) == (30, ticks[-1] / 100)
+    assert info == whole
 
 
 def test_a_stated_rate_stays_where_the_time_stamps_agree(tmp_path: Path) -> None:
