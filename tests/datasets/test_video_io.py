@@ -293,6 +293,8 @@ def test_what_is_written_is_read(tmp_path: Path, name: str, codec: str) -> None:
 @pytest.mark.parametrize(("film", "message"), [
     (np.zeros((2, 16, 16, 3), np.float32), "film must be uint8"),
     (np.zeros((0, 16, 16, 3), np.uint8), "film must be uint8"),
+    (np.zeros((16, 16, 3), np.uint8), r"film must be .*; got uint8 \(16, 16, 3\)"),
+    (np.zeros((2, 16, 16, 4), np.uint8), r"film must be .*; got uint8 \(2, 16, 16, 4\)"),
     (np.zeros((2, 15, 16, 3), np.uint8), r"both sides .* even; got \(15, 16\)"),
     (np.zeros((2, 16, 15, 3), np.uint8), r"both sides .* even; got \(16, 15\)"),
 ])

@@ -125,6 +125,20 @@ def test_jitter_of_hue_is_a_quarter_of_the_others() -> None:
     assert 1.35 < max(levels) < 1.45
 
 
+def test_augmentation_and_its_order() -> None:
+    """RandAugment takes bytes, two changes of a picture, so it comes before the numbers."""
+    every = {"scale": (0.5, 1.0), "flip": 0.5, "jitter": 0.4, "rand_augment": 30}
+    steps = ClipTransform(8, train=True, **every).steps.transforms
+    names = ["RandomResizedCrop", "RandomHorizontalFlip", "ColorJitter", "RandAugment", "ToDtype",
+             "Normalize"]  # fmt: skip
+    assert [type(step).__name__ for step in steps] == names
+    assert (steps[3].num_ops, steps[3].magnitude) == (2, 30)
+    steps = ClipTransform(8, train=False, **every).steps.transforms
+    assert [type(step).__name__ for step in steps] == ["CenterCrop", "ToDtype", "Normalize"]
+    steps = ClipTransform(8, train=True).steps.transforms
+    assert [type(step).__name__ for step in steps] == ["RandomCrop", "ToDtype", "Normalize"]
+
+
 def test_a_shift_shares_no_randomness_with_the_choice_of_frames(still: Tensor) -> None:
     """The key itself draws those; numpy gives (0, 0, 1) and (0, 0, 1, 0) the same numbers."""
     shift = AppearanceShift("noise", 5)
@@ -270,6 +284,10 @@ def test_shift_in_a_transform_depends_on_the_key(still: Tensor) -> None:
 @pytest.mark.parametrize(("options", "message"), [
     ({"crop": 0}, "crop must be a side"),
     ({"crop": (1, 2, 3)}, "crop must be a side"),
+    ({"crop": (8, 0)}, "crop must be a side"),
+    ({"crop": (8,)}, "crop must be a side"),
+    ({"crop": 8, "rand_augment": 31}, "rand_augment must be a magnitude from 0 to 30; got 31"),
+    ({"crop": 8, "rand_augment": -1}, "rand_augment must be a magnitude from 0 to 30; got -1"),
     ({"crop": 8, "scale": (0.5, 2.0)}, "scale must be shares"),
     ({"crop": 8, "scale": (0.0, 0.5)}, "scale must be shares"),
     ({"crop": 8, "scale": (0.6, 0.5)}, "scale must be shares"),
@@ -299,5 +317,7 @@ def test_bad_clips(still: Tensor) -> None:
 def test_bad_shifts() -> None:
     with pytest.raises(ValueError, match=r"kind must be one of brightness, .*; got 'fog'"):
         AppearanceShift("fog")
-    with pytest.raises(ValueError, match="severity must be 1, 2, 3, 4 or 5; got 6"):
-        AppearanceShift("blur", 6)
+    for severity in (0, 6):
+        with pytest.raises(ValueError, match=f"severity must be 1, 2, 3, 4 or 5; got {severity}"):
+            AppearanceShift("blur", severity)
+    assert repr(AppearanceShift("blur", 2)) == "AppearanceShift('blur', severity=2)"
