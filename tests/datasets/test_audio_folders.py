@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -42,6 +43,14 @@ def test_what_the_new_rate_cannot_hold_is_gone(tmp_path: Path) -> None:
     found = read_audio(path, rate=16_000)
     assert len(found) == 8000  # the end too, which the resampler holds back
     assert found[500:-500].abs().max() < 0.005
+
+
+def test_tags_in_another_encoding_do_not_hinder_reading(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.wav", tone(440, 8000)[None], 8000, "pcm_s16le")
+    path.write_bytes(path.read_bytes().replace(b"Lavf", b"L\xe4vf"))
+    with pytest.raises(UnicodeDecodeError):
+        av.open(str(path))
+    np.testing.assert_allclose(read_audio(path, rate=8000), tone(440, 8000), atol=1e-4)
 
 
 def test_the_sound_of_a_film(tmp_path: Path) -> None:

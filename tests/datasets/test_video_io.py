@@ -257,6 +257,15 @@ def test_cover_picture_is_no_video(tmp_path: Path) -> None:
         probe(tmp_path / "a.mp3")
 
 
+def test_tags_in_another_encoding_do_not_hinder_reading(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mkv", numbered_film(5))
+    path.write_bytes(path.read_bytes().replace(b"Lavf", b"L\xe4vf"))
+    with pytest.raises(UnicodeDecodeError):
+        av.open(str(path))
+    assert probe(path).frames == 5
+    assert numbers_of(read_frames(path, [3]).video) == [3]
+
+
 @pytest.mark.parametrize("indices", [[], [3, -1]])
 def test_indices_must_be_frame_numbers(tmp_path: Path, indices: list[int]) -> None:
     with pytest.raises(ValueError, match="indices must be frame numbers"):
