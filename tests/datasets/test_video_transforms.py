@@ -256,7 +256,18 @@ def test_blur_is_relative_to_the_shorter_side(height: int, width: int) -> None:
     for side, profile in enumerate((light.sum(1), light.sum(0))):
         places = torch.arange(len(profile)) - middle[side]
         spread = ((profile * places**2).sum() / profile.sum() - 2 / 3) ** 0.5
-        assert 1.6 < spread < 2.1  # cut off at four deviations, and rounded to bytes
+        assert 1.6 < spread < 2.1  # cut off, and rounded to bytes
+        # A pixel beside the middle, and two deviations.
+        assert places[profile > 0].abs().max() == 1 + 2 * 2
+
+
+def test_background_has_six_cells_each_way() -> None:
+    """On as many pixels it is the cells themselves."""
+    out = AppearanceShift("background", 5)(
+        torch.zeros(2, 3, 6, 6, dtype=torch.uint8), np.random.default_rng(4)
+    )
+    cells = np.random.default_rng(4).random((3, 6, 6), dtype=np.float32)
+    assert np.array_equal(out[1], np.round(255 * np.float32(0.7) * cells))
 
 
 def test_background_leaves_the_foreground(still: Tensor) -> None:
@@ -299,6 +310,11 @@ def test_shift_in_a_transform_depends_on_the_key(still: Tensor) -> None:
 def test_bad_arguments(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ClipTransform(train=True, **options)
+
+
+def test_the_smallest_crop_and_one_of_the_whole_frame(still: Tensor) -> None:
+    assert ClipTransform(1, train=False)(still, (0, 0, 0)).shape == (3, 6, 1, 1)
+    assert ClipTransform((40, 56), train=False)(still, (0, 0, 0)).shape == (3, 6, 40, 56)
 
 
 def test_bad_clips(still: Tensor) -> None:
