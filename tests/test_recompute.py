@@ -149,6 +149,23 @@ def test_what_is_changed_in_place_after_a_norm_is_right() -> None:
     assert_same_gradients(model, x)
 
 
+class OfViews(nn.Module):
+    """Layers of a norm's output on its side, and of a part of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.norm = nn.Conv2d(3, 4, 3), InstanceNorm(4, activation="relu")
+        self.two, self.three = nn.Conv2d(4, 2, (3, 1)), nn.Conv2d(4, 2, (3, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.one(x))
+        return self.two(x.transpose(2, 3)) + self.three(x[:1]) * self.three(x[:, :, :, :1])
+
+
+def test_views_of_an_output_are_not_taken_for_it() -> None:
+    assert_same_gradients(OfViews(), torch.randn(2, 3, 9, 9))
+
+
 def test_a_tensor_that_backward_needs_and_that_changed_is_refused() -> None:
     model, x = Residuals(1), torch.randn(2, 3, 9, 8)
     with recompute_activations(model):
