@@ -77,6 +77,7 @@ def test_statistics_that_the_norms_took_out():
     assert {name: tuple(each.mean.shape) for name, each in removed.items()} == {
         "0": (2, 4), "2": (2, 4, 3), "3": (2, 2), "5": (2, 4),
     }  # fmt: skip
+    assert not any(each.mean.requires_grad or each.std.requires_grad for each in removed.values())
     style = removed["0"]
     torch.testing.assert_close((style.mean, style.std), style_by_hand(x, (2, 3, 4)))
     undone = out * style.std[..., None, None, None] + style.mean[..., None, None, None]

@@ -99,6 +99,14 @@ def test_points_between_the_cells_of_the_grid_against_a_loop(sigma):
     assert relative_error(over_gaussians(read(cloud), sigma)(constant), constant) < FLOAT64
 
 
+def test_points_in_cells_of_one_unit_are_blurred_as_in_any_other():
+    """Places between whole numbers are spread over their corners; voxels are not."""
+    cloud = scattered()
+    z = cloud.x - cloud.x.mean(0)
+    at, beside = (over_gaussians(read(cloud), sigma)(z) for sigma in (3.0, 3.0 + 1e-7))
+    assert relative_error(at, beside) < 1e-5
+
+
 @pytest.mark.parametrize("sigma", [4.0, 5.0, 10.0])
 def test_wide_surrounds_of_voxels_are_those_of_the_loop_to_three_percent(sigma):
     _, features, places = voxels()
@@ -233,6 +241,8 @@ def test_inputs_are_refused():
     norm = RetinexNorm(4, surround=2.0)
     with pytest.raises(ValueError, match=r"above -floor = -0.001; the smallest is -2\."):
         norm(torch.full((1, 4, 3), -2.0))
+    with pytest.raises(ValueError, match=r"above -floor = -0.5; the smallest is -0.5\."):
+        RetinexNorm(4, surround="mean", floor=0.5)(torch.full((1, 4, 3), -0.5))
     with pytest.raises(ValueError, match="the smallest is nan"):
         norm(torch.full((1, 4, 3), float("nan")))
     with pytest.raises(TypeError, match=r'tells positions.*got Rows. Use surround="mean"'):
