@@ -140,6 +140,10 @@ def test_file_that_never_counted_batches_still_loads():
     report = load_checkpoint(model := Small(), state)
     assert torch.equal(affine(model), affine(trained))
     assert len(report.fresh) == 2
+    assert str(report) == (
+        f"state dict: {len(report.kept)} tensors kept\n"
+        "  left as they were 2: norm.num_batches_tracked, blocks.1.num_batches_tracked"
+    )
 
 
 def test_report_prints_what_was_kept_and_dropped():
@@ -190,6 +194,7 @@ def test_one_layer_too_many_is_refused():
         ({3: torch.ones(2)}, "maps names to tensors; got 3 -> Tensor"),
         ({"conv.bias": torch.ones(6, dtype=torch.int32)}, r"conv\.bias must be floating point"),
         ({"conv.bias": torch.full((6,), torch.nan)}, r"conv\.bias holds NaN or infinity"),
+        ({"conv.bias": torch.tensor([0, 0, 0, 0, 0, -torch.inf])}, r"conv\.bias holds NaN or inf"),
         ({"conv.bias": torch.ones(6).to_sparse()}, r"conv\.bias must be a dense tensor"),
         ({"conv.bias": torch.ones(6, device="meta")}, r"conv\.bias must be a dense tensor"),
     ],
