@@ -109,6 +109,17 @@ def test_items_are_equally_long_and_know_their_class(tmp_path: Path) -> None:
     assert (slow.rate, slow.samples) == (1, 1)
 
 
+def test_every_kind_of_recording_is_found_in_a_class_folder(tmp_path: Path) -> None:
+    """Those of sound and films, which may have some."""
+    kinds = ["aac", "aif", "aiff", "FLAC", "m4a", "mp3", "oga", "ogg", "opus", "wav", "wma", "mkv",
+             "mp4", "webm"]  # fmt: skip
+    (tmp_path / "a").mkdir()
+    files = [tmp_path / "a" / f"{number:02d}.{kind}" for number, kind in enumerate(kinds)]
+    for path in [*files, tmp_path / "a" / "notes.txt", tmp_path / "a" / "wav"]:
+        path.touch()
+    assert AudioFolders(tmp_path).files == [(path, 0) for path in files]
+
+
 def test_folders_that_make_no_set(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected a folder; .*nowhere is none"):
         AudioFolders(tmp_path / "nowhere")

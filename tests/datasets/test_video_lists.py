@@ -248,6 +248,7 @@ def test_list_without_labels(tmp_path: Path) -> None:
     assert VideoList(path, labelled=False).videos == [
         (tmp_path / "a.mp4", -1), (tmp_path / "b c.mp4", -1),
     ]
+    assert VideoList(path, labelled=False).classes == ()
     with pytest.raises(ValueError, match="line 1: expected `path label`"):
         VideoList(path)
     write(path, "x" * 999)
