@@ -7,9 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geonorm.datasets import ScanCorruption
+from geonorm.datasets import NuScenes, ScanCorruption
 from geonorm.datasets.scan import IGNORE_INDEX, Scan
-from geonorm.datasets.scan_corruptions import ROBO3D, Corruption, levels, rings
+from geonorm.datasets.scan_corruptions import (
+    GROUND,
+    ROBO3D,
+    VEHICLES,
+    Corruption,
+    levels,
+    rings,
+)
 from geonorm.datasets.semantickitti import SemanticKITTI
 from helpers.ring_scans import CLASSES, ring_scan
 
@@ -264,4 +271,42 @@ def test_what_is_asked_for_must_be_there():
     with pytest.raises(ValueError, match="severity of fog must be 0 to 3; got 4"):
         ScanCorruption("fog", 4)
     with pytest.raises(ValueError, match="beams must be the rings of the sensor, 16 or more"):
-        ScanCorruption("beam_missing", beams=8)
+        ScanCorruption("beam_missing", beams=15)
+    assert ScanCorruption("beam_missing", beams=16).sensor.beams == 16
+    with pytest.raises(ValueError, match="severity of density must be 0 to 5; got -1"):
+        ScanCorruption("density", -1)
+
+
+def test_the_classes_that_wet_ground_and_incomplete_echoes_ask_for():
+    for classes, ground, vehicles in (
+        (SemanticKITTI.classes, {"road", "parking", "sidewalk", "other-ground"},
+         {"car", "bicycle", "motorcycle", "truck", "other-vehicle"}),
+        (NuScenes.classes, {"driveable_surface", "other_flat", "sidewalk"},
+         {"car", "bicycle", "motorcycle", "truck", "bus", "construction_vehicle", "trailer"}),
+    ):  # fmt: skip
+        assert {*classes} & {*GROUND} == ground
+        assert {*classes} & {*VEHICLES} == vehicles
+
+
+def test_scans_without_labels_and_intensities_stay_without():
+    whole = ring_scan(16)
+    scan = Scan(whole.points, None, None, "bare")
+    for name in ("motion_blur", "beam_missing", "crosstalk", "cross_sensor", "density", "cutout"):
+        changed = corrupted(scan, name, 3, beams=16)
+        assert (changed.intensity, changed.labels) == (None, None)
+        assert len(changed) != len(scan) or (changed.points != scan.points).any()
+    for name in ("fog", "snow"):
+        changed = corrupted(Scan(whole.points, whole.intensity, None, "no labels"), name, 3)
+        assert changed.labels is None
+
+
+def test_rings_are_told_apart_where_the_azimuth_falls_from_its_last_fifth_to_its_first():
+    turns = np.array([0.1, 0.79, 0.1, 0.81, 0.21, 0.81, 0.19, 0.9, 0.05, 0.7])
+    points = np.column_stack([np.cos(turns * 2 * np.pi), np.sin(turns * 2 * np.pi), turns])
+    scan = Scan(points.astype(np.float32), None, None, "rings")
+    for beams in (6, 3):
+        assert rings(scan, beams).tolist() == [0, 0, 0, 0, 0, 0, 1, 1, 2, 2]
+    assert rings(scan, 2).tolist() == [0, 0, 0, 0, 0, 0, 1, 1, 1, 1]
+    for beams in (7, 1):
+        with pytest.raises(ValueError, match="azimuth starts again 3 times"):
+            rings(scan, beams)

@@ -129,6 +129,7 @@ def test_jitter_by_hand():
     assert np.abs(np.corrcoef(moves.T) - np.eye(3)).max() < 0.02  # each axis for itself
     clipped = RandomJitter(sigma=1e6, clip=0.25)(scan, rng()).points
     assert set(np.unique(np.abs(clipped)).tolist()) == {0.25}
+    assert same(RandomJitter(sigma=0, clip=0)(scan, rng()), scan)
 
 
 def test_drop_by_hand():
@@ -138,6 +139,7 @@ def test_drop_by_hand():
     assert kept.labels.tolist() == sorted(set(kept.labels.tolist()))
     assert kept.points[:, 0].tolist() == kept.labels.tolist()
     np.testing.assert_array_equal(kept.intensity, scan.intensity[kept.labels])
+    assert len(RandomDrop(ratio=0.29, probability=1)(scan, rng())) == 8  # two whole points go
     assert len(RandomDrop(ratio=1, probability=1)(scan, rng())) == 1
     assert same(RandomDrop(ratio=1, probability=0)(scan, rng()), scan)
     losing = sum(len(RandomDrop()(scan, rng(seed))) < 10 for seed in range(300))
@@ -244,6 +246,8 @@ def test_intensity_by_hand():
     scan = Scan(np.zeros((3, 3), "f4"), np.array([0.1, 0.4, 0.9], "f4"), None, "by hand")
     doubled = RandomIntensity(2, 2, offset=0)(scan, rng()).intensity
     np.testing.assert_allclose(doubled, [0.2, 0.8, 1.0])
+    darker = RandomIntensity(1, 1, offset=1)(scan, rng()).intensity
+    np.testing.assert_allclose(darker, [0, 0, 0.9 + 2 * rng().random(2)[1] - 1], rtol=1e-5)
     generator = rng()
     gain, offset = generator.uniform(0.8, 1.2), generator.uniform(-0.05, 0.05)
     changed = RandomIntensity()(scan, rng()).intensity
@@ -292,11 +296,13 @@ def test_every_transform_bears_scans_of_one_point_and_none(transform):
         (lambda: RandomFlip(x=2), r"x must be in \[0, 1\]; got 2"),
         (lambda: RandomFlip(y=-1), r"y must be in \[0, 1\]; got -1"),
         (lambda: RandomJitter(sigma=-1), "metres >= 0; got -1 and 0.02"),
+        (lambda: RandomJitter(clip=-1), "metres >= 0; got 0.005 and -1"),
         (lambda: RandomDrop(ratio=1.5), r"ratio must be in \[0, 1\]; got 1.5"),
         (lambda: RandomDrop(probability=-1), r"probability must be in \[0, 1\]"),
         (lambda: ElasticDistortion([1, 2], [1]), r"equally long; got \[1, 2\], \[1\]"),
         (lambda: ElasticDistortion([], []), "equally long"),
         (lambda: ElasticDistortion([0], [1]), r"metres > 0 and magnitude metres >= 0; got \[0\]"),
+        (lambda: ElasticDistortion([1], [-1]), r"magnitude metres >= 0; got \[1\] and \[-1\]"),
         (lambda: ElasticDistortion(probability=7), r"probability must be in \[0, 1\]"),
         (lambda: RandomIntensity(-1, 1), "0 < low <= high; got -1 and 1"),
         (lambda: RandomIntensity(offset=2), r"offset must be in \[0, 1\]; got 2"),
