@@ -106,6 +106,7 @@ OF_OTHERS = [
         "range_noise": 0.015, "dropout": 0.08, "intensity_gain": 1.0, "intensity_offset": 0.05,
         "gain_drift": 0.3, "offset_drift": 0.08, "intensity_noise": 0.02, "response": 0.5,
         "falloff": 60.0, "elevations": (), "dark_range": float("inf"), "ring_drift": 0.0,
+        "falloff_power": 2.0, "faint_range": float("inf"),
     }),
     (in_snow, {"noise_floor": 0.7}),
     (push, {"private": False}),

@@ -12,6 +12,7 @@ from geonorm.datasets.synthetic.meshes import Mesh
 
 # Share of the albedo that a rough surface sends straight back, head-on and at grazing incidence.
 HEAD_ON, GRAZING = 0.72, 0.37
+FAINT_SPREAD = 0.25  # of the log of the range from which a return reads 0
 
 
 def _require(met: bool, name: str, expected: str, value: object) -> None:
@@ -26,16 +27,16 @@ class LidarSensor:
     A surface of albedo :math:`\rho` met at distance :math:`r` under the angle :math:`\theta` to its
     normal returns
 
-    .. math:: I = g \left(\frac{\rho\,(A \cos\theta + B \sin^2\theta)}{1 + (r/r_0)^2}
+    .. math:: I = g \left(\frac{\rho\,(A \cos\theta + B \sin^2\theta)}{1 + (r/r_0)^p}
                   \right)^{\gamma} + o + \epsilon,
 
-    clipped to [0, 1], with :math:`\gamma` = ``response``, :math:`r_0` = ``falloff`` and
-    :math:`\epsilon` normal with ``intensity_noise``. A = 0.72 and B = 0.37 are those of a surface
-    with a roughness of 37 degrees looked at from where it is lit (Oren and Nayar, 1994). The gain
-    :math:`g` and the offset :math:`o` drift from scan to scan: :math:`\log g` is normal about log
-    ``intensity_gain`` with ``gain_drift``, :math:`o` normal about ``intensity_offset`` with
-    ``offset_drift``. Besides, :math:`g` differs from ring to ring: the log of what it is multiplied
-    by is normal with ``ring_drift``, anew for each scan.
+    clipped to [0, 1], with :math:`\gamma` = ``response``, :math:`r_0` = ``falloff``, :math:`p` =
+    ``falloff_power`` and :math:`\epsilon` normal with ``intensity_noise``. A = 0.72 and B = 0.37
+    are those of a surface with a roughness of 37 degrees looked at from where it is lit (Oren and
+    Nayar, 1994). The gain :math:`g` and the offset :math:`o` drift from scan to scan:
+    :math:`\log g` is normal about log ``intensity_gain`` with ``gain_drift``, and :math:`o` about
+    ``intensity_offset`` with ``offset_drift``. Besides, :math:`g` differs from ring to ring: the
+    log of what it is multiplied by is normal with ``ring_drift``, anew for each scan.
 
     Args:
         beams: rings, evenly spaced in elevation from ``fov_down`` to ``fov_up`` unless
@@ -57,6 +58,9 @@ class LidarSensor:
         intensity_offset, offset_drift: likewise.
         intensity_noise, response: likewise.
         falloff: likewise, in metres.
+        falloff_power: likewise; above 2 where near distances are made up for.
+        faint_range: metres from which a surface of albedo 0.1 met head-on reads 0, though it is
+            seen; one of albedo 0.4 reads 0 from about twice as far, and a half more or less.
 
     Raises:
         ValueError: a value outside its range.
@@ -87,6 +91,8 @@ class LidarSensor:
     elevations: tuple[float, ...] = ()
     dark_range: float = np.inf
     ring_drift: float = 0.0
+    falloff_power: float = 2.0
+    faint_range: float = np.inf
 
     def __post_init__(self) -> None:
         for name in ("beams", "azimuth_steps"):
@@ -94,7 +100,8 @@ class LidarSensor:
         for name in ("range_noise", "intensity_noise", "gain_drift", "offset_drift",
                      "height_spread", "tilt", "min_range", "ring_drift"):  # fmt: skip
             _require(getattr(self, name) >= 0, name, ">= 0", getattr(self, name))
-        for name in ("intensity_gain", "response", "falloff", "height", "dark_range"):
+        for name in ("intensity_gain", "response", "falloff", "height", "dark_range",
+                     "falloff_power", "faint_range"):  # fmt: skip
             _require(getattr(self, name) > 0, name, "> 0", getattr(self, name))
         fov = (self.fov_down, self.fov_up)
         _require(-90 <= fov[0] <= fov[1] <= 90, "(fov_down, fov_up)", "rising in [-90, 90]", fov)
@@ -124,8 +131,9 @@ class LidarSensor:
 # Velodyne's HDL-64E S2 ("User's Manual and Programming Guide"): 32 lasers at 1/2 degree below 32 at
 # 1/3 degree, pavement seen from 50 m, 0.9 m and farther, 2 cm; at 10 turns a second a ray each
 # 0.1728 degrees. 1.73 m is the height at which KITTI's car carries it (Geiger et al., "Vision meets
-# Robotics: The KITTI Dataset", 2013). How it tells intensity is a guess from bare points
-# (docs/training_scans.md).
+# Robotics: The KITTI Dataset", 2013). Intensity is compensated for distance (the manual of its
+# successor S3); how it falls nevertheless, and from where faint returns read 0, is fitted to the
+# bare points of a scan (docs/training_scans.md).
 _LOWER = tuple(-24.33 + beam / 2 for beam in range(32))
 _UPPER = tuple(2 - (31 - beam) / 3 for beam in range(32))
 _HDL64 = LidarSensor(
@@ -142,14 +150,16 @@ _HDL64 = LidarSensor(
     dark_range=50.0,
     range_noise=0.015,
     dropout=0.01,
-    intensity_gain=0.9,
-    intensity_offset=-0.02,
+    intensity_gain=0.74,
+    intensity_offset=0.0,
     gain_drift=0.2,
     offset_drift=0.03,
     ring_drift=0.12,
     intensity_noise=0.06,
-    response=0.6,
+    response=0.5,
     falloff=30.0,
+    falloff_power=3.0,
+    faint_range=28.0,
 )
 
 SENSORS = {
@@ -240,11 +250,16 @@ def cast(
     gain = sensor.intensity_gain * np.exp(sensor.gain_drift * rng.standard_normal())
     offset = sensor.intensity_offset + sensor.offset_drift * rng.standard_normal()
     returned = HEAD_ON * cosine + GRAZING * (1 - cosine**2)
-    signal = mesh.albedo[triangle] * returned / (1 + (distance / sensor.falloff) ** 2)
+    power = mesh.albedo[triangle] * returned
+    signal = power / (1 + (distance / sensor.falloff) ** sensor.falloff_power)
     if sensor.ring_drift > 0:  # else nothing is drawn, and scans stay as they were
         gain = gain * np.exp(sensor.ring_drift * rng.standard_normal(sensor.beams))[ring]
     intensity = gain * signal**sensor.response + offset
     intensity += sensor.intensity_noise * rng.standard_normal(len(rays))
+    if np.isfinite(sensor.faint_range):
+        spread = np.exp(FAINT_SPREAD * rng.standard_normal(len(rays)))
+        reach = sensor.faint_range * np.sqrt(power / (0.1 * HEAD_ON)) * spread
+        intensity[distance > reach] = 0.0
     distance = distance + sensor.range_noise * rng.standard_normal(len(rays))
     return Scan(
         (rays * distance[:, None]).astype(np.float32),

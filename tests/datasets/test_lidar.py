@@ -161,13 +161,40 @@ def test_returns_outside_the_range_limits_are_lost():
 def test_intensity_follows_the_formula():
     wall = boxes((4, -9, -9), (5, 9, 9), label=1, albedo=0.64)
     sensor = replace(EXACT, response=0.5, falloff=30.0, intensity_gain=0.8, intensity_offset=0.1)
+    for power, own in ((2, sensor), (3, replace(sensor, falloff_power=3.0, falloff=6.0))):
+        scan = look(own, wall)
+        distance = ranges(scan)
+        cosine = 4 / distance
+        back = 0.72 * cosine + 0.37 * (1 - cosine**2)
+        expected = 0.8 * np.sqrt(0.64 * back / (1 + (distance / own.falloff) ** power)) + 0.1
+        np.testing.assert_allclose(scan.intensity, expected, atol=1e-5)
+        assert cosine.min() < 0.6  # the incidence angle mattered
+
+
+@pytest.mark.parametrize(("albedo", "middle"), [(0.1, 20.0), (0.4, 40.0), (0.025, 10.0)])
+def test_faint_returns_read_0_from_where_their_albedo_says(albedo, middle):
+    sensor = replace(EXACT, beams=40, fov_down=-1.0, fov_up=1.0, azimuth_steps=3600,
+                     intensity_offset=0.05, faint_range=20.0)  # fmt: skip
+    shares = []
+    for stretch in (np.exp(-0.25), 1.0, np.exp(0.25)):  # its spread, once less and once more
+        distance = middle * stretch
+        wall = boxes((distance, -1, -1), (distance + 1, 1, 1), label=3, albedo=albedo)
+        scan, plain = look(sensor, wall), look(replace(sensor, faint_range=np.inf), wall)
+        assert len(scan) == len(plain) > 200  # what is faint is seen
+        faint = scan.intensity == 0
+        np.testing.assert_array_equal(scan.intensity[~faint], plain.intensity[~faint])
+        assert plain.intensity.min() > 0.05
+        shares.append(faint.mean())
+    np.testing.assert_allclose(shares, [0.159, 0.5, 0.841], atol=0.08)
+
+
+def test_far_returns_of_a_surface_that_is_met_at_a_slant_are_fainter():
+    sensor = replace(EXACT, beams=1, fov_down=0.0, fov_up=0.0, azimuth_steps=3600, faint_range=20.0)
+    wall = boxes((17, -80, -5), (18, 80, 5), label=3, albedo=0.1)
     scan = look(sensor, wall)
-    distance = ranges(scan)
-    cosine = 4 / distance
-    back = 0.72 * cosine + 0.37 * (1 - cosine**2)
-    expected = 0.8 * np.sqrt(0.64 * back / (1 + (distance / 30) ** 2)) + 0.1
-    np.testing.assert_allclose(scan.intensity, expected, atol=1e-5)
-    assert cosine.min() < 0.6  # the incidence angle mattered
+    aside = np.abs(scan.points[:, 1])
+    assert (scan.intensity[aside < 3] == 0).mean() < 0.45
+    assert (scan.intensity[aside > 40] == 0).mean() > 0.9
 
 
 def test_albedo_of_the_triangle_hit_is_what_returns():
@@ -239,6 +266,8 @@ def test_the_named_sensors_differ():
         ({"gain_drift": -1.0}, r"gain_drift must be >= 0"),
         ({"intensity_gain": 0.0}, r"intensity_gain must be > 0"),
         ({"falloff": 0.0}, r"falloff must be > 0"),
+        ({"falloff_power": 0.0}, r"falloff_power must be > 0; got 0.0"),
+        ({"faint_range": -1.0}, r"faint_range must be > 0; got -1.0"),
     ],
 )
 def test_bad_sensor_is_refused(arguments, message):

@@ -328,10 +328,10 @@ def test_streets_nearer_to_the_real_scan_come_last_and_have_their_own_table():
     assert {(cell.norm, cell.place, cell.rival, cell.seed, cell.variant) for cell in nearer} == {
         (*what, seed, variant) for seed in range(3) for *what, variant in (
             ("batch", "everywhere", "", "suburb"), ("instance", "everywhere", "", "suburb"),
-            ("batch", "everywhere", "intensity", "longer suburb"),
-            ("instance", "encoder", "", "longer suburb"),
+            ("batch", "everywhere", "intensity", "faint suburb"),
+            ("instance", "encoder", "", "faint suburb"),
         )
-    }  # fmt: skip
+    } | {("batch", "everywhere", "intensity", 0, "longer suburb")}  # fmt: skip
     rows = [row(replace(nearer[0], seed=seed, variant=variant), clean=0.5,
                 **{REAL: real + 0.1 * seed, NEAR: 0.75})
             for variant, real in (("plain", 0.2), ("suburb", 0.4)) for seed in (0, 1)]  # fmt: skip
@@ -353,17 +353,22 @@ def test_suburbs_are_seen_by_the_sensor_of_the_real_scan():
     suburbs, plain = (VARIANTS[name].scans(2, 7) for name in ("suburb", "plain"))
     assert VARIANTS["longer suburb"].scans is VARIANTS["suburb"].scans
     assert suburbs.style == "suburb"
-    assert suburbs.sensor == replace(SENSORS["hdl64"], azimuth_steps=1041)
+    faint = VARIANTS["faint suburb"].scans(2, 7)
+    assert faint.style == "suburb"
+    assert faint.sensor == replace(SENSORS["hdl64"], azimuth_steps=1041)
+    before = {"intensity_gain": 0.9, "intensity_offset": -0.02, "response": 0.6, "falloff": 30.0,
+              "falloff_power": 2.0, "faint_range": np.inf}  # fmt: skip
+    assert suburbs.sensor == replace(faint.sensor, **before)
     assert (plain.style, plain.sensor) == ("town", SENSORS["roof32"])
     assert suburbs.classes == plain.classes
     assert (suburbs.num_scans, suburbs.seed) == (2, 7)
     validated = {name: each.validated(2, 7) for name, each in VARIANTS.items()}
     assert {name: (each.style, each.sensor) for name, each in validated.items()} == {
         "plain": ("town", SENSORS["roof32"]), "suburb": ("town", SENSORS["roof32"]),
-        "longer suburb": ("suburb", suburbs.sensor),
+        "longer suburb": ("suburb", suburbs.sensor), "faint suburb": ("suburb", faint.sensor),
     }  # fmt: skip
     steps = [SMALL.steps_of(Cell("streets", "batch", variant=name)) for name in VARIANTS]
-    assert steps == [2, 2, 8]
+    assert steps == [2, 2, 8, 8]
 
 
 def test_the_page_is_written_beside_the_rows(tmp_path, capsys):
