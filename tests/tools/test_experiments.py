@@ -342,6 +342,9 @@ def test_streets_nearer_to_the_real_scan_come_last_and_have_their_own_table():
                           "75.0 [75.0, 75.0]"]  # fmt: skip
     assert entries[3][:2] + entries[3][3:4] == ["suburb", "2 of 3", "45.0 [-18.5, 108.5]"]
     assert entries[4][:3] == ["plain", "0 of 6", OPEN]  # with the seed that one claim adds
+    kinds = ["plain", "suburb", "plain", "suburb", "plain", "longer suburb", "faint suburb",
+             "plain", "faint suburb"]  # fmt: skip
+    assert [entry[0] for entry in entries[2:]] == kinds
     # They change no other table, and take the rate of plain streets.
     assert scores_table(rows, "streets") == scores_table(rows[:2], "streets")
     rates = [row(replace(INSTANCE, seed=RATE_SEED, rate=rate), rate, float(rate == "3"))

@@ -180,8 +180,12 @@ def variants_table(rows: Sequence[Row]) -> str:
     """Return how networks do on the real scan that were trained on each kind of streets."""
     cells = [replace(cell, seed=0) for cell in grid() if cell.data == "streets" and not cell.rate]
     lines = [["norm", "trained on", "seeds", "clean", REAL, NEAR]]
+    kinds: dict[Cell, list[Cell]] = {}  # on plain streets first, then on the others
     for cell in dict.fromkeys(cell for cell in cells if cell.variant != "plain"):
-        for one in (replace(cell, variant="plain"), cell):
+        plain = replace(cell, variant="plain")
+        kinds.setdefault(plain, [plain]).append(cell)
+    for each_kind in kinds.values():
+        for one in each_kind:
             each = [row.scores for row in rows if replace(row.cell, seed=0) == one]
             values = [in_percent([scores[test] for scores in each])
                       for test in ("clean", REAL, NEAR)]  # fmt: skip
