@@ -26,6 +26,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 Size = int | tuple[int, int] | None
+USUAL_FPS = 25.0  # where a file tells no rate
 _WITHIN = re.compile(r"(?P<start>\d+)\+(?P<size>\d+)\.\w+")
 
 
@@ -63,6 +64,21 @@ class VideoInfo:
     def variable_rate(self) -> bool:
         """Tell whether the frames are unevenly spaced in time."""
         return bool(self.times)
+
+    @property
+    def rate(self) -> float:
+        """Frames per second, 25 where the file tells no rate."""
+        return self.fps or USUAL_FPS
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """Seconds from the first frame to each, (T,)."""
+        return np.array(self.times) if self.times else np.arange(self.frames) / self.rate
+
+    @property
+    def duration(self) -> float:
+        """Seconds that the video lasts; the last frame is shown as long as a mean one."""
+        return self.frames / self.rate
 
     def entry_before(self, frame: int) -> int:
         """Return the last frame at which decoding may begin and still give ``frame`` exactly."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from geonorm.datasets.synthetic.actions import FPS
 from geonorm.datasets.video_io import read_frames
 from geonorm.datasets.video_probe import probe
 from geonorm.files import distinct_stems
@@ -48,15 +47,12 @@ def clips(files: Sequence[Path], predictions: Sequence[Path] = ()) -> list[dict[
 
 def _frames(file: Path) -> dict[str, Any]:
     info = probe(file)
-    rate = info.fps or FPS
     count = min(info.frames, MOST_FRAMES)
     numbers = np.unique(np.linspace(0, info.frames - 1, count).round().astype(int))
     read = read_frames(file, numbers.tolist(), size=_side(info.height, info.width), info=info)
-    seconds = np.array(info.times)[numbers] if info.times else numbers / rate
     return {
-        "title": file.name, "size": read.video.shape[1:3], "seconds": seconds.tolist(),
-        "numbers": numbers.tolist(),
-        "duration": info.times[-1] if info.times else info.frames / rate,
+        "title": file.name, "size": read.video.shape[1:3], "numbers": numbers.tolist(),
+        "seconds": info.seconds[numbers].tolist(), "duration": info.duration,
         "frames": [picture(frame, "jpeg", QUALITY) for frame in read.video],
     }  # fmt: skip
 

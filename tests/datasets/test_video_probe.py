@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -262,6 +263,19 @@ def test_rate_of_two_frames_and_of_one(tmp_path: Path) -> None:
     assert (two.frames, two.variable_rate) == (2, False)
     assert two.fps == pytest.approx(1000 / 70)
     assert probe(encode(tmp_path / "b.mp4", numbered_film(1))).fps == 25.0
+
+
+def test_times_of_frames_and_how_long_a_video_lasts(tmp_path: Path) -> None:
+    film, uneven = numbered_film(4), [0, 10, 20, 70]
+    seen = probe(encode(tmp_path / "a.mp4", film, times=uneven, options={"bf": "0"}))
+    np.testing.assert_allclose(seen.seconds, [0, 0.1, 0.2, 0.7])
+    assert (seen.rate, seen.duration) == pytest.approx((3 / 0.7, 2.8 / 3))
+    even = probe(encode(tmp_path / "b.mp4", film, rate=10))
+    np.testing.assert_allclose(even.seconds, [0, 0.1, 0.2, 0.3])
+    assert (even.rate, even.duration) == pytest.approx((10, 0.4))
+    untold = replace(even, fps=0.0)
+    np.testing.assert_allclose(untold.seconds, [0, 0.04, 0.08, 0.12])
+    assert (untold.rate, untold.duration) == pytest.approx((25, 0.16))
 
 
 def test_three_frames_can_be_uneven(tmp_path: Path) -> None:

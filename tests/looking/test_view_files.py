@@ -16,6 +16,7 @@ from geonorm.datasets.label_ids import distinct_color
 from geonorm.looking import clips, columns, scans
 from geonorm.looking.page import as_script, packed, viewer
 from geonorm.looking.scans import Legend, panels
+from geonorm.training.action.predict import write_film
 from helpers.scan_writers import rows, write
 from helpers.video_files import encode, numbered_film
 
@@ -123,7 +124,10 @@ def test_a_film_whose_times_are_given_is_shown_at_them(folder, monkeypatch):
     shown, even = clips.clips([folder / "a.mp4", folder / "b.mp4"])
     assert shown["numbers"] == even["numbers"] == [0, 1, 2, 3, 4]
     assert shown["seconds"] == pytest.approx([0, 0.1, 0.3, 0.4, 0.9])
-    assert shown["duration"] == pytest.approx(0.9)
+    assert shown["duration"] == pytest.approx(0.9 * 5 / 4)
+    write_film(folder / "a.mp4", np.eye(3)[:, :2], ["wave", "jump"], folder / "told")
+    parts = json.loads((folder / "told.scores.json").read_text())["views"]
+    assert [part["to"] for part in parts] == pytest.approx([0.375, 0.75, 1.125])
     assert even["seconds"] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
     assert even["duration"] == pytest.approx(0.5)
     monkeypatch.setattr(clips, "MOST_FRAMES", 3)

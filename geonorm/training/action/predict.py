@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from geonorm.datasets.synthetic.actions import FPS
 from geonorm.datasets.video_io import read_frames, write_video
 from geonorm.datasets.video_probe import probe
 from geonorm.files import written_whole
@@ -71,18 +70,17 @@ def write_film(path: Path, scores: np.ndarray, classes: list[str], stem: Path) -
     """
     top = top_classes(scores.mean(axis=0), classes)
     info = probe(path)
-    rate = info.fps or FPS
     numbers = spread(info.frames, MOST_FRAMES)
     # A longer film is shown faster, and whole.
     frames = read_frames(path, numbers.tolist(), size=SHORT_SIDE, info=info).video
     with written_whole(stem.with_name(f"{stem.name}.mp4")) as aside:
-        write_video(aside, annotate(frames, scores, top), fps=max(round(rate), 1))
+        write_video(aside, annotate(frames, scores, top), fps=max(round(info.rate), 1))
     shown = spread(len(frames))
     draw_strip(
-        frames[shown], numbers[shown] / rate, [name for _, name, _ in top],
+        frames[shown], info.seconds[numbers[shown]], [name for _, name, _ in top],
         [score for *_, score in top], path.name, stem.with_name(f"{stem.name}.png"),
     )  # fmt: skip
-    part = (info.times[-1] if info.times else info.frames / rate) / len(scores)
+    part = info.duration / len(scores)
     views = [
         {"from": view * part, "to": (view + 1) * part,
          "scores": dict(zip(classes, scored.tolist(), strict=True))}
