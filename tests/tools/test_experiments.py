@@ -325,13 +325,14 @@ def test_streets_nearer_to_the_real_scan_come_last_and_have_their_own_table():
     cells = grid()
     nearer = [cell for cell in cells if cell.variant != "plain"]
     assert cells[-len(nearer) :] == nearer
-    assert {(cell.norm, cell.place, cell.rival, cell.seed, cell.variant) for cell in nearer} == {
-        (*what, seed, variant) for seed in range(3) for *what, variant in (
-            ("batch", "everywhere", "", "suburb"), ("instance", "everywhere", "", "suburb"),
-            ("batch", "everywhere", "intensity", "faint suburb"),
-            ("instance", "encoder", "", "faint suburb"),
-        )
-    } | {("batch", "everywhere", "intensity", 0, "longer suburb")}  # fmt: skip
+    assert [(cell.norm, cell.place, cell.rival, cell.seed, cell.variant) for cell in nearer] == [
+        *((norm, "everywhere", "", seed, "suburb")
+          for seed in range(3) for norm in ("batch", "instance")),
+        ("batch", "everywhere", "intensity", 0, "longer suburb"),
+        ("batch", "everywhere", "intensity", 0, "faint suburb"),
+        ("instance", "encoder", "", 0, "faint suburb"),
+        *(("batch", "everywhere", "intensity", seed, "fine suburb") for seed in range(3)),
+    ]  # fmt: skip
     rows = [row(replace(nearer[0], seed=seed, variant=variant), clean=0.5,
                 **{REAL: real + 0.1 * seed, NEAR: 0.75})
             for variant, real in (("plain", 0.2), ("suburb", 0.4)) for seed in (0, 1)]  # fmt: skip
@@ -343,7 +344,7 @@ def test_streets_nearer_to_the_real_scan_come_last_and_have_their_own_table():
     assert entries[3][:2] + entries[3][3:4] == ["suburb", "2 of 3", "45.0 [-18.5, 108.5]"]
     assert entries[4][:3] == ["plain", "0 of 6", OPEN]  # with the seed that one claim adds
     kinds = ["plain", "suburb", "plain", "suburb", "plain", "longer suburb", "faint suburb",
-             "plain", "faint suburb"]  # fmt: skip
+             "fine suburb", "plain", "faint suburb"]  # fmt: skip
     assert [entry[0] for entry in entries[2:]] == kinds
     # They change no other table, and take the rate of plain streets.
     assert scores_table(rows, "streets") == scores_table(rows[:2], "streets")
@@ -369,9 +370,25 @@ def test_suburbs_are_seen_by_the_sensor_of_the_real_scan():
     assert {name: (each.style, each.sensor) for name, each in validated.items()} == {
         "plain": ("town", SENSORS["roof32"]), "suburb": ("town", SENSORS["roof32"]),
         "longer suburb": ("suburb", suburbs.sensor), "faint suburb": ("suburb", faint.sensor),
+        "fine suburb": ("suburb", faint.sensor),
     }  # fmt: skip
+    assert VARIANTS["fine suburb"].scans is VARIANTS["faint suburb"].scans
     steps = [SMALL.steps_of(Cell("streets", "batch", variant=name)) for name in VARIANTS]
-    assert steps == [2, 2, 8, 8]
+    assert steps == [2, 2, 8, 8, 8]
+
+
+def test_voxels_are_finer_where_a_variant_says_so():
+    fine = Cell("streets", "batch", variant="fine suburb")
+    assert Streets().voxel_of(fine) == pytest.approx(0.2)
+    assert Streets().voxel_of(replace(fine, variant="faint suburb")) == 0.3
+    assert [SMALL.data(cell).state_dict()["voxel_size"] for cell in (INSTANCE, fine)] == [
+        1.0, pytest.approx(2 / 3)
+    ]  # fmt: skip
+    module, widths = SMALL.module(fine, 1e-3).eval(), []
+    module.network.register_forward_pre_hook(lambda _, given: widths.append(len(given[0])))
+    for cell in (fine, INSTANCE):
+        SMALL.network(cell, module)([], 0, SMALL._streets[0])
+    assert widths[0] > 1.3 * widths[1]
 
 
 def test_the_page_is_written_beside_the_rows(tmp_path, capsys):

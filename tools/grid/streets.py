@@ -42,11 +42,13 @@ class Variant(NamedTuple):
         scans: a data set of a number of scans and a seed.
         longer: times as many steps.
         validated: a data set, as above, on which the network is validated.
+        finer: times as many voxels to a metre.
     """
 
     scans: Callable[[int, int], ScanDataset]
     longer: int = 1
     validated: Callable[[int, int], ScanDataset] = partial(SyntheticStreets, sensor=TRAINED_ON)
+    finer: float = 1.0
 
 
 # Every second ray of a turn: four fifths of the voxels in two thirds of the time.
@@ -63,6 +65,7 @@ VARIANTS = {
     "suburb": Variant(SUBURB),
     "longer suburb": Variant(SUBURB, longer=4, validated=SUBURB),
     "faint suburb": Variant(FAINT, longer=4, validated=FAINT),
+    "fine suburb": Variant(FAINT, longer=4, validated=FAINT, finer=1.5),
 }
 # Each differs in one respect from the sensor that is trained on; mast64 does in all of them.
 OTHER_SENSORS: dict[str, LidarSensor] = {
@@ -213,14 +216,15 @@ class Streets:
         changes = [RandomIntensity(0.5, 1.5, 0.2), MissingBeams()]
         return ScanData(
             scans, scans, augment=changes if cell.rival == "augmented" else [],
-            voxel_size=self.voxel, batch_size=self.batch, num_workers=0, seed=cell.seed,
+            voxel_size=self.voxel_of(cell), batch_size=self.batch, num_workers=0, seed=cell.seed,
         )  # fmt: skip
 
     def network(self, cell: Cell, module: SegmentationModule) -> Network:
         """Return a trained module as what is judged."""
+        logits_of = partial(self._logits, voxel=self.voxel_of(cell))
         if cell.rival in AT_TEST:
             return Adapted(
-                cell.rival, module.network, self._logits, list, lambda each: each.argmax(1).numpy(),
+                cell.rival, module.network, logits_of, list, lambda each: each.argmax(1).numpy(),
                 self.batch,
             )  # fmt: skip
         beside = []
@@ -229,21 +233,25 @@ class Streets:
 
         def predict(samples: Sequence[Scan], item: int, scan: Scan) -> np.ndarray:
             with torch.inference_mode():
-                logits = self._logits(module.network, [scan, *beside])[0]
+                logits = logits_of(module.network, [scan, *beside])[0]
             classes: np.ndarray = logits.argmax(1).numpy()
             return classes
 
         return predict
 
-    def _logits(self, network: Any, scans: Sequence[Scan]) -> list[Tensor]:
+    def _logits(self, network: Any, scans: Sequence[Scan], *, voxel: float) -> list[Tensor]:
         """Return the logits of the points of each scan."""
-        batch = collate_scans(scans, voxel_size=self.voxel)
+        batch = collate_scans(scans, voxel_size=voxel)
         logits = voxel_logits(network, batch)[batch.inverse]
         return list(logits.split([len(scan) for scan in scans]))
 
     def steps_of(self, cell: Cell) -> int:
         """Return the steps of a cell's training."""
         return self.steps * VARIANTS[cell.variant].longer
+
+    def voxel_of(self, cell: Cell) -> float:
+        """Return the edge of a cell's voxels in metres."""
+        return self.voxel / VARIANTS[cell.variant].finer
 
     def validation(self, cell: Cell, network: Network) -> float:
         """Return the mIoU on the validation streets."""
