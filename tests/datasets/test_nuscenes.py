@@ -65,6 +65,7 @@ def test_shared_classes(trainval, tmp_path, label_map, published):
 
 def test_splits():
     assert len(_numbers(VAL_SCENES)) == 150
+    assert sum(map(int, _numbers(VAL_SCENES))) == 88_948  # of those that nuscenes-devkit lists
     assert {"0003", "0012", "0018", "0110", "0929", "1073"} <= _numbers(VAL_SCENES)
     assert not {"0001", "0011", "0019", "0037", "0628", "0918"} & _numbers(VAL_SCENES)
     assert _numbers(MINI_VAL_SCENES) == {"0103", "0916"}
@@ -78,6 +79,8 @@ def test_the_small_download(tmp_path):
     write(tmp_path / "part", "v1.0-mini", ["0061"])
     refused(tmp_path / "part", r"v1.0-mini has no scene of the split 'mini_val'", "mini_val")
     (tmp_path / "part/v1.0-mini/sample_data.json").write_bytes(b"")
+    refused(tmp_path / "part", r"no table .*sample_data.json, or an empty one; ", "mini_train")
+    (tmp_path / "part/v1.0-mini/sample_data.json").unlink()
     refused(tmp_path / "part", r"no table .*sample_data.json, or an empty one; ", "mini_train")
 
 
@@ -163,6 +166,8 @@ def test_broken_downloads(trainval):
     table = tables / "scene.json"
     table.write_bytes(table.read_bytes()[:-9])
     refused(trainval, r"scene.json is cut off or damaged \(.*\); unpack nuScenes' metadata")
+    table.unlink()
+    refused(trainval, r"no table .*scene.json; unpack nuScenes' metadata again")
 
 
 def test_tables_of_nuscenes_without_labels_of_points(trainval):
@@ -178,6 +183,8 @@ def test_linked_and_hidden_files(trainval, tmp_path):
         (mine / name).symlink_to(trainval / name, target_is_directory=True)
     (trainval / "samples/LIDAR_TOP/._0001d0.pcd.bin").write_bytes(b"Mac")
     (trainval / "v1.0-trainval/._scene.json").write_bytes(b"Mac")
+    table = trainval / "v1.0-trainval/sample_data.json"
+    table.write_bytes(table.read_bytes() + b"\r\n" * 20)
     assert NuScenes(mine, "train").tokens == ["0001d0", "0001d1", "0002d0", "0002d1"]
     np.testing.assert_array_equal(NuScenes(mine, "train")[0].points, rows("0001d0")[:, :3])
 

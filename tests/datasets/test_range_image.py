@@ -55,13 +55,14 @@ def test_pixels_by_matrices():
     turn = about(2, 0.7) @ about(1, 0.1) @ about(0, -0.2)
     extrinsic = rigid(turn, [1.5, -0.3, 2.1])
     pose = rng.uniform(-1, 1, (4, 7, 6)) * [0.1, 0.1, 3, 500, 500, 5]
+    pose = pose.astype(np.float32)  # as files have it
     vehicle = rigid(about(2, 1.1) @ about(0, 0.3), [200, -300, 4])
     found = pixel_points(ranges, inclinations, extrinsic, pose, vehicle).reshape(4, 7, 3)
     for row in range(4):
         for column in range(7):
             azimuth = ((7 - column - 0.5) / 7 * 2 - 1) * np.pi - np.arctan2(turn[1, 0], turn[0, 0])
             sight = about(2, azimuth) @ about(1, -inclinations[row]) @ [1, 0, 0]
-            roll, pitch, yaw, *place = pose[row, column]
+            roll, pitch, yaw, *place = pose[row, column].tolist()
             at = rigid(about(2, yaw) @ about(1, pitch) @ about(0, roll), place)
             point = [*(sight * ranges[row, column]), 1]
             expected = np.linalg.inv(vehicle) @ at @ extrinsic @ point

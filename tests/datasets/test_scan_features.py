@@ -36,6 +36,8 @@ def test_features_by_hand():
     np.testing.assert_allclose(batch.features[batch.inverse], expected, rtol=1e-6)
     assert ScanData(features={"color": 1.0, "echo": 1.0}).in_channels == 4
     assert ScanData().in_channels == 4
+    widths = {"position": 3, "height": 1, "intensity": 1, "color": 3, "normal": 3, "echo": 1}
+    assert {name: num_channels({name: 1.0}) for name in widths} == widths
 
 
 def test_positions_within_the_clip_range_and_heights_as_they_are():
@@ -49,6 +51,7 @@ def test_positions_within_the_clip_range_and_heights_as_they_are():
         ({}, "must name at least one of position, height"),
         ({"colour": 1.0}, "no feature 'colour'; .* Did you mean 'color'"),
         ({"color": [1.0, 2.0]}, "scale of color must be a positive number, or 3 of them"),
+        ({"color": [1.0, 0.0, 2.0]}, "scale of color must be a positive number, or 3 of them"),
         ({"height": 0.0}, r"scale of height must be a positive number, .*; got 0\.0"),
     ],
 )
@@ -69,6 +72,23 @@ def test_extras_follow_their_points():
     assert room(extra={"color": rng}).kept.tolist() == [True, True, False]
 
 
+def test_values_of_points_that_are_left_out_are_not_refused():
+    scan = room(
+        points=np.array([[0.0, 0, 2], [5, 0, 1], [9, np.inf, 4]]), intensity=np.array([0, 1, 7.0]),
+        extra={"color": np.array([[0.0, 0, 0], [1, 1, 1], [-3, 0, 9]])},
+    )  # fmt: skip
+    assert scan.kept.tolist() == [True, True, False]
+    assert scan.intensity.tolist() == [0, 1]
+    assert scan.extra["color"].tolist() == [[0, 0, 0], [1, 1, 1]]
+
+
+def test_a_scan_without_points_has_every_feature():
+    empty = room().take(np.array([], int))
+    shapes = {name: empty.feature(name).shape for name in empty.features}
+    assert shapes == {"position": (0, 3), "height": (0, 1), "intensity": (0, 1), "color": (0, 3),
+                      "normal": (0, 3), "echo": (0, 1)}  # fmt: skip
+
+
 def test_normals_turn_with_the_points():
     scan = replace(room(), points=room().extra["normal"])  # so that both must stay equal
     for transform in (RandomRotation(x=20, y=30), RandomFlip(x=1, y=0)):
@@ -85,6 +105,14 @@ def test_wrong_extras():
         room(extra={"color": np.ones((3, 4))})
     with pytest.raises(ValueError, match=r"room: color must be in \[0, 1\]; got 0 to 255"):
         room(extra={"color": np.full((3, 3), 255)})
+    with pytest.raises(ValueError, match=r"room: color must be in \[0, 1\]; got -0.5 to 1"):
+        room(extra={"color": np.array([[0, 1, 0], [0, -0.5, 0], [0, 0, 0]])})
+    with pytest.raises(ValueError, match=r"room: intensity must be in \[0, 1\]; got -0.1 to 0.5"):
+        room(intensity=np.array([0.2, 0.5, -0.1]))
+    with pytest.raises(ValueError, match=r"labels must be \(3,\), one per point; got \(4,\)"):
+        room(labels=np.zeros(4))
+    with pytest.raises(ValueError, match=r"points must be \(N, 3\); got \(3,\)"):
+        room(points=np.zeros(3))
     with pytest.raises(ValueError, match="scan room has no feature 'intensity'; it has pos"):
         RandomIntensity()(room(intensity=None), np.random.default_rng(0))
 
@@ -96,6 +124,11 @@ def test_ids_of_classes():
     assert numbered.train_ids(np.array([1, 2, 3, 0]), "a").tolist() == [0, 1, 255, 255]
     assert (numbered.raw_ids, numbered.names) == ((1, 2), ("road", "car"))
     raw = np.array([7, 7, -3, 90, 91, 92, 93])
+    for outside in (-1, 61):
+        with pytest.raises(ValueError, match=rf"a holds class id {outside} \(1 points\), which"):
+            ids.train_ids(np.array([0, outside, 60]), "a")
+    with pytest.raises(ValueError, match=r"92 \(1 points\), which streets does not have"):
+        ids.train_ids(raw[:6], "a")
     with pytest.raises(ValueError, match=r"^a holds class id -3 \(1 points\), 7 \(2 points\), 9.* "
                        "and 1 more ids, which streets does not have"):  # fmt: skip
         ids.train_ids(raw, "a")

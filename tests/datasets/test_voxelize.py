@@ -110,12 +110,13 @@ def test_what_leads_back_to_each_scans_file_is_passed_on():
     kept = np.array([True, False, True])
     scans = [
         replace(random_scan(0, 2), kept=kept, offset=(1.0, 2.0, 3.0)),
-        replace(random_scan(1, 3), offset=(4.0, 5.0, 6.0)),
+        replace(random_scan(1, 3), domain=7, offset=(4.0, 5.0, 6.0)),
     ]
     batch = collate_scans(scans, 0.5)
     assert batch.kept[0] is kept
     assert batch.kept[1] is None
     assert batch.offsets == [(1.0, 2.0, 3.0), (4.0, 5.0, 6.0)]
+    assert batch.domains == [None, 7]
 
 
 def test_no_scan():
@@ -134,7 +135,9 @@ def test_voxel_size(voxel_size):
         collate_scans([random_scan(0)], voxel_size)
 
 
-@pytest.mark.parametrize("clip_range", [[0, 1], [1, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 0]])
+@pytest.mark.parametrize("clip_range", [
+    [0, 1], [0, 0, 0, 1, 1, 1, 2, 2], [1, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 0],
+])  # fmt: skip
 def test_clip_range(clip_range):
     with pytest.raises(ValueError, match="clip_range must be x, y, z lowest then"):
         collate_scans([random_scan(0)], 0.1, clip_range)
@@ -143,3 +146,14 @@ def test_clip_range(clip_range):
 def test_point_too_far_for_whole_numbers():
     with pytest.raises(ValueError, match=r"scan far has a point at .*give a clip_range"):
         collate_scans([make_scan([[0, 0, 0], [1e30, 0, 0]], name="far")], 0.1)
+
+
+def test_the_farthest_voxels_and_the_scan_that_has_one_beyond():
+    limit = 2.0**30
+    near = make_scan([[limit, 0, 0], [0, -limit, 0]])
+    batch = collate_scans([near], 1.0)
+    assert batch.coordinates[batch.inverse].tolist() == [[0, 2**30, 0, 0], [0, 0, -(2**30), 0]]
+    beyond = make_scan([[0, 0, 0], [0, 0, -limit - 128], [0, 0, 5]], name="beyond")
+    said = r"scan beyond has a point at \[0\.0, 0\.0, -1073741952\.0\] m, too far for .* of 1\.0 m"
+    with pytest.raises(ValueError, match=said):
+        collate_scans([near, beyond], 1.0)
