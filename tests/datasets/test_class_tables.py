@@ -23,6 +23,21 @@ TABLES = {
     "SyntheticStreets": "87400588f542",
     "Waymo": "5639d4ab587a",
 }  # fmt: skip
+# The same over the names, a line for each class.
+NAMES = {
+    "NuScenes": "73724c86fb43",
+    "NuScenesC": "73724c86fb43",
+    "S3DIS": "686c1cc0597e",
+    "ScanNet": "33da8c5ed701",
+    "ScanNet200": "52f5560df1b1",
+    "SemanticKITTI": "9d46fe7eb2bd",
+    "SemanticKITTIC": "9d46fe7eb2bd",
+    "SemanticPOSS": "13b177cc097a",
+    "SemanticSTF": "9d46fe7eb2bd",
+    "SynLiDAR": "9d86472a4777",
+    "SyntheticStreets": "7277f18c390a",
+    "Waymo": "e35641181992",
+}  # fmt: skip
 
 
 def table(name: str) -> np.ndarray:
@@ -38,7 +53,15 @@ def test_numbers_and_colours_of_classes(name: str) -> None:
     assert hashlib.sha256(rows.tobytes()).hexdigest()[:12] == TABLES[name]
 
 
+@pytest.mark.parametrize("name", TABLES)
+def test_names_of_classes(name: str) -> None:
+    """They are the keys of files of scores, and what checkpoints are compared by."""
+    named = "\n".join(getattr(datasets, name).classes)
+    assert hashlib.sha256(named.encode()).hexdigest()[:12] == NAMES[name]
+
+
 def test_no_table_is_left_out() -> None:
+    assert NAMES.keys() == TABLES.keys()
     public = {name: getattr(datasets, name) for name in datasets.__all__}
     held = [name for name, each in public.items()
             if isinstance(getattr(each, "colors", None), np.ndarray)]  # fmt: skip

@@ -134,6 +134,26 @@ def test_what_the_server_would_refuse(tmp_path, change, message):
         scans.check(tmp_path / "a.zip")
 
 
+def test_files_are_packed_together_or_not_at_all(tmp_path):
+    others = {"about/us.json": b"{}"}
+    scans = Submission("streets", {"a": "of/all/a.bin", "b": "of/all/b.bin"}, {"a": 3, "b": 1}.get,
+                       np.array([10, 20]), "u1", others)  # fmt: skip
+    parts, path = tmp_path / "parts", tmp_path / "submission.zip"
+    scans.write(parts, "a", np.array([0, 0, 1]), None)
+    with pytest.raises(ValueError, match=r"lacks 1 of 3 files that streets .* of/all/b.bin; pred"):
+        scans.pack(parts, path)
+    assert not path.exists()
+    scans.write(parts, "b", np.array([0]), None)
+    scans.write(parts, "b", np.array([1]), None)
+    (parts / "of/another.bin").touch()
+    scans.pack(parts, path)
+    with zipfile.ZipFile(path) as packed:
+        found = {name: packed.read(name) for name in packed.namelist()}
+        kinds = {entry.compress_type for entry in packed.infolist()[:2]}
+    assert found == {"of/all/a.bin": b"\n\n\x14", "of/all/b.bin": b"\x14", **others}
+    assert kinds == {zipfile.ZIP_DEFLATED}
+
+
 def refused(root, match, split="train"):
     with pytest.raises(ValueError, match=match):
         NuScenes(root, split)[0]

@@ -108,11 +108,11 @@ def test_mended_bytes_are_counted_by_file(released):
 @pytest.mark.parametrize(
     "line",
     [b"1 2 3 4 5", b"1 2 3 4 5 6 7", b"1 2 3 4 5 6\x80", b"1 2 3 four 5 6", b"1 2 3 4 5 6\x01",
-     b"1 2 3.4.5 4 5 6", b"1 2 3 4 5 1_0"],
+     b"1 2 3.4.5 4 5 6", b"1 2 3 4 5 1_0", b"1 2 3 4 5 6#", b"1 2 3 4 5 nano"],
 )  # fmt: skip
 def test_a_line_that_cannot_be_mended_is_named(tmp_path, line):
     file = tmp_path / "wall_1.txt"
-    file.write_bytes(b"1 2 3 4 5 6\n\n-1 .2 3. 4e0 5 6\n" + line + b"\n1 2 3 4 5 6\n")
+    file.write_bytes(b"1 2 3 4 5 6\n\n-1 .2 +3. 4E-1 nan -INF\n" + line + b"\n1 2 3 4 5 6\n")
     shown = repr(line.decode("latin-1")).replace("\\", ".").replace("+", ".")
     with pytest.raises(ValueError, match=rf"wall_1.txt, line 4: expected six numbers.*{shown}"):
         read_text(file)
@@ -122,6 +122,12 @@ def test_a_line_that_cannot_be_mended_is_named(tmp_path, line):
     file.write_bytes(b"\n")
     with pytest.raises(ValueError, match=r"wall_1.txt is empty; expected lines of x, y, z, red"):
         read_text(file)
+
+
+def test_a_file_of_one_line(tmp_path):
+    (tmp_path / "wall_1.txt").write_bytes(b"1 2 3 4 5 6")
+    found, mended = read_text(tmp_path / "wall_1.txt")
+    assert (found.tolist(), mended) == ([[1, 2, 3, 4, 5, 6]], 0)
 
 
 def test_a_file_of_seven_columns_throughout(tmp_path):
@@ -213,6 +219,9 @@ def test_arrays_of_another_form(tmp_path):
     whole = np.load(file)
     np.save(file, whole[:, :6])
     refused(tmp_path, r"office_1.npy must be \(N, 7\), .* got \(20, 6\): it has no labels", "val")
+    for other in (np.column_stack([whole, whole[:, 0]]), whole[..., None]):
+        np.save(file, other)
+        refused(tmp_path, r"must be \(N, 7\), .*class; got \(20, (8|7, 1)\)$", "val")
     whole[:7, 6] = 40
     np.save(file, whole)
     refused(tmp_path, r"office_1.npy holds class id 40 \(7 points\), which S3DIS does not", "val")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from geonorm.datasets import ScanNet, ScanNet200, collate_scans
+from geonorm.datasets.scannet import TEST_SCENES
 from geonorm.datasets.submission import Submission
 from helpers.scannet_trees import (
     NYU40,
@@ -54,6 +55,20 @@ def test_processed_scenes(tmp_path):
     assert train[0].feature("normal").tolist() == [[0, 0, 1]] * 6
     assert ScanNet(tmp_path, "test")[0].labels is None
     assert ScanNet(tmp_path, ["c"])[0].name == "c"
+    np.save(tmp_path / "val/c/segment200.npy", np.array([199, 0, -1, 20, 7, 7], "i2"))
+    assert ScanNet200(tmp_path, "val")[0].labels.tolist() == [199, 0, 255, 20, 7, 7]
+
+
+def test_a_submission_of_processed_scenes(tmp_path):
+    room = write_processed(tmp_path, "test", TEST_SCENES[0], labels=None)
+    for scene in TEST_SCENES[1:]:
+        room.with_name(scene).symlink_to(room)
+    room.with_name(TEST_SCENES[5]).unlink()
+    other = write_processed(tmp_path, "test", TEST_SCENES[5], labels=None)
+    np.save(other / "coord.npy", np.zeros((4, 3)))
+    submission = ScanNet(tmp_path, "test").submission
+    assert [submission.num_points(scene) for scene in TEST_SCENES[4:7]] == [6, 4, 6]
+    assert submission.files[TEST_SCENES[5]] == "scene0712_00.txt"
 
 
 def test_the_categories_of_scannet200(released):
@@ -74,6 +89,8 @@ def test_the_categories_of_scannet200(released):
     segments.write_text(json.dumps({"segIndices": [5, 3]}))
     with pytest.raises(ValueError, match=r"segs.json must hold 6 labels, .* got 2"):
         ScanNet200(released, "val")[0]
+    with pytest.raises(ValueError, match=r"0000_01 has no labels; .*segs.json, .*aggregation.json"):
+        ScanNet200(released)[0]
     (released / "scannetv2-labels.combined.tsv").unlink()
     segments.write_text(json.dumps({"segIndices": [5, 3, 2, 4, 7, 9]}))
     with pytest.raises(ValueError, match=r"ScanNet200 needs .*combined.tsv, which comes with"):
@@ -113,7 +130,11 @@ def test_a_run_and_a_submission(released, tmp_path):
 def test_a_part_of_the_test_scenes_is_refused(released):
     """A list of some, or a download of some, would make a zip that the server refuses."""
     assert len(ScanNet(released, "test").submission.files) == 100
-    message = r"ScanNet takes all 100 scans of its test split; 99 of them .* such as scene0708_00, "
+    assert ScanNet(released, ["scene0001_00", "scene0707_00"]).submission is None
+    message = (
+        r"ScanNet takes all 100 scans of its test split; 99 of them .* such as scene0708_00, "
+        r"scene0709_00, scene0710_00: test on the whole split"
+    )
     with pytest.raises(ValueError, match=message):
         _ = ScanNet(released, ["scene0707_00"]).submission
     lists = (released / "scannetv2_test.txt").read_text()
@@ -122,7 +143,7 @@ def test_a_part_of_the_test_scenes_is_refused(released):
         _ = ScanNet200(released, "test").submission
     write_released(released, "scene0900_00", labels=None)
     (released / "scannetv2_test.txt").write_text(lists + "\nscene0900_00")
-    with pytest.raises(ValueError, match=r"ScanNet does not know the scans scene0900_00"):
+    with pytest.raises(ValueError, match=r"ScanNet does not know the scans scene0900_00$"):
         _ = ScanNet(released, "test").submission
 
 
@@ -156,7 +177,7 @@ def test_what_the_server_would_refuse(tmp_path, files, message):
     """Train ids in place of NYU40's are the commonest mistake: 19 is none of these."""
     scenes = Submission("ScanNet", {"a": "a.txt", "b": "b.txt"}, {"a": 2, "b": 1}.get,
                         np.array(ScanNet.raw_ids), "text")  # fmt: skip
-    scenes.check(packed(tmp_path / "right.zip", {"a.txt": "1\n39\n", "b.txt": "1\n"}))
+    scenes.check(packed(tmp_path / "right.zip", {"a.txt": "1\n39\n", "b.txt": "1\n", "empty/": ""}))
     with pytest.raises(ValueError, match=message):
         scenes.check(packed(tmp_path / "wrong.zip", files))
 
