@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from geonorm.datasets import ScanFolder, collate_scans
+from geonorm.datasets.label_ids import distinct_color
 from geonorm.datasets.scan_fields import SUFFIXES
 from geonorm.datasets.scan_folder import read_classes
 from helpers.scan_folder_trees import COLUMNS, KINDS, TABLE, points, shares, write, write_splits
@@ -78,6 +79,28 @@ def test_a_table_with_blanks_after_its_commas(root):
     assert (ids.names, ids.raw_ids) == (("ground", "tree, tall"), (2, 5))
 
 
+def test_the_first_colour_of_a_name_and_short_lines(root):
+    (root / "classes.csv").write_text(
+        "id,name,red,green,blue\n4\n3,a\n9,b,0,0,1\n5,a,7,8,9\n6,a,1,1,1\n7,c\n"
+    )
+    ids = read_classes(root / "classes.csv")
+    assert ids.names == ("a", "b", "c")
+    assert ids.colors.tolist() == [[7, 8, 9], [0, 0, 1], [*distinct_color(2)]]
+    assert ids.train_ids(np.array([3, 4, 5, 6, 7, 9]), "a").tolist() == [0, 255, 0, 0, 2, 1]
+
+
+def test_the_defaults_are_those_of_kitti(tmp_path):
+    rows = np.array([[1, 2, 3, 0.25], [4, 5, 6, 1]], "<f4")
+    (tmp_path / "train").mkdir()
+    rows.tofile(tmp_path / "train" / "a.bin")
+    np.array([40, 10], "<u4").tofile(tmp_path / "train" / "a.label")
+    (tmp_path / "elsewhere.csv").write_bytes(b"\xef\xbb\xbfid,name\n10,car\n40,road\n")
+    [scan] = ScanFolder(tmp_path, classes=tmp_path / "elsewhere.csv")
+    assert scan.points.tolist() == rows[:, :3].tolist()
+    assert scan.intensity.tolist() == [0.25, 1]
+    assert scan.labels.tolist() == [1, 0]
+
+
 def test_classes(root):
     ids = read_classes(root / "classes.csv")
     assert (ids.names, ids.raw_ids) == (("ground", "tree", "pole"), (2, 5, 7))
@@ -94,6 +117,8 @@ def test_classes(root):
         ("id,name\n0,\n", "classes.csv names no class"),
         ("id,name\n1,road\nx,car\n", "classes.csv, line 3: an id must be a whole number; got 'x'"),
         ("id,name\n1,road\n1,car\n", "classes.csv, line 3: 1 is there twice"),
+        ("id,name\n1,road\n0,\n0,car\n", "classes.csv, line 4: 0 is there twice"),
+        ("id,name,red,green,blue\n1,a,1,2,²\n", "line 2: red, green and blue must be from 0 to"),
         ("id,name\n1,road\n70000,car\n", r"line 3: an id must be from -65535 to 65535; got 70000"),
         ("id,name,red,green,blue\n1,a,1,2,256\n", "line 2: red, green and blue must be from 0 to"),
         ("id,name,red,green,blue\n1,a,1,,\n", "line 2: red, green and blue must be from 0 to 255"),
@@ -157,6 +182,23 @@ def test_the_field_of_the_labels(root):
     with pytest.raises(ValueError, match=r"a.npz has no labels; expected a field other \(it has cl"
                        r"ass, mine, x, y, z\), or one of .*a.label, .*labels/a.npy"):  # fmt: skip
         read(root, label="other")[0]
+
+
+def test_the_names_of_labels_and_which_goes_first(root):
+    names = ("label", "labels", "class", "classification", "class_id", "segment", "semantic")
+    table = points()[:2]
+    places = {axis: table[axis] for axis in "xyz"}
+    (root / "train").mkdir()
+    for number, name in enumerate(names):
+        later = dict.fromkeys(names[number + 1 :], np.array([1, 1]))
+        np.savez(root / "train" / "a.npz", **later, **{name: np.array([7, 2])}, **places)
+        assert read(root)[0].labels.tolist() == [2, 0], name
+
+
+def test_colours_and_normals_of_two_of_three_fields_are_none(root):
+    table = points()
+    write(root / "train" / "a.ply", only(table, "x", "y", "z", "red", "blue", "nx", "nz", "label"))
+    assert read(root)[0].features == ("position", "height")
 
 
 def test_tables_within_an_archive(root):
@@ -248,6 +290,12 @@ def test_how_large_intensities_and_colours_are(root):
         read(root, intensity_max=1)[0]
     with pytest.raises(ValueError, match=r"intensity_max must be a positive number; got 0"):
         read(root, intensity_max=0)[0]
+    assert read(root, intensity_max=999)[0].intensity.max() == 1
+    fields = {name: table[name] for name in ("x", "y", "z", "label")}
+    np.savez(root / "below.npz", intensity=np.linspace(-0.5, 0.5, 60), **fields)
+    (root / "below.txt").write_text("below.npz\n")
+    with pytest.raises(ValueError, match=r"below.npz: intensity is from -0.5 to 0.5, not from 0 t"):
+        read(root, "below", intensity_max=1)[0]
     path.unlink()
     write(path.with_suffix(".bin"), table)
     with pytest.raises(ValueError, match=r"a.bin: color is from .* not from 0 to 1; give color_"):
@@ -261,12 +309,17 @@ def test_how_large_intensities_and_colours_are(root):
     eight = read(root, color_max=255)[0].feature("color")
     np.testing.assert_allclose(eight[:, 0], table["red"] / 255, rtol=1e-6)
     for most, kind, share in ((0, "u2", 0), (256, "u2", 256 / 65535), (51, "i4", 0.2),
-                              (0.25, "f8", 0.25)):  # fmt: skip
+                              (0.25, "f8", 0.25), (0.25, "f4", 0.25), (51, "u1", 0.2),
+                              (1, "u2", None), (255, "u2", None)):  # fmt: skip
         for name in ("red", "green", "blue"):
             fields[name] = np.zeros(60, kind)
         fields["green"][0] = most
         np.savez(path.with_suffix(".npz"), **fields)
-        assert read(root)[0].feature("color").max() == pytest.approx(share)
+        if share is None:
+            with pytest.raises(ValueError, match=rf"colours up to {most} in fields of 16 bits; if"):
+                read(root)[0]
+        else:
+            assert read(root)[0].feature("color").max() == pytest.approx(share)
 
 
 def test_lists_and_folders(root, tmp_path):
@@ -281,6 +334,10 @@ def test_lists_and_folders(root, tmp_path):
     outside = write(tmp_path / "elsewhere" / "my scan.ply", points())
     (root / "other.txt").write_text(f"{outside}\n")
     assert read(root, "other")[0].labels[0] == TRAIN_IDS[points()["label"][0]]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "other.txt").write_text(f"{outside}\n")
+    [scan] = read(tmp_path / "mine", "other", classes=root / "classes.csv")
+    assert scan.name == str(outside)
 
 
 def refused(root, match, split="train", **options):
@@ -296,6 +353,12 @@ def test_missing_folders_and_half_a_download(root):
     (root / "train" / "b.label").write_bytes(bytes(8))
     refused(root, r"train is incomplete: 1 files of labels have no scan, such as .*b.label")
     (root / "train" / "b.label").unlink()
+    (root / "train" / "notes.txt").write_text("These are mine.")
+    assert len(read(root)) == 1
+    (root / "train" / "b").mkdir()
+    (root / "train" / "b" / "a.labels").write_text("2\n")
+    refused(root, r"train is incomplete: 1 files of labels have no scan, such as .*b/a.labels")
+    (root / "train" / "b" / "a.labels").unlink()
     (root / "train.txt").write_text("train/a.ply\ntrain/b.ply\nc.las\n")
     refused(root, r"the list .*train.txt is incomplete: 2 of 3 files are missing: .*b.ply, .*c.las")
     (root / "train.txt").write_text("train/a.ply 3\n")

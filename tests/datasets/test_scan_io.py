@@ -38,6 +38,8 @@ def test_every_kind_gives_the_same_scan_and_tells_which_points_are_left_out(tmp_
 def test_the_fifth_column_of_nuscenes_is_left_out(tmp_path):
     points = np.concatenate([rows(), np.full((300, 1), 31, "<f4")], axis=1)
     points[:, 3] *= 255
+    (tmp_path / "A.PCD.BIN").write_bytes(points.tobytes())
+    assert len(read_scan(tmp_path / "A.PCD.BIN", intensity_max=255)) == 300
     (tmp_path / "a.pcd.bin").write_bytes(points.tobytes())
     scan = read_scan(tmp_path / "a.pcd.bin", intensity_max=255)
     np.testing.assert_array_equal(scan.points, points[:, :3])
@@ -83,9 +85,19 @@ def test_what_name_and_size_tell(tmp_path):
         tmp_path, "a.bin", rows().tobytes()[:-5],
         r"a\.bin is truncated: expected a multiple of 16 bytes, 4 float32 .* got 4795",
     )  # fmt: skip
+    refused(tmp_path, "A.BIN", rows(3).tobytes()[:-1], r"A\.BIN is truncated: .* got 47\. Copy the "
+                                                        r"file again$")  # fmt: skip
     refused(tmp_path, "a.pcd.bin", rows(3).tobytes(), r"expected a multiple of 20 bytes, 5 float32")
     with pytest.raises(ValueError, match=r"nothing\.ply is not a file; expected a scan"):
         read_scan(tmp_path / "nothing.ply")
+
+
+def test_rows_of_a_file_are_the_callers_own(tmp_path):
+    rows().tofile(tmp_path / "a.bin")
+    found = read_bin(tmp_path / "a.bin")
+    found[0] = 7
+    assert read_bin(tmp_path / "a.bin", columns=2).shape == (600, 2)
+    np.testing.assert_array_equal(read_bin(tmp_path / "a.bin"), rows())
 
 
 def test_values(tmp_path):
@@ -114,6 +126,9 @@ def test_no_points(tmp_path, name):
         (np.zeros((3, 5)), r"float64 \(3, 5\)"),
         (np.zeros(4), r"float64 \(4,\)"),
         (np.zeros((3, 4), complex), r"complex128 \(3, 4\)"),
+        (np.zeros((3, 4), bool), r"bool \(3, 4\)"),
+        (np.zeros((3, 2)), r"float64 \(3, 2\)"),
+        (np.zeros((3, 4, 1)), r"float64 \(3, 4, 1\)"),
     ],
 )
 def test_arrays_of_another_form(tmp_path, array, got):
@@ -231,6 +246,25 @@ def test_a_scan_about_its_sensor_stays_where_it_is(tmp_path, name):
         scan = read_scan(path)
     assert scan.offset == (0.0, 0.0, 0.0)
     np.testing.assert_array_equal(scan.points, points[:, :3].astype(np.float32))
+
+
+def test_points_that_float32_moves_by_less_than_a_millimetre_are_not_told(tmp_path):
+    points = rows(9).astype(np.float64)
+    points[2, 0], points[4, 1] = 16_384 + 0.0009, -16_384 - 0.0009
+    np.save(tmp_path / "a.npy", points)
+    assert read_scan(tmp_path / "a.npy").offset == (0.0, 0.0, 0.0)
+    points[2, 0], points[7, 1] = -32_768 - 0.0012, 32_768 + 0.0015
+    np.save(tmp_path / "a.npy", points)
+    with pytest.warns(UserWarning, match=r"2 of its points are so far .* by up to 0\.0015 m\. Cut"):
+        read_scan(tmp_path / "a.npy")
+
+
+def test_intensities_beyond_float32_are_left_out(tmp_path):
+    points = rows(9).astype(np.float64)
+    points[2, 3], points[5, 3] = 1e39, -1e300
+    np.save(tmp_path / "a.npy", points)
+    scan = read_scan(tmp_path / "a.npy")
+    assert np.flatnonzero(~scan.kept).tolist() == [2, 5]
 
 
 @pytest.mark.parametrize(("dtype", "large"), [("<f8", "1.7e308"), (np.longdouble, "1e400")])

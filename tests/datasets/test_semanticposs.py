@@ -79,6 +79,15 @@ def test_broken_downloads(root, tmp_path):
     refused(root, r"000001.bin has no labels; expected them in .*labels.000001.label$")
     shutil.rmtree(sequence / "labels")
     refused(root, r"000001.bin has no labels; .*; 2 of 2 scans there lack them")
+    for number in (3, 4):
+        (sequence / f"velodyne/00000{number}.bin").write_bytes(whole)
+    (sequence / "labels").mkdir()
+    for number in (7, 5, 8, 6):
+        (sequence / f"labels/00000{number}.label").touch()
+    refused(root, r"SemanticPOSS is incomplete: 4 of 4 files are missing: [^,]*velodyne/000005.bin,"
+                  r" [^,]*6.bin, [^,]*7.bin, …\. Download")  # fmt: skip
+    (sequence / "labels/000008.label").unlink()
+    refused(root, r"3 of 3 files are missing: [^,]*5.bin, [^,]*6.bin, [^,]*7.bin\. Download")
     shutil.rmtree(sequence / "velodyne")
     refused(root, r"no scans in .*03.velodyne \(expected .*\); give the sequences you have")
 

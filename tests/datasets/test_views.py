@@ -46,6 +46,11 @@ def test_chunks_by_hand():
     assert all(len(rows) == 25 for rows in found)
     assert len(chunks(points, size=4, overlap=0)) == 3  # from 0, 3 and 6: evenly
     assert len(chunks(points, size=2, overlap=0)) == 5 * 2
+    assert len(chunks(points, size=4)) == len(Viewing(chunk=4.0).pieces(points)) == 4
+    assert len(Viewing(chunk=4.0, overlap=0.0).pieces(points)) == 3
+    [whole] = Viewing(votes=3).pieces(points)
+    assert whole.tolist() == [*range(55)]
+    assert len(chunks(points * np.float32(0.1), size=0.2, overlap=0)) == 5 * 2  # 0.400000006 deep
 
 
 def test_a_room_of_a_million_points_is_cut_in_seconds():
@@ -74,6 +79,9 @@ def test_the_votes_are_quarter_turns_then_mirrored_ones():
         assert view.labels is scan.labels
         assert view.domain == scan.domain
     moves = np.array(moves)
+    root = 1.2207440846057596  # of g ** 4 = g + 1
+    steps = np.array([1 / root, 1 / root**2, 1 / root**3])
+    np.testing.assert_allclose(moves[[0, 4]], np.array([steps, 5 * steps % 1]) / 2, atol=3e-6)
     assert (moves >= 0).all()
     assert (moves < 0.5).all()
     assert len({tuple(np.round(move, 3)) for move in moves}) == 11
@@ -109,6 +117,11 @@ def test_a_batch_brings_its_views_through_a_pipe():
     plain = collate_scans(scans, **VOXELS)
     assert plain.views is None
     np.testing.assert_array_equal(batch.features, plain.features)
+
+
+def test_what_may_be_seen_in_more_than_one_way():
+    ways = Viewing(), Viewing(votes=2), Viewing(chunk=9.0), Viewing(overlap=0.2)
+    assert [viewing.several for viewing in ways] == [False, True, True, False]
 
 
 @pytest.mark.parametrize(

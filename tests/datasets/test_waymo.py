@@ -119,10 +119,17 @@ def test_lists_of_frames(root, tmp_path):
     assert test[0].labels is None
     file.write_text("c_2,20\n")
     assert names(Waymo(root, "val", frames=file)) == ["c_2/20"]
+    file.write_text("c_2,20\n c_2, 10 \n")
+    assert names(Waymo(root, "val", frames=file)) == ["c_2/20", "c_2/10"]
+    file.write_text("c_2,20\nc_2,40\nc_2,30\n")
+    refused(root, r"2 of 3 listed frames have no labels, such as c_2,30; expected", file)
     file.write_text("c_2,20\nc_2,30\n")
     refused(root, r"1 of 2 listed frames have no labels, such as c_2,30; expected.*c_2.parq", file)
     file.write_text("c_2 20\n")
     refused(root, r"frames.txt, line 1: expected SEGMENT,TIME; got 'c_2 20'", file)
+    for line in ("c_2,-20", ",20", "c_2,"):
+        file.write_text(f"c_2,20\n\n{line}\n")
+        refused(root, rf"frames.txt, line 3: expected SEGMENT,TIME; got '{line}'", file)
     file.write_text("\n")
     refused(root, r"frames.txt is empty; expected lines SEGMENT,TIME", file)
     file.unlink()
@@ -188,6 +195,14 @@ def test_broken_files(root):
     write_segment(folder, "c_2")
     write_calibration(folder, "c_2", NO_TURN, [-0.1, 0.1])
     refused(root, r"lidar_calibration.c_2.*must tell 4 inclinations of beams, .*; got 2")
+
+
+def test_poses_that_are_there_twice(root):
+    column = "[VehiclePoseComponent].world_from_vehicle.transform"
+    rows = [keys("c_2", 10) | {column: NO_TURN.ravel().tolist()}] * 2
+    write_table(root / "validation", "vehicle_pose", "c_2",
+                {column: pyarrow.list_(pyarrow.float64(), 16)}, rows)  # fmt: skip
+    refused(root, r"vehicle_pose.c_2.parquet must hold one row with .*micros = 10; got 2")
 
 
 def test_broken_labels(root):
