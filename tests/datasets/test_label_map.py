@@ -62,7 +62,7 @@ def test_every_id_has_its_published_class(tmp_path, name, dataset, first, publis
     dataset = kind(tmp_path, ["00"], label_map=name)
     assert train_ids_of(dataset, raw) == {id_: expected.get(id_, 255) for id_ in raw}
     assert dataset.classes == tuple(label_maps()[name].classes)
-    assert dataset.colors.shape == (len(dataset.classes), 3)
+    assert [tuple(rgb) for rgb in dataset.colors.tolist()] == [*label_maps()[name].classes.values()]
     assert kind(tmp_path, ["00"]).classes == kind.classes
 
 
@@ -74,6 +74,15 @@ def test_classes_by_name():
     assert [*lidog.classes] == ["vehicle", "person", "road", "sidewalk", "terrain", "manmade",
                                 "vegetation"]  # fmt: skip
     assert [*label_maps()["semantickitti"].classes] == [*SemanticKITTI.classes]
+
+
+def test_colours_are_those_of_semantickitti():
+    """Of the class of that name, or of what is most of it."""
+    same = {"pedestrian": "person", "vehicle": "car", "manmade": "building",
+            "drivable-surface": "road"}  # fmt: skip
+    kitti = label_maps()["semantickitti"].classes
+    for each in (label_maps()["dglss"], label_maps()["lidog"]):
+        assert {**each.classes} == {name: kitti[same.get(name, name)] for name in each.classes}
 
 
 def test_plants_of_semanticposs_are_terrain_as_published():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from geonorm.datasets import NuScenes
+from geonorm.datasets.label_map import label_maps
 from geonorm.datasets.nuscenes import MINI_VAL_SCENES, VAL_SCENES, _numbers
 from geonorm.datasets.submission import Submission
 from helpers.nuscenes_trees import CATEGORIES, rows, write
@@ -56,10 +57,15 @@ def test_classes_are_found_by_name(tmp_path):
 )  # fmt: skip
 def test_shared_classes(trainval, tmp_path, label_map, published):
     """By the numbers of the release's table; police cars (20) and strollers (7) differ."""
-    scan = NuScenes(trainval, "val", label_map=label_map)[0]
+    shared = NuScenes(trainval, "val", label_map=label_map)
+    assert dict(zip(shared.classes, shared.colors.tolist(), strict=True)) == {
+        name: [*rgb] for name, rgb in label_maps()[label_map].classes.items()
+    }
+    assert shared.colors.dtype == np.uint8
+    scan = shared[0]
     assert scan.labels.tolist() == [published.get(raw, 256) - 1 for raw in range(32)]
     write(tmp_path, "v1.0-test", ["0077"], labelled=False)
-    assert NuScenes(tmp_path, "test").submission is not None
+    assert NuScenes(tmp_path, "test").submission.num_points("0077d1") == 32
     assert NuScenes(tmp_path, "test", label_map=label_map).submission is None
 
 

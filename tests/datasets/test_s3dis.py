@@ -52,6 +52,8 @@ def test_the_release(released):
     assert S3DIS.classes[12] == "clutter"  # what stairs are, too
     assert S3DIS(areas(released), [1])[1].name == scan.name
     assert S3DIS(released, "val").submission is None
+    write_array(released / "stanford_indoor3d", 1, "later_1")  # the release goes first
+    assert S3DIS(released, [1])[1].name == scan.name
 
 
 def test_area_5_and_the_six_folds(released):

@@ -1,6 +1,6 @@
 """What a scan knows beside places: features that a network is given, and that follow points."""
 
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -80,6 +80,18 @@ def test_values_of_points_that_are_left_out_are_not_refused():
     assert scan.kept.tolist() == [True, True, False]
     assert scan.intensity.tolist() == [0, 1]
     assert scan.extra["color"].tolist() == [[0, 0, 0], [1, 1, 1]]
+
+
+def test_a_scan_stays_as_it_is_and_is_equal_to_itself_alone():
+    scan = room()
+    with pytest.raises(FrozenInstanceError):
+        scan.name = "another"
+    assert {scan: 1}.get(replace(scan)) is None
+    taken = replace(scan, offset=(1.0, 2.0, 3.0), domain=4, dropped=5).take(np.array([2, 2]))
+    assert (taken.name, taken.offset, taken.domain, taken.dropped, taken.labels) == (
+        "room", (1.0, 2.0, 3.0), 4, 5, None
+    )  # fmt: skip
+    assert (len(taken), taken.intensity.tolist()) == (2, [np.float32(0.3)] * 2)
 
 
 def test_a_scan_without_points_has_every_feature():

@@ -175,9 +175,9 @@ def test_the_field_of_the_labels(root):
     expected = [TRAIN_IDS[id_] for id_ in table["label"].tolist()]
     assert read(root)[0].labels.tolist() == expected
     assert read(root, label="Mine")[0].labels.tolist() == expected
-    fields["scalar_mine"][:3] = 2.5, np.nan, 1
+    fields["scalar_mine"][:4] = 2.5, np.nan, 1, np.inf
     np.savez(root / "train" / "a.npz", **fields)
-    with pytest.raises(ValueError, match=r"a.npz: labels must be whole numbers; got 2.5 and 2"):
+    with pytest.raises(ValueError, match=r"a.npz: labels must be whole numbers; got 2.5 and 3"):
         read(root, label="mine")[0]
     with pytest.raises(ValueError, match=r"a.npz has no labels; expected a field other \(it has cl"
                        r"ass, mine, x, y, z\), or one of .*a.label, .*labels/a.npy"):  # fmt: skip

@@ -60,6 +60,17 @@ def test_the_wanted_one_is_told_beside_the_folder_alone(tmp_path: Path) -> None:
     assert looks_like(tmp_path, "SemanticKITTI") == ""
 
 
+def test_the_folder_goes_first_then_the_one_around_it(tmp_path: Path) -> None:
+    root = made(tmp_path / "data", "sequences/00/velodyne")
+    made(tmp_path, "annotations.yaml")
+    made(root / "inside", "a.tfrecord")
+    assert looks_like(root, "another").startswith(f". {root} looks like SemanticKITTI")
+    assert looks_like(root, "SemanticKITTI").startswith(f". {tmp_path} looks like SynLiDAR")
+    (tmp_path / "annotations.yaml").rmdir()
+    found = looks_like(root, "SemanticKITTI")
+    assert found.startswith(f". {root / 'inside'} looks like version 1 of Waymo")
+
+
 def test_poss_is_not_taken_for_kitti(tmp_path: Path) -> None:
     for name in ("sequences/00/velodyne", "sequences/00/tag"):
         made(tmp_path / "data", name)

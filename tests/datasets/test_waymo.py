@@ -156,6 +156,10 @@ def test_missing_and_half_downloads(root, tmp_path):
     write_segment(folder, "c_2")
     write_segment(folder, "e_4", labelled=())
     refused(root, r"incomplete: 1 of 10 files are missing: .*lidar_segmentation.e_4.parquet")
+    (tmp_path / "frames.txt").write_text("c_2,20\n")
+    assert names(Waymo(root, "val", tmp_path / "frames.txt")) == ["c_2/20"]
+    (tmp_path / "frames.txt").write_text("c_2,20\nf_5,20\n")
+    refused(root, r"incomplete: 5 of 10 files .*lidar.f_5.parquet", tmp_path / "frames.txt")
 
 
 def test_version_1_is_named(tmp_path):
@@ -227,6 +231,17 @@ def test_files_that_are_none_of_the_users_are_passed_over(root):
         (root / "validation" / part / "._c_2.parquet").write_bytes(b"Mac OS X")
         (root / "validation" / part / ".e_4.parquet").touch()
     assert names(Waymo(root, "val")) == ["c_2/10", "c_2/20"]
+
+
+def test_only_what_is_tested_on_may_lie_elsewhere(root, tmp_path):
+    write_segment(root / "testing_location", "c_2", times=(10,))
+    write_segment(root / "testing_location", "d_3", times=(40,))
+    assert Waymo(root, "val").files == [root / "validation/lidar/c_2.parquet"] * 2
+    assert names(Waymo(root, "val")) == ["c_2/10", "c_2/20"]
+    (tmp_path / "frames.txt").write_text("d_3,40\n")
+    test = Waymo(root, "test", tmp_path / "frames.txt")
+    assert test.files == [root / "testing_location/lidar/d_3.parquet"]
+    assert len(test[0]) == 180
 
 
 def test_linked_folders_are_followed(root, tmp_path):
