@@ -31,6 +31,9 @@ def test_scans_and_labels(trainval):
     np.testing.assert_array_equal(scan.points, rows("0001d1")[:, :3])
     np.testing.assert_array_equal(scan.intensity, (np.arange(32) * 8 / 255).astype("f4"))
     assert scan.labels.tolist() == [PUBLISHED.get(raw, 256) - 1 for raw in range(32)]
+    table = trainval / "v1.0-trainval/sample_data.json"
+    table.write_text(table.read_text().replace('"timestamp": 0', '"timestamp": 9'))
+    assert NuScenes(trainval).tokens == ["0001d1", "0001d0", "0002d1", "0002d0"]
 
 
 def test_classes_are_found_by_name(tmp_path):

@@ -118,6 +118,9 @@ def test_a_line_that_cannot_be_mended_is_named(tmp_path, line):
     shown = repr(line.decode("latin-1")).replace("\\", ".").replace("+", ".")
     with pytest.raises(ValueError, match=rf"wall_1.txt, line 4: expected six numbers.*{shown}"):
         read_text(file)
+    file.write_bytes(b"1 2 3 4 5 6\n" + 90 * b"7" + b" 8\n")
+    with pytest.raises(ValueError, match=r"wall_1.txt, line 2: .*; got '7{80}', which cannot"):
+        read_text(file)
     file.write_bytes(b"1 2 3 4 5 6\n" + line[:1])  # as a copy that was broken off leaves it
     with pytest.raises(ValueError, match=r"wall_1.txt, line 2: expected six .* got '1', which"):
         read_text(file)

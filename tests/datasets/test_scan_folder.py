@@ -296,6 +296,8 @@ def test_how_large_intensities_and_colours_are(root):
     (root / "below.txt").write_text("below.npz\n")
     with pytest.raises(ValueError, match=r"below.npz: intensity is from -0.5 to 0.5, not from 0 t"):
         read(root, "below", intensity_max=1)[0]
+    with pytest.raises(ValueError, match=r"color_max must be a positive number; got -1"):
+        read(root, color_max=-1)[0]
     path.unlink()
     write(path.with_suffix(".bin"), table)
     with pytest.raises(ValueError, match=r"a.bin: color is from .* not from 0 to 1; give color_"):

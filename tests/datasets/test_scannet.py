@@ -191,7 +191,7 @@ def test_points_left_out_get_the_commonest_class():
 def test_broken_downloads(tmp_path, released):
     with pytest.raises(ValueError, match=r"no ScanNet under .*; tried .*/train and .*/scans_test"):
         ScanNet(tmp_path / "nothing")
-    with pytest.raises(ValueError, match=r"train, val, test or a list of scenes; got 'valid'"):
+    with pytest.raises(ValueError, match=r"or a list of scenes; got 'valid'. Did you mean 'val'"):
         ScanNet(released, "valid")
     with pytest.raises(ValueError, match="split must name at least one scene"):
         ScanNet(released, [])

@@ -1,6 +1,7 @@
 """Chunks that cover a scan, votes that turn and move it, and crops for training."""
 
 import pickle
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -122,6 +123,8 @@ def test_a_batch_brings_its_views_through_a_pipe():
 def test_what_may_be_seen_in_more_than_one_way():
     ways = Viewing(), Viewing(votes=2), Viewing(chunk=9.0), Viewing(overlap=0.2)
     assert [viewing.several for viewing in ways] == [False, True, True, False]
+    with pytest.raises(FrozenInstanceError):
+        ways[0].votes = 2
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,10 @@ def test_a_frame_without_a_second_return(root):
     scan = Waymo(root, "val")[0]
     assert len(scan) == 120
     assert (scan.extra["echo"] == 1).all()
+    write_lidar(folder, "c_2", {10: frames[10] | {1: None}, 20: frames[20]})
+    scan = Waymo(root, "val")[0]
+    assert scan.extra["echo"].tolist() == [[2]] * 60
+    assert (np.array([255, *range(22)])[ids(10)[2][::2].ravel()] == scan.labels).all()
 
 
 def test_beams_without_inclinations_share_the_angle(root):
