@@ -38,6 +38,7 @@ def test_features_by_hand():
     assert ScanData().in_channels == 4
     widths = {"position": 3, "height": 1, "intensity": 1, "color": 3, "normal": 3, "echo": 1}
     assert {name: num_channels({name: 1.0}) for name in widths} == widths
+    assert num_channels({"color": [2.0], "echo": [3.0], "position": 4}) == 7
 
 
 def test_positions_within_the_clip_range_and_heights_as_they_are():
@@ -52,6 +53,7 @@ def test_positions_within_the_clip_range_and_heights_as_they_are():
         ({"colour": 1.0}, "no feature 'colour'; .* Did you mean 'color'"),
         ({"color": [1.0, 2.0]}, "scale of color must be a positive number, or 3 of them"),
         ({"color": [1.0, 0.0, 2.0]}, "scale of color must be a positive number, or 3 of them"),
+        ({"height": -1.0}, "scale of height must be a positive number, or 1 of them; got -1.0"),
         ({"height": 0.0}, r"scale of height must be a positive number, .*; got 0\.0"),
     ],
 )
@@ -125,6 +127,12 @@ def test_wrong_extras():
         room(labels=np.zeros(4))
     with pytest.raises(ValueError, match=r"points must be \(N, 3\); got \(3,\)"):
         room(points=np.zeros(3))
+    with pytest.raises(TypeError, match="normal must be float32; got float64"):
+        replace(room(), extra={"normal": np.zeros((3, 3))})
+    with pytest.raises(TypeError, match="intensity must be float32; got float64"):
+        replace(room(), intensity=np.zeros(3))
+    with pytest.raises(ValueError, match=r"echo must be \(3, 1\), one per point; got \(3, 3\)"):
+        replace(room(), extra={"echo": np.zeros((3, 3), np.float32)})
     with pytest.raises(ValueError, match="scan room has no feature 'intensity'; it has pos"):
         RandomIntensity()(room(intensity=None), np.random.default_rng(0))
 

@@ -119,6 +119,8 @@ def test_classes(root):
         ("id,name\n1,road\n1,car\n", "classes.csv, line 3: 1 is there twice"),
         ("id,name\n1,road\n0,\n0,car\n", "classes.csv, line 4: 0 is there twice"),
         ("id,name,red,green,blue\n1,a,1,2,²\n", "line 2: red, green and blue must be from 0 to"),
+        ("id,name\n1,a\n-65536,b\n", r"line 3: an id must be from -65535 to 65535; got -65536"),
+        ("id,name\n1,a\n65536,b\n", r"line 3: an id must be from -65535 to 65535; got 65536"),
         ("id,name\n1,road\n70000,car\n", r"line 3: an id must be from -65535 to 65535; got 70000"),
         ("id,name,red,green,blue\n1,a,1,2,256\n", "line 2: red, green and blue must be from 0 to"),
         ("id,name,red,green,blue\n1,a,1,,\n", "line 2: red, green and blue must be from 0 to 255"),

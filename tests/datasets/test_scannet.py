@@ -197,6 +197,11 @@ def test_broken_downloads(tmp_path, released):
         ScanNet(released, [])
     with pytest.raises(ValueError, match=r"incomplete: 1 of 2 files are missing: .*scene9_vh_"):
         ScanNet(released, ["scene0000_00", "scene9"])
+    (released / "sequences/00/velodyne").mkdir(parents=True)
+    for scenes, end in ((["scene0000_00", "scene9"], "unpack them again$"),
+                        (["scene9"], r"unpack them again\. .* looks like SemanticKITTI: ")):
+        with pytest.raises(ValueError, match=end):
+            ScanNet(released, scenes)
     folder = released / "scans" / "scene0001_00"
     labels = folder / "scene0001_00_vh_clean_2.labels.ply"
     labels.write_bytes(mesh(*vertices("scene0001_00", 4), NYU40[:4]))
