@@ -106,7 +106,9 @@ def test_values(tmp_path):
         tmp_path, "a.bin", bright.tobytes(),
         r"a\.bin: intensity must be in \[0, 1\]; got .* intensity_max=255",
     )  # fmt: skip
-    refused(tmp_path, "a.bin", bright.tobytes(), "intensity_max must be a posit", intensity_max=0)
+    for most in (0, -255, np.nan):
+        refused(tmp_path, "a.bin", bright.tobytes(), f"intensity_max must be a .*; got {most}",
+                intensity_max=most)  # fmt: skip
     refused(
         tmp_path, "b.bin", np.full((7, 4), np.nan, "<f4").tobytes(),
         r"b\.bin is empty: none of its 7 points is finite",

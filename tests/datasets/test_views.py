@@ -132,6 +132,9 @@ def test_what_may_be_seen_in_more_than_one_way():
     [
         ({"votes": 0}, "votes must be 1 or more; got 0"),
         ({"chunk": 0.0}, "chunk must be a positive number of metres; got 0.0"),
+        ({"chunk": -2.0}, "chunk must be a positive number of metres; got -2.0"),
+        ({"chunk": np.nan}, "chunk must be a positive number of metres; got nan"),
+        ({"overlap": np.nan}, r"overlap must be a share in \[0, 1\); got nan"),
         ({"chunk": 5.0, "overlap": 1.0}, r"overlap must be a share in \[0, 1\); got 1.0"),
         ({"overlap": -0.1}, r"overlap must be a share in \[0, 1\); got -0.1"),
     ],

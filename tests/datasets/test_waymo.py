@@ -7,6 +7,7 @@ import pyarrow
 import pytest
 
 from geonorm.datasets import Waymo, waymo
+from geonorm.datasets.label_map import label_maps
 from helpers.segmentation_runs import run_config
 from helpers.waymo_trees import (
     NO_TURN,
@@ -92,6 +93,9 @@ def test_splits_and_labels(root):
     assert Waymo.classes == tuple(NAMES)
     assert (Waymo.label_maps, val.submission) == (("dglss",), None)
     mapped = Waymo(root, "val", label_map="dglss")
+    assert dict(zip(mapped.classes, map(tuple, mapped.colors.tolist()), strict=True)) == {
+        **label_maps()["dglss"].classes
+    }
     assert mapped[1].labels.tolist() == [DGLSS.get(id_, 256) - 1 for id_ in expected]
 
 
