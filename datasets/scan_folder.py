@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -99,7 +100,8 @@ class ScanFolder(ScanFiles):
         extra = {}
         if {"red", "green", "blue"} <= fields.keys():
             rgb = [fields[name] for name in ("red", "green", "blue")]
-            largest = self.color_max or _TYPES.get(rgb[0].dtype.str[1:], 255.0)
+            usual = _TYPES.get(rgb[0].dtype.str[1:], 255.0)
+            largest = usual if self.color_max is None else self.color_max
             self._check_depth(file, rgb)
             extra["color"] = _share(file, np.stack(rgb, axis=1), largest, "color")
         if {"nx", "ny", "nz"} <= fields.keys():
@@ -177,10 +179,9 @@ def read_classes(path: Path) -> LabelIds:
 
 
 def _id(word: str | None) -> int:
-    try:
-        id_ = int(word or "")
-    except ValueError:
-        raise ValueError(f"an id must be a whole number; got {word!r}") from None
+    if not re.fullmatch(r"\s*[+-]?[0-9]{1,9}\s*", word or ""):
+        raise ValueError(f"an id must be a whole number; got {word!r}")
+    id_ = int(word or "")
     if abs(id_) > _LARGEST_ID:
         raise ValueError(f"an id must be from -{_LARGEST_ID} to {_LARGEST_ID}; got {id_}")
     return id_
@@ -271,10 +272,15 @@ def _read_labels(path: Path, num_points: int, ids: LabelIds) -> np.ndarray:
     if path.suffix == ".label":
         return ids.read(path, num_points)
     if path.suffix == ".npy":
-        labels = read_array(path).squeeze()
+        labels = read_array(path)
+        if labels.ndim == 2 and labels.shape[1] == 1:
+            labels = labels[:, 0]
     else:
         try:
-            labels = np.array(path.read_text(encoding="ascii").split(), dtype=np.float64)
+            text = path.read_text(encoding="ascii")
+            if "_" in text:  # Python reads 1_0 as 10
+                raise ValueError("an underscore")
+            labels = np.array(text.split(), dtype=np.float64)
         except ValueError as error:
             raise ValueError(f"{path}: expected one id in each line; got {error}") from error
     if labels.shape != (num_points,):

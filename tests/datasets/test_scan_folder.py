@@ -116,6 +116,9 @@ def test_classes(root):
         ("id,name\n", "classes.csv names no class"),
         ("id,name\n0,\n", "classes.csv names no class"),
         ("id,name\n1,road\nx,car\n", "classes.csv, line 3: an id must be a whole number; got 'x'"),
+        ("id,name\n1_0,road\n", "classes.csv, line 2: an id must be a whole number; got '1_0'"),
+        ("id,name\n1.0,road\n", "classes.csv, line 2: an id must be a whole number; got '1.0'"),
+        ("id,name\n٣,road\n", "classes.csv, line 2: an id must be a whole number; got '٣'"),
         ("id,name\n1,road\n1,car\n", "classes.csv, line 3: 1 is there twice"),
         ("id,name\n1,road\n0,\n0,car\n", "classes.csv, line 4: 0 is there twice"),
         ("id,name,red,green,blue\n1,a,1,2,²\n", "line 2: red, green and blue must be from 0 to"),
@@ -166,6 +169,24 @@ def test_labels_beside_a_scan(root):
     (labels / "a.label").rename(labels / "a.txt")
     with pytest.raises(ValueError, match=r"a.txt: expected one id in each line; got could not"):
         read(root)[0]
+    (labels / "a.txt").write_text("1_0\n" * 60)
+    with pytest.raises(ValueError, match=r"a.txt: expected one id in each line; got an underscore"):
+        read(root)[0]
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1)])
+def test_labels_of_a_scan_of_one_point(root, shape):
+    table = points()[:1].copy()
+    table["label"] = 0  # which has no class
+    write(root / "train" / "velodyne" / "a.npy", table)
+    labels = root / "train" / "labels"
+    labels.mkdir()
+    np.save(labels / "a.npy", points()["label"][:1].reshape(shape))
+    label = TRAIN_IDS[int(points()["label"][0])]
+    assert read(root, color_max=255)[0].labels.tolist() == [label]
+    np.save(labels / "a.npy", np.ones((1, 1, 1)))
+    with pytest.raises(ValueError, match=r"a.npy must hold 1 labels, .*; got \(1, 1, 1\)"):
+        read(root, color_max=255)[0]
 
 
 def test_the_field_of_the_labels(root):
@@ -298,8 +319,9 @@ def test_how_large_intensities_and_colours_are(root):
     (root / "below.txt").write_text("below.npz\n")
     with pytest.raises(ValueError, match=r"below.npz: intensity is from -0.5 to 0.5, not from 0 t"):
         read(root, "below", intensity_max=1)[0]
-    with pytest.raises(ValueError, match=r"color_max must be a positive number; got -1"):
-        read(root, color_max=-1)[0]
+    for wrong in (-1, 0):
+        with pytest.raises(ValueError, match=f"color_max must be a positive number; got {wrong}"):
+            read(root, color_max=wrong)[0]
     path.unlink()
     write(path.with_suffix(".bin"), table)
     with pytest.raises(ValueError, match=r"a.bin: color is from .* not from 0 to 1; give color_"):
