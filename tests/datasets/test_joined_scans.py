@@ -151,3 +151,14 @@ def test_other_classes_indices_and_epochs_are_refused():
             joined[index]
     with pytest.raises(ValueError, match="epoch must be >= 0; got -1"):
         joined.set_epoch(-1)
+
+
+def test_a_joined_data_set_has_the_colours_and_the_ignored_label_of_the_first():
+    joined = JoinedScans([Numbered("a", 3), Numbered("b", 2)])
+    np.testing.assert_array_equal(joined.colors, [(1, 2, 3), (4, 5, 6)])
+    assert joined.ignore_index == 255
+    assert [joined.peers(index) for index in (2, 3)] == [range(3), range(3, 5)]
+    sets = [Numbered("a", 9), Numbered("b", 9)]
+    assert names(JoinedScans(sets, weights=[1, 1])) == names(
+        JoinedScans(sets, weights=[1, 1], seed=0)
+    )

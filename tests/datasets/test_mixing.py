@@ -1,5 +1,7 @@
 """Mixes of two scans: every point keeps its label and features, by hand, and repeatable."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -279,3 +281,39 @@ def test_a_run_mixes_by_its_configuration(tmp_path):
     checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 2
     assert ScanData(augment=[LaserMix()]).augment[0].num_areas == (3, 4, 5, 6)
+
+
+def test_a_scene_without_points_moves_nothing():
+    a = cloud(30, 0)
+    none = a.take(np.arange(0))
+    for one, other in ((a, none), (none, a)):
+        assert rows(Mix3D()(one, other, rng())) == rows(a)
+
+
+def test_a_mix_tells_of_both_scans():
+    a, b = cloud(30, 0), cloud(20, 0, "b")
+    for each in (Mix3D(), PolarMix(THINGS, swap=0, paste=0), PolarMix(THINGS, swap=1)):
+        assert each(a, b, rng()).name == "a + b"
+    more = replace(b, dropped=5, kept=None)
+    assert Mix3D()(a, more, rng()).dropped == 7
+
+
+@pytest.mark.parametrize("pitch", [(5, 5), (-91, 3), (-25, 91), (-25, 0, 3), (3,)])
+def test_elevations_that_cannot_be(pitch):
+    with pytest.raises(ValueError, match="pitch must be two rising angles"):
+        LaserMix(pitch=pitch)
+
+
+def test_limits_that_can_just_be():
+    assert LaserMix([2], pitch=(-90, 90)).pitch == (-90, 90)
+    assert OneOf([LaserMix(probability=0.5), Mix3D(probability=0.5)]).probability == 1
+    assert OneOf([Mix3D(probability=1 / 10 + 1e-10) for _ in range(10)]).probability == 1
+    for total in (0, 1.001):
+        with pytest.raises(ValueError, match="above 0 and at most 1 together"):
+            OneOf([Mix3D(probability=total / 2), LaserMix(probability=total / 2)])
+
+
+def test_scans_of_one_sensor_are_of_one_domain_and_go_to_no_server():
+    mixed = Augmented(Clouds(), [Mix3D()])
+    assert (mixed.num_domains, mixed.submission) == (1, None)
+    assert (mixed.classes, mixed.ignore_index) == (tuple("abcdefgh"), 255)

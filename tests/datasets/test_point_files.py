@@ -7,6 +7,14 @@ import pytest
 
 from geonorm.datasets.pcd import lzf_decompressed, read_pcd
 from geonorm.datasets.ply import read_ply
+from geonorm.datasets.point_fields import (
+    Field,
+    check_promise,
+    column,
+    exact_rows,
+    scan_columns,
+    single_fields,
+)
 from helpers.broken_files import broken
 from helpers.cloud_files import drawn_pcd, drawn_ply
 
@@ -235,3 +243,49 @@ def test_of_a_file_that_is_cut_the_points_that_are_left_are_counted(tmp_path, fo
     }[form]  # fmt: skip
     refused(tmp_path / f"a.{form}", head.encode() + bytes(3 * 16 + 7),
             "its header promises 5 points, 3 can be read")  # fmt: skip
+
+
+def fields_of(text):
+    """Return fields such as `x:f4`, `t:3f4` of three values and `l:[f4` of a list."""
+    found = []
+    for word in text.split():
+        name, kind = word.split(":")
+        values = int(kind[0]) if kind[0].isdigit() else 1
+        dtype = np.dtype(kind.lstrip("[0123456789"))
+        found.append(Field(name, dtype, values, np.dtype("u1") if kind[0] == "[" else None))
+    return found
+
+
+def test_the_places_of_fields_are_found_by_name():
+    path = Path("a.ply")
+    shuffled = fields_of("scalar_Intensity:f4 Z:f4 n:f4 y:f4 Intensity:f4 X:f8 x:u2")
+    assert scan_columns(shuffled, path) == [5, 3, 1, 4]  # of each name the first
+    assert scan_columns(shuffled[:4] + shuffled[5:], path) == [4, 3, 1, 0]
+    assert scan_columns(shuffled[1:4] + shuffled[5:], path) == [3, 2, 0]
+    mixed = fields_of("_:u1 b:f4 a:3f4 a:f4 l:[f4 b:u2 _:f4 c:f4")
+    assert single_fields(mixed) == [1, 3, 7]
+    assert [field.size for field in mixed[1:4]] == [4, 12, 4]
+    for text in ("x:3f4 y:f4 z:f4", "x:f4 y:f4 z:[f4", "x:f4 y:f4 z:f4 intensity:2f4"):
+        with pytest.raises(ValueError, match=r"expected one (x|z|intensity) for each point; got"):
+            scan_columns(fields_of(text), path)
+
+
+def test_a_header_can_promise_a_hundred_points_for_each_byte():
+    check_promise(700, Path("a.pcd"), 7)
+    with pytest.raises(ValueError, match="promises 701 points, more than its 7 bytes"):
+        check_promise(701, Path("a.pcd"), 7)
+
+
+def test_numbers_stand_a_stride_apart():
+    data = np.arange(40, dtype="u1").tobytes()
+    assert column(data, np.dtype("u1"), 3, 5, 7).tolist() == [5, 12, 19]
+    assert column(data, np.dtype(">u2"), 2, 1, 4).tolist() == [0x0102, 0x0506]
+    assert column(b"", np.dtype("<i2"), 0, 5, 7).dtype == np.dtype("<i2")
+
+
+def test_whole_numbers_below_zero_are_as_large_as_those_above():
+    low = [np.array([-(2**53) - 1, 5]), np.array([1, 2])]
+    with pytest.raises(ValueError, match="y reaches 9007199254740993, more than float64"):
+        exact_rows(["y", "x"], low, Path("a.pcd"))
+    low[0][0] += 1
+    assert exact_rows(["y", "x"], low, Path("a.pcd")).tolist() == [[-(2.0**53), 1], [5, 2]]

@@ -167,3 +167,59 @@ def test_dark_wet_ground_is_lost_and_little_ground_is_left_alone():
     intensity, kept = on_wet_ground(spotted, which, water=1.2, noise_floor=0.7)
     assert kept.all()
     np.testing.assert_array_equal(intensity, dark)
+
+
+def test_fog_beyond_its_table_is_that_of_its_end():
+    seen = in_fog(ray_scan([350.0]), alpha=0.06, beta=0.05, rng=np.random.default_rng(0))
+    strength, distance = fog_return(0.06)
+    assert seen.moved.all()
+    assert seen.intensity[0] == pytest.approx(
+        0.5 * 350**2 * 0.05 * np.pi / 1e-6 * strength[2000], rel=1e-5
+    )
+    assert 340 < distance[2000] * 350 / seen.points[0, 0] < 360
+
+
+def test_returns_of_nothing_neither_count_for_the_noise_nor_are_lost():
+    ranges = np.linspace(2, 50, 999)
+    scan = ray_scan(ranges, intensity=0.5)
+    scan.intensity[::3] = 0
+    clear = scan.intensity > 0
+    weakest = np.quantile(0.5 / ranges[clear] ** 2, 0.01)
+    for options, floor in (({}, 0.7), ({"noise_floor": 3}, 3)):
+        seen = in_snow(scan, 2.5, 1.6, np.random.default_rng(0), **options)
+        power = seen.intensity / np.linalg.norm(seen.points, axis=1) ** 2
+        expected = (power < floor * weakest) & (clear | seen.moved)
+        np.testing.assert_array_equal(seen.lost, expected)
+        assert (power < floor * weakest).sum() - expected.sum() > 0
+    assert expected.sum() > 10
+
+
+def test_no_flake_is_nearer_than_the_sensor_sees():
+    seen = in_snow(ray_scan(np.full(200_000, 0.9), 0), 2.5, 1.6, np.random.default_rng(0))
+    assert not seen.moved.any()
+
+
+def test_a_thousand_points_of_ground_are_enough_and_a_full_texture_takes_no_more_water():
+    scan, _ = ground(1000)
+    wet = [
+        on_wet_ground(scan, np.ones(1000, dtype=bool), water=water, noise_floor=0.7)[0]
+        for water in (1.1, 1.2, 5.0)
+    ]
+    assert (wet[0] != wet[1]).any()
+    assert (wet[1] < scan.intensity).any()
+    np.testing.assert_array_equal(wet[1], wet[2])
+
+
+def test_under_water_no_ground_counts_as_darker_than_a_twentieth():
+    scan, cosine = ground(2000)
+    spots = np.where(np.arange(2000) % 2 == 0, 0.6, 1.4)
+    spotted = Scan(scan.points, scan.intensity * spots.astype(np.float32), None, "spots")
+    intensity, _ = on_wet_ground(spotted, np.ones(2000, dtype=bool), 1.2, 0.3)
+    distance = 1.8 / cosine
+    slope, start = np.polyfit(distance, 0.4 * spots, 1)
+    sent, angle = 15 * (slope * distance + start), np.arccos(cosine)
+    film = wet_reflectivity(angle, (0.4 * spots / sent).clip(0.05, 1))
+    expected = np.minimum(sent * cosine * film / angle, spotted.intensity)
+    np.testing.assert_allclose(intensity, expected, rtol=1e-3)
+    dark = 0.4 * spots / sent < 0.045
+    assert (dark & (expected < spotted.intensity * 0.99)).sum() > 20
