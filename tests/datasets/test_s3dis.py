@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from geonorm.datasets import S3DIS
+from geonorm.datasets.pointcept import read_points, read_rows
 from geonorm.datasets.s3dis import read_text
 from helpers.s3dis_trees import (
     OBJECTS,
@@ -250,3 +251,27 @@ def test_linked_and_hidden_folders(released, tmp_path):
     (linked / "Area_5" / "._office_7").mkdir()
     assert names(S3DIS(linked, "val")) == ["Area_5/office_7"]
     assert len(S3DIS(linked, "val")[0]) == 4 * len(OBJECTS)
+
+
+def test_arrays_of_a_room_have_a_row_for_each_point(tmp_path):
+    file = tmp_path / "a.npy"
+
+    def read(array, *columns):
+        np.save(file, array)
+        return read_rows(file, 4, *columns)
+
+    numbers = np.arange(12.0)
+    assert read(numbers[:4, None]).tolist() == read(numbers[:4]).tolist() == [0, 1, 2, 3]
+    assert read(numbers.reshape(4, 3), 3).tolist() == numbers.reshape(4, 3).tolist()
+    for shape, columns in (((5,), ()), ((3,), ()), ((4, 2), ()), ((4, 1), (3,)), ((3, 4), (3,))):
+        with pytest.raises(ValueError, match=r"must be \(4,.*\), as its room's points; got"):
+            read(np.zeros(shape), *columns)
+    np.save(tmp_path / "coord.npy", numbers.reshape(4, 3))
+    np.save(tmp_path / "color.npy", numbers.reshape(4, 3) * 5)
+    points, extra = read_points(tmp_path)
+    assert points.tolist() == numbers.reshape(4, 3).tolist()
+    assert [*extra] == ["color"]
+    np.testing.assert_allclose(extra["color"], numbers.reshape(4, 3) / 51)
+    np.save(tmp_path / "coord.npy", numbers.reshape(3, 4))
+    with pytest.raises(ValueError, match=r"coord.npy must be \(N, 3\); got \(3, 4\)"):
+        read_points(tmp_path)

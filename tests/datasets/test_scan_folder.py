@@ -7,7 +7,7 @@ import pytest
 
 from geonorm.datasets import ScanFolder, collate_scans
 from geonorm.datasets.label_ids import distinct_color
-from geonorm.datasets.scan_fields import SUFFIXES
+from geonorm.datasets.scan_fields import SUFFIXES, read_fields
 from geonorm.datasets.scan_folder import read_classes
 from helpers.scan_folder_trees import COLUMNS, KINDS, TABLE, points, shares, write, write_splits
 from helpers.segmentation_runs import run_config
@@ -457,3 +457,42 @@ def test_one_epoch_of_the_configuration(root, tmp_path):
     scores = (tmp_path / "run" / "val.json").read_text()
     assert [name in scores for name in ("ground", "tree", "pole")] == [True] * 3
     assert shares(points())["intensity"].max() == 1
+
+
+@pytest.mark.parametrize(("axes", "names"), [
+    ("x y z", "xyz points point coord coords pos"),
+    ("red green blue", "rgb color colors"),
+    ("nx ny nz", "normal normals Normals"),
+])  # fmt: skip
+def test_tables_go_by_the_names_that_they_have_elsewhere(tmp_path, axes, names):
+    path, table = tmp_path / "a.npz", np.arange(6.0).reshape(2, 3) + 5
+    for name in names.split():
+        first = {} if axes == "x y z" else {"xyz": np.zeros((2, 3))}
+        np.savez(path, **first, **{name: table}, echo=np.array([[1], [2]]), text=np.array(["a"]))
+        fields = read_fields(path, ["x", "y", "z", "intensity"])
+        assert [fields[axis].tolist() for axis in axes.split()] == table.T.tolist()
+        assert fields["echo"].tolist() == [1, 2]
+        assert "text" not in fields
+
+
+def test_fields_have_one_name_each(tmp_path):
+    path = tmp_path / "a.npy"
+    names = ["X", "Y", "Z", "scalar_Intensity", "r", "g", "b",
+             "normal_x", "normal_y", "normal_z", "return_number"]  # fmt: skip
+    known = ["x", "y", "z", "intensity", "red", "green", "blue", "nx", "ny", "nz", "echo"]
+    rows = np.arange(22.0).reshape(2, 11)
+    np.save(path, rows)
+    fields = read_fields(path, names)
+    assert {name: values.tolist() for name, values in fields.items()} == {
+        name: column.tolist() for name, column in zip(known, rows.T, strict=True)
+    }
+    packed = np.array([0x7F102030, 0x00FF0180], "u4")
+    for kind in ("u4", "f4"):
+        for name in ("rgb", "RGBA"):
+            cloud = np.zeros(2, [("x", "f4"), ("y", "f4"), ("z", "f4"), (name, kind)])
+            cloud[name] = packed.view(kind)
+            np.save(path, cloud)
+            fields = read_fields(path, names)
+            assert [fields[color].tolist() for color in ("red", "green", "blue")] == [
+                [0x10, 0xFF], [0x20, 0x01], [0x30, 0x80],
+            ]  # fmt: skip

@@ -242,3 +242,19 @@ def test_long_work_says_how_far_it_is(monkeypatch, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert 1 <= len(lines) <= 4
     assert all(" of 8, 0:00:0" in line and line.startswith("squaring: ") for line in lines)
+
+
+def test_shards_of_another_version_or_without_a_file_are_refused(tmp_path):
+    write_shards(tmp_path, "scans", Members(), 3, {})
+    index = tmp_path / "index.json"
+    told = json.loads(index.read_text())
+    assert (told["version"], told["kind"], told["count"], told["size"]) == (1, "scans", 3, 128)
+    index.write_text(json.dumps(told | {"version": 2}))
+    with pytest.raises(ValueError, match="holds shards of scans, version 2; expected scans, vers"):
+        Shards(tmp_path, "scans")
+    index.write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=r"other data \(count, size differ\)"):
+        write_shards(tmp_path, "scans", Members(), 4, {}, size=2)
+    (tmp_path / "shard-000000.tar").unlink()
+    with pytest.raises(ValueError, match=r"1 of 1 shards in .* are missing"):
+        Shards(tmp_path, "scans")

@@ -178,3 +178,9 @@ def test_shapes_and_dtypes_that_do_not_fit_are_refused():
         sparse_conv(one.features, one.kernel[:3], *lists)
     with pytest.raises(ValueError, match=r"got \(2,\), \(4, 2, 3\)"):
         sparse_conv(one.features[0], one.kernel, *lists)
+    with pytest.raises(ValueError, match=r"got \(1, 40, 2\), \(4, 2, 3\)"):
+        sparse_conv(one.features[None], one.kernel, *lists)
+    with pytest.raises(ValueError, match=r"got \(40, 2\), \(4, 2, 3, 1\)"):
+        sparse_conv(one.features, one.kernel[..., None], *lists)
+    with pytest.raises(ValueError, match=r"got \(40, 2\), \(8, 2, 3\) and 5 offsets"):
+        sparse_conv(one.features, one.kernel.repeat(2, 1, 1), *lists)
