@@ -3,8 +3,16 @@
 from collections import Counter
 
 import numpy as np
+import pytest
 
-from geonorm.datasets.synthetic.meshes import boxes
+from geonorm.datasets.synthetic.meshes import (
+    boxes,
+    ellipsoid,
+    heightfield,
+    lathe,
+    leaves,
+    merge,
+)
 
 
 def test_a_box_is_closed_and_each_triangle_looks_outwards():
@@ -17,3 +25,54 @@ def test_a_box_is_closed_and_each_triangle_looks_outwards():
     corners = mesh.vertices[mesh.triangles].astype(np.float64)
     volumes = np.linalg.det(corners).reshape(2, 12).sum(axis=1) / 6
     np.testing.assert_allclose(volumes, [2 * 3 * 5, 1 * 2 * 3])
+
+
+def test_a_mesh_is_scaled_then_turned_to_the_left_then_shifted():
+    box = boxes((0, 0, 0), (1, 2, 3), 4, 0.5)
+    far = box.moved((10, 20, 30), np.pi / 2, (2, 3, 4)).vertices[-1]
+    np.testing.assert_allclose(far, [10 - 6, 20 + 2, 30 + 12], rtol=1e-6)
+    np.testing.assert_array_equal(box.moved().vertices, box.vertices)
+    np.testing.assert_array_equal(box.upended().vertices[-1], [1, 3, 2])
+    painted = box.painted(7, 0.25)
+    assert (painted.labels.tolist(), painted.albedo.tolist()) == ([7] * 12, [0.25] * 12)
+
+
+def test_merged_meshes_keep_their_triangles():
+    one, other = boxes([(0, 0, 0)] * 2, [(1, 1, 1), (2, 2, 2)], 1, [0.25, 0.75]), lathe(
+        [(1, 0), (2, 5)], 2, 0.5, sides=3
+    )
+    assert one.albedo.tolist() == [0.25] * 12 + [0.75] * 12
+    both = merge([one, other, one])
+    corners = [mesh.vertices[mesh.triangles] for mesh in (one, other, one)]
+    np.testing.assert_array_equal(both.vertices[both.triangles], np.concatenate(corners))
+    assert both.labels.tolist() == [1] * 24 + [2] * 6 + [1] * 24
+    with pytest.raises(ValueError, match="at least one mesh; got none"):
+        merge([])
+
+
+def areas(mesh):
+    a, b, c = mesh.vertices[mesh.triangles].astype(np.float64).transpose(1, 0, 2)
+    return np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
+
+
+def test_swept_profiles_close_and_grids_do_not():
+    assert lathe([(0.5, 1), (0.5, 3)], 1, 0.5).vertices.shape == (16, 3)
+    square = lathe([(0.5, 1), (0.5, 3)], 1, 0.5, sides=4)
+    np.testing.assert_allclose(areas(square).sum(), 4 * np.sqrt(0.5) * 2, rtol=1e-6)
+    assert {*square.vertices[:, 2]} == {1, 3}
+    egg = ellipsoid((1, 2, 3), 1, 0.5)
+    assert len(egg.vertices) == 5 * 8
+    np.testing.assert_allclose(abs(egg.vertices).max(axis=0), [1, 2, 3], rtol=1e-6)
+    field = heightfield(np.array([0, 1, 3.0]), np.array([5, 9.0]), np.full((3, 2), 2.0), 1, 0.5)
+    np.testing.assert_allclose(areas(field), [2, 2, 4, 4])
+    np.testing.assert_array_equal(field.vertices[[0, 1, -1]], [(0, 5, 2), (0, 9, 2), (3, 9, 2)])
+
+
+def test_leaves_hang_about_their_centres():
+    centers = np.tile([(3.0, -4.0, 5.0)], (4000, 1))
+    mesh = leaves(centers, 0.3, 6, 0.5, np.random.default_rng(0))
+    away = mesh.vertices[mesh.triangles] - np.float32([3, -4, 5])
+    np.testing.assert_allclose(away.mean(axis=(0, 1)), 0, atol=0.01)
+    assert np.sqrt(np.square(away).sum(axis=2).mean()) == pytest.approx(0.3, rel=0.03)
+    assert 0.35 <= mesh.albedo.min() < 0.352
+    assert 0.648 < mesh.albedo.max() <= 0.65

@@ -54,8 +54,9 @@ def test_intensities_of_a_byte(root):
     np.testing.assert_allclose(intensity, np.arange(len(RAW)) * 10 / 255, rtol=1e-6)
     with pytest.raises(ValueError, match=r"intensity_max must be a positive number; got 0"):
         SemanticPOSS(root, intensity_max=0)
-    with pytest.raises(ValueError, match=r"intensity_max must be a positive number; got -255"):
-        SemanticPOSS(root, intensity_max=-255)
+    for number in (-255, float("nan")):
+        with pytest.raises(ValueError, match="intensity_max must be a positive number"):
+            SemanticPOSS(root, intensity_max=number)
 
 
 def refused(root, match, split="val"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from geonorm.datasets import SemanticKITTI, SemanticSTF
+from geonorm.datasets.semanticstf import read_weathers
 from helpers.scannet_trees import write_processed
 from helpers.segmentation_runs import run_config
 from helpers.semanticstf_trees import POINTS, rows, write_splits
@@ -117,3 +118,12 @@ def test_one_epoch_of_the_configuration(root, tmp_path):
     scores = json.loads((tmp_path / "run" / "val.json").read_text())
     assert 0 <= scores["miou"] <= 1
     assert len(scores["iou"]) == 19
+
+
+def test_a_list_of_weathers_may_name_either_file(tmp_path):
+    path = tmp_path / "val.txt"
+    path.write_text("a.bin,dense_fog\nb,1.label, light_fog\n c , rain \nd,snow\n")
+    assert read_weathers(path) == {"a": "dense_fog", "b,1": "light_fog", "c": "rain", "d": "snow"}
+    path.write_text("a,snow\n,snow\n")
+    with pytest.raises(ValueError, match=r"line 2: expected name,weather .*; got ',snow'"):
+        read_weathers(path)
