@@ -258,3 +258,10 @@ def test_shards_of_another_version_or_without_a_file_are_refused(tmp_path):
     (tmp_path / "shard-000000.tar").unlink()
     with pytest.raises(ValueError, match=r"1 of 1 shards in .* are missing"):
         Shards(tmp_path, "scans")
+
+
+def test_scans_are_written_by_the_hundred_and_twenty_eight(tmp_path):
+    assert write_scan_shards(Odd(), tmp_path / "train") == 1
+    told = json.loads((tmp_path / "train" / "index.json").read_text())
+    assert (told["kind"], told["count"], told["size"]) == ("scans", 7, 128)
+    assert told["about"] == {"classes": ["a", "b"], "colors": [[200, 0, 0], [0, 200, 0]]}

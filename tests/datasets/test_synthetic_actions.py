@@ -191,11 +191,14 @@ def test_clips_of_built_in_videos(films: SyntheticActions, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("options", [
-    {"num_videos": 0}, {"frames": 0}, {"size": 71}, {"size": 8},
+    {"num_videos": 0}, {"frames": 0}, {"size": 71}, {"size": 14},
 ])
 def test_bad_sizes(tmp_path: Path, options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="expected at least 1 film of 1 frame with an even side"):
         SyntheticActions("train", root=tmp_path, **options)
+    assert not any(tmp_path.iterdir())
+    smallest = SyntheticActions("val", root=tmp_path, num_videos=1, frames=1, size=16)
+    assert len(smallest.videos) == 1
 
 
 def test_bad_fold(tmp_path: Path) -> None:
