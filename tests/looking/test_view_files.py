@@ -214,6 +214,8 @@ def test_wrong_input_is_explained(folder):
     np.zeros(5, "<u4").tofile("short.label")
     np.full(6, 77, "<u4").tofile("odd.label")
     np.save("odd.npy", np.full(6, 40))
+    np.save("beyond.npy", np.array([0, 0, 256, 0, 0, 0]))
+    np.save("below.npy", np.array([0, 0, 0, -1, 0, 0]))
     np.save("real.npy", np.zeros(6))
     (folder / "text.txt").write_text("no labels")
     encode(folder / "a.mp4", numbered_film(4))
@@ -222,6 +224,8 @@ def test_wrong_input_is_explained(folder):
         (["a.bin", "--labels", "short.label"], "must hold 6 labels of 4 bytes"),
         (["a.bin", "--labels", "odd.label"], r"class id 77 \(6 points\)"),
         (["a.bin", "--labels", "odd.npy"], "holds class 40; expected 0 to 18, or 255"),
+        (["a.bin", "--labels", "beyond.npy"], "holds class 256; expected 0 to 18, or 255"),
+        (["a.bin", "--labels", "below.npy"], "holds class -1; expected 0 to 18, or 255"),
         (["a.bin", "--labels", "real.npy"], r"whole number for each of 6 points.*float64 \(6,\)"),
         (["a.bin", "--labels", "text.txt"], r"ends in \.label or \.npy"),
         (["a.bin", "--labels", "none.label"], "none.label is not a file"),
