@@ -144,6 +144,10 @@ def test_changes_of_hsv_are_those_of_the_standard_library(name: str, change, sev
 def test_saturation_turns_grey_reddish_as_the_benchmark_does():
     out = corrupted("saturate", 5, grey(200))[0, :, 0, 0] * 255
     assert out.tolist() == pytest.approx([200, 160, 160])
+    pale = grey(200)
+    pale[:, 1], pale[:, 2] = 198, 196  # a saturation of 0.02, which becomes 0.6
+    out = corrupted("saturate", 5, pale)[0, :, 0, 0] * 255
+    assert out.tolist() == pytest.approx([200, 140, 80], abs=0.51)
 
 
 @pytest.mark.parametrize(("severity", "reach"), [*enumerate((3, 5, 7, 9, 11), 1)])
@@ -396,7 +400,8 @@ def test_bad_clips():
         rain(moving().float(), rng)
     with pytest.raises(TypeError, match=r"expected a uint8 clip .* got ndarray"):
         rain(moving().numpy(), rng)
-    for shape in ((3, 40, 56), (2, 4, 40, 56), (0, 3, 40, 56), (2, 3, 15, 56), (2, 3, 56, 15)):
+    for shape in ((3, 40, 56), (2, 4, 40, 56), (0, 3, 40, 56), (2, 3, 15, 56), (2, 3, 56, 15),
+                  (2, 3, 40, 56, 16)):  # fmt: skip
         with pytest.raises(ValueError, match=r"expected a clip \(T, 3, H, W\) of at least 1 frame"):
             rain(torch.zeros(shape, dtype=torch.uint8), rng)
     assert repr(rain) == "ClipCorruption('rain', severity=1, fps=25.0)"

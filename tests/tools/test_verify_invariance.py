@@ -185,4 +185,5 @@ def test_the_figure_has_a_mark_for_every_change(tmp_path, monkeypatch):
     assert marks["controls, which must move"] == [(0, 0.3)]
     assert marks["other norms"] == [(0, 2e-5), (1, 0.02)]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["op: twice", "network: twice"]
+    assert axes.get_ylim() == (1.5, -0.5)  # the first above, none at the edge
     assert (tmp_path / "new" / "changes.png").read_bytes().startswith(b"\x89PNG")
