@@ -94,7 +94,7 @@ def test_a_gpu_that_the_engine_was_not_built_for_is_left_alone(monkeypatch, caps
 
 
 @pytest.mark.filterwarnings("default")
-def test_the_network_chooses_the_accelerator_unless_the_user_does(tmp_path, monkeypatch):
+def test_the_network_chooses_the_accelerator_unless_the_user_does(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_semantickitti(tmp_path / "data", scans=1, points=300)
     monkeypatch.setattr(SegmentationModule, "auto_accelerator", "no such accelerator")
@@ -104,6 +104,7 @@ def test_the_network_chooses_the_accelerator_unless_the_user_does(tmp_path, monk
     with pytest.raises(ValueError, match="no such accelerator"):
         main(arguments)
     main([*arguments, "--trainer.accelerator=cpu"])
+    assert "Logs, checkpoints and pictures" not in capsys.readouterr().out  # a trial run has none
 
 
 @needs_cpu_build
