@@ -114,7 +114,7 @@ def chunks(points: np.ndarray, size: float, overlap: float = 0.5) -> list[np.nda
     for values in points[:, :2].astype(np.float64).T:
         room = max(values.max() - values.min() - size, 0.0)
         number = int(np.ceil(room / (size * (1 - overlap)) - _MARGIN)) + 1
-        starts.append(values.min() + np.linspace(0, room, max(number, 1)))
+        starts.append(values.min() + np.linspace(0, room, number))
     found = []
     for x in starts[0]:
         column = _within(points[:, 0], x, size).nonzero()[0]

@@ -64,3 +64,12 @@ def test_maps_are_read_once_and_kept_with_the_manager():
     assert of_minkowski(other.coordinate_manager, other.coordinate_map_key,
                         other.coordinate_manager.stride(other.coordinate_map_key, 2), down,
                         False) is not first
+
+
+def test_places_beyond_32_bits_are_in_order():
+    """Each offset has places of its own, of which five times 2**30 are more than 32 bits count."""
+    last = 2**30 - 1
+    each = [torch.tensor([[0, 1], [last, 3 + offset]]) for offset in range(5)]
+    found = kernel_map(each, 2, last + 1)
+    expected = [[1, 0] * 5, [row for offset in range(5) for row in (3 + offset, last)]]
+    assert found.pairs.tolist() == expected
