@@ -14,7 +14,7 @@ from geonorm.datasets.clip_corruptions import (
     display_values,
     linear_light,
 )
-from geonorm.datasets.clip_weather import plasma
+from geonorm.datasets.clip_weather import plasma, rain
 
 NAMES = get_args(Corruption)
 # Of these, what is drawn is a function of (seed, index); the others draw nothing.
@@ -287,6 +287,14 @@ def test_rain_is_streaks_of_the_length_and_number_told(severity: int):
         assert alone - out.min() == pytest.approx(darken * (220 / 255) ** 2 / 3, rel=0.05)
 
 
+@pytest.mark.parametrize(("severity", "length"), [*enumerate((10, 30, 60, 60, 80), 1)])
+def test_a_streak_is_as_long_as_told(severity: int, length: int):
+    film = np.zeros((3, 224, 2, 3), np.float32)  # so narrow that it has one
+    out = rain(film, severity, 25.0, np.random.default_rng(0))
+    wet = (out > out.min() + 0.01).any((2, 3))
+    assert wet.sum(1).tolist() == [length + 1] * 3
+
+
 def heights_of_patches(mask: np.ndarray) -> list[int]:
     """Return how many rows each patch of pixels that touch has."""
     left, heights = {tuple(place) for place in np.argwhere(mask)}, []
@@ -395,13 +403,13 @@ def test_bad_arguments(arguments, message: str):
 
 def test_bad_clips():
     rng = np.random.default_rng(0)
-    rain = ClipCorruption("rain", 1)
+    rainy = ClipCorruption("rain", 1)
     with pytest.raises(TypeError, match=r"expected a uint8 clip .* got torch\.float32"):
-        rain(moving().float(), rng)
+        rainy(moving().float(), rng)
     with pytest.raises(TypeError, match=r"expected a uint8 clip .* got ndarray"):
-        rain(moving().numpy(), rng)
+        rainy(moving().numpy(), rng)
     for shape in ((3, 40, 56), (2, 4, 40, 56), (0, 3, 40, 56), (2, 3, 15, 56), (2, 3, 56, 15),
                   (2, 3, 40, 56, 16)):  # fmt: skip
         with pytest.raises(ValueError, match=r"expected a clip \(T, 3, H, W\) of at least 1 frame"):
-            rain(torch.zeros(shape, dtype=torch.uint8), rng)
-    assert repr(rain) == "ClipCorruption('rain', severity=1, fps=25.0)"
+            rainy(torch.zeros(shape, dtype=torch.uint8), rng)
+    assert repr(rainy) == "ClipCorruption('rain', severity=1, fps=25.0)"

@@ -134,8 +134,10 @@ def test_attributions_and_statistics_of_every_point_of_the_file(predict, run, ca
     assert not (folder / "few.attribution.npy").exists()
     with pytest.raises(ValueError, match=r"no class 'rod'.*Did you mean 'road'"):
         predict("street.bin", *wanted, "--target=rod")
-    with pytest.raises(ValueError, match="are of one look at a scan: leave out --votes"):
-        predict("street.bin", *wanted, "--votes=2")
+    for several in (["--votes=2"], ["--chunk=20"]):
+        for one in wanted[:2]:
+            with pytest.raises(ValueError, match="are of one look at a scan: leave out --votes"):
+                predict("street.bin", one, *several)
     with pytest.raises(ValueError, match="'road' is the class of an attribution: give one"):
         predict("street.bin", "--target=road")
 
