@@ -1,4 +1,4 @@
-"""Shapes that streets are built of are closed, and look outwards."""
+"""Shapes that streets are built of: where they lie, closed, and looking outwards."""
 
 from collections import Counter
 
@@ -46,8 +46,6 @@ def test_merged_meshes_keep_their_triangles():
     corners = [mesh.vertices[mesh.triangles] for mesh in (one, other, one)]
     np.testing.assert_array_equal(both.vertices[both.triangles], np.concatenate(corners))
     assert both.labels.tolist() == [1] * 24 + [2] * 6 + [1] * 24
-    with pytest.raises(ValueError, match="at least one mesh; got none"):
-        merge([])
 
 
 def areas(mesh):
@@ -76,3 +74,44 @@ def test_leaves_hang_about_their_centres():
     assert np.sqrt(np.square(away).sum(axis=2).mean()) == pytest.approx(0.3, rel=0.03)
     assert 0.35 <= mesh.albedo.min() < 0.352
     assert 0.648 < mesh.albedo.max() <= 0.65
+
+
+def test_merging_nothing_is_refused():
+    with pytest.raises(ValueError, match="at least one mesh; got none"):
+        merge([])
+
+
+def test_shapes_are_where_they_say():
+    tube = lathe([(0.5, 0.0), (0.5, 3.0)], label=1, albedo=0.2, sides=8)
+    np.testing.assert_allclose(np.linalg.norm(tube.vertices[:, :2], axis=1), 0.5, rtol=1e-6)
+    assert np.abs(tube.upended().vertices[:, 1]).max() == 3
+    ball = ellipsoid((1, 2, 3), label=1, albedo=0.2)
+    np.testing.assert_allclose(np.abs(ball.vertices).max(axis=0), (1, 2, 3), rtol=1e-6)
+    slope = heightfield(np.arange(3.0), np.arange(2.0), np.ones((3, 2)), label=1, albedo=0.2)
+    assert len(slope.triangles) == 4
+    box = boxes((0, 0, 0), (1, 2, 3), label=1, albedo=0.2).moved((10, 0, 0), np.pi / 2, 2)
+    np.testing.assert_allclose(box.vertices.min(axis=0), (6, 0, 0), atol=1e-5)
+    np.testing.assert_allclose(box.vertices.max(axis=0), (10, 2, 6), atol=1e-5)
+
+
+def volume(mesh):
+    """Return the volume that triangles enclose, negative where they face inward."""
+    a, b, c = np.moveaxis(mesh.vertices[mesh.triangles].astype(np.float64), 1, 0)
+    return float((a * np.cross(b, c)).sum() / 6)
+
+
+def test_shapes_enclose_their_volume_and_face_outward():
+    two = boxes([(1, 2, 3), (-4, 0, 0)], [(2, 4, 6), (-1, 1, 1)], label=1, albedo=0.2)
+    assert volume(two) == pytest.approx(1 * 2 * 3 + 3 * 1 * 1, rel=1e-5)
+    ball = ellipsoid((1, 2, 3), label=1, albedo=0.2, sides=64)
+    assert volume(ball) == pytest.approx(4 / 3 * np.pi * 6, rel=0.01)
+    cone = lathe([(0, 0), (2, 0), (0, 3)], label=1, albedo=0.2, sides=64)
+    assert volume(cone) == pytest.approx(np.pi * 4 * 3 / 3, rel=0.01)
+
+
+def test_outward_faces_of_a_merged_mesh_keep_their_class():
+    mesh = merge([boxes((0, 0, 0), (1, 1, 1), label=i, albedo=0.1 * i) for i in range(1, 4)])
+    assert len(mesh.vertices) == 24
+    assert mesh.triangles.max() == 23
+    np.testing.assert_array_equal(mesh.labels, np.repeat([1, 2, 3], 12))
+    np.testing.assert_allclose(mesh.albedo, np.repeat([0.1, 0.2, 0.3], 12), rtol=1e-6)

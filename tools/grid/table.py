@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from statistics import fmean
 
 from geonorm.datasets.clip_corruptions import MINI_KINETICS_C
@@ -184,13 +185,11 @@ def variants_table(rows: Sequence[Row]) -> str:
     for cell in dict.fromkeys(cell for cell in cells if cell.variant != "plain"):
         plain = replace(cell, variant="plain")
         kinds.setdefault(plain, [plain]).append(cell)
-    for each_kind in kinds.values():
-        for one in each_kind:
-            each = [row.scores for row in rows if replace(row.cell, seed=0) == one]
-            values = [in_percent([scores[test] for scores in each])
-                      for test in ("clean", REAL, NEAR)]  # fmt: skip
-            name = name_of((one.norm, one.place, one.rival))
-            lines.append([name, one.variant, f"{len(each)} of {cells.count(one)}", *values])
+    for cell in chain.from_iterable(kinds.values()):
+        each = [row.scores for row in rows if replace(row.cell, seed=0) == cell]
+        values = [in_percent([scores[test] for scores in each]) for test in ("clean", REAL, NEAR)]
+        name = name_of((cell.norm, cell.place, cell.rival))
+        lines.append([name, cell.variant, f"{len(each)} of {cells.count(cell)}", *values])
     return as_markdown(lines)
 
 
