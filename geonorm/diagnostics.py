@@ -121,7 +121,7 @@ def removed_statistics(model: nn.Module) -> Iterator[dict[str, StyleStatistics]]
     {'1': (2, 8)}
     """
     norms = {name: module for name, module in model.named_modules() if _takes_out(module)}
-    inner = {name for name in norms for outer in norms if outer and name.startswith(f"{outer}.")}
+    inner = {name for name in norms for outer in norms if name.startswith(f"{outer}.")}
     norms = {name: module for name, module in norms.items() if name not in inner}
     if not norms:
         raise ValueError(
