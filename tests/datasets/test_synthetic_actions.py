@@ -117,6 +117,14 @@ def test_files_are_real_and_read_like_any_others(films: SyntheticActions) -> Non
     assert np.abs(read.astype(int) - other).mean() > 3 * error
 
 
+@pytest.mark.parametrize(("fold", "number"), [("train", 600), ("val", 240)])
+def test_as_many_films_as_said(tmp_path: Path, fold: str, number: int) -> None:
+    films = SyntheticActions(fold, root=tmp_path, frames=1, size=16)
+    classes = np.array([label for _, label in films.videos])
+    assert len(films) == len(list(tmp_path.glob("*/*.mp4"))) == number
+    assert np.array_equal(np.bincount(classes), np.full(12, number // 12))
+
+
 def test_names_do_not_tell_the_class(films: SyntheticActions) -> None:
     assert {path.parent for path, _ in films.videos} == {films.folder}
     assert all(path.stem.isdigit() for path, _ in films.videos)
