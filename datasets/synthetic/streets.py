@@ -16,7 +16,7 @@ from geonorm.datasets.synthetic.street_objects import StreetClass
 from geonorm.datasets.synthetic.suburbs import OWN, suburb
 from geonorm.names import choices
 
-Style = Literal["town", "suburb"]
+Style = Literal["town", "suburb", "gardens"]
 REACH = 29.0  # metres of street built before and behind the sensor
 YARD_THINGS = (things.bush, things.tree, things.car, things.person)
 YARD_SHARES = (0.4, 0.3, 0.2, 0.1)
@@ -49,8 +49,10 @@ class SyntheticStreets(Dataset[Scan]):
         num_scans: scans per epoch.
         seed: two datasets of different seed share no street.
         sensor: what looks at the street: a ``LidarSensor`` or a name in ``SENSORS``.
-        style: "town" for one straight street between rows of things, or "suburb" for roads that
-            bend, climb and cross in open ground, seen from a car that hides what is close to it.
+        style: "town" for one straight street between rows of things, "suburb" for roads that
+            bend, climb and cross in open ground, seen from a car that hides what is close to it,
+            or "gardens" for such a suburb with trees of several stems, beds, rails, boards and
+            garages as well.
 
     Raises:
         ValueError: ``num_scans`` below 1, a negative seed or epoch, an unknown sensor or style.
@@ -107,7 +109,7 @@ class SyntheticStreets(Dataset[Scan]):
         epoch = int(self._epoch)
         rng = np.random.default_rng((self.seed, epoch, index))
         name = f"street-seed{self.seed}-epoch{epoch}-{index}"
-        if self.style == "suburb":
+        if self.style != "town":
             return self._suburb(rng, name)
         mesh, position = street(self.sensor, rng)
         lean = np.radians(self.sensor.tilt) * rng.standard_normal(2)
@@ -116,7 +118,7 @@ class SyntheticStreets(Dataset[Scan]):
 
     def _suburb(self, rng: np.random.Generator, name: str) -> Scan:
         height = self.sensor.height + self.sensor.height_spread * rng.uniform(-1, 1)
-        view = suburb(height, rng)
+        view = suburb(height, rng, gardens=self.style == "gardens")
         lean = np.radians(self.sensor.tilt) * rng.standard_normal(2)
         scan = cast(self.sensor, view.mesh, view.position, rotation(view.yaw, *lean), rng, name)
         return scan.take(np.asarray(scan.labels) != OWN)

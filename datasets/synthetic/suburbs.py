@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from geonorm.datasets.synthetic import garden_objects as garden
 from geonorm.datasets.synthetic import street_objects as things
 from geonorm.datasets.synthetic.meshes import Mesh, boxes, heightfield, lathe, leaves, merge
 from geonorm.datasets.synthetic.street_objects import ALBEDO, StreetClass
@@ -157,12 +158,13 @@ class Ground:
         return Mesh(ground.vertices, ground.triangles, kinds.astype(np.int64), tone.astype("f4"))
 
 
-def suburb(height: float, rng: np.random.Generator) -> View:
+def suburb(height: float, rng: np.random.Generator, *, gardens: bool = False) -> View:
     """Return a new suburb and a car in it.
 
     Args:
         height: of the sensor above the road in metres.
         rng: source of all that is drawn.
+        gardens: with trees of several stems, beds, rails, boards and garages as well.
     """
     ground = Ground(rng)
     road = ground.roads[0]
@@ -175,6 +177,8 @@ def suburb(height: float, rng: np.random.Generator) -> View:
     parts = [ground.mesh(position, rng)]
     for grow in (_houses, _borders, _plants, _posts, _vehicles, _people):
         parts += grow(ground, free, rng)
+    if gardens:
+        parts += _gardens(ground, free, rng)
     parts.append(_own_car(height, rng).moved((*position,), yaw))
     return View(_infrared(merge(parts)), position.astype(np.float32), float(yaw))
 
@@ -340,6 +344,21 @@ def _posts(ground: Ground, free: Free, rng: np.random.Generator) -> list[Mesh]:
         for x, y, yaw in _spots(ground, rng, int(rng.integers(4, 30)), 0.3, rng.uniform(1, 6))
         if free(x, y, 0.0)
     ]
+
+
+def _gardens(ground: Ground, free: Free, rng: np.random.Generator) -> list[Mesh]:
+    """Return what stands in gardens: of each kind as many as drawn, along the roads and beyond."""
+    parts = []
+    for make, most, near, far, gap in (
+        (garden.fan_tree, 30, 0.8, 25.0, 2.5), (garden.bed, 25, 0.6, 20.0, 3.0),
+        (garden.board, 12, 0.4, 8.0, 1.0), (garden.rail, 12, 0.4, 15.0, 3.0),
+        (garden.garage, 10, 4.0, 25.0, 5.0),
+    ):  # fmt: skip
+        for x, y, yaw in _spots(ground, rng, int(rng.integers(0, most + 1)), near, far):
+            if free(x, y, gap):
+                turn = yaw + rng.integers(4) * np.pi / 2 + rng.normal(0, 0.2)
+                parts.append(_put(make(rng), ground, x, y, turn))
+    return parts
 
 
 def _vehicles(ground: Ground, free: Free, rng: np.random.Generator) -> list[Mesh]:

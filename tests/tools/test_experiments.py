@@ -15,7 +15,7 @@ from grid.actions import Actions, Differences
 from grid.cells import BROKEN, FRESH, PLACES, RATE_SEED, RATES, Cell, chosen, grid, norm_of
 from grid.rows import Row, append, best_rate, claimed, read
 from grid.run import run, trained
-from grid.streets import NEAR, REAL, VARIANTS, Streets, real_scan
+from grid.streets import NEAR, REAL, VARIANTS, MissingBeams, Streets, real_scan
 from grid.table import (
     OPEN,
     differences_table,
@@ -30,6 +30,7 @@ from geonorm.datasets import SemanticKITTI
 from geonorm.datasets.scan import IGNORE_INDEX
 from geonorm.datasets.scan_corruptions import ROBO3D
 from geonorm.datasets.synthetic.lidar import SENSORS
+from geonorm.datasets.transforms import RandomFlip, RandomIntensity
 from geonorm.training.action.data import ClipFormat
 
 ROOT = Path(__file__).parents[2]
@@ -332,6 +333,8 @@ def test_streets_nearer_to_the_real_scan_come_last_and_have_their_own_table():
         ("batch", "everywhere", "intensity", 0, "faint suburb"),
         ("instance", "encoder", "", 0, "faint suburb"),
         *(("batch", "everywhere", "intensity", seed, "fine suburb") for seed in range(3)),
+        ("batch", "everywhere", "intensity", 0, "garden suburb"),
+        ("instance", "encoder", "", 0, "garden suburb"),
     ]  # fmt: skip
     rows = [row(replace(nearer[0], seed=seed, variant=variant), clean=0.5,
                 **{REAL: real + 0.1 * seed, NEAR: 0.75})
@@ -344,7 +347,7 @@ def test_streets_nearer_to_the_real_scan_come_last_and_have_their_own_table():
     assert entries[3][:2] + entries[3][3:4] == ["suburb", "2 of 3", "45.0 [-18.5, 108.5]"]
     assert entries[4][:3] == ["plain", "0 of 6", OPEN]  # with the seed that one claim adds
     kinds = ["plain", "suburb", "plain", "suburb", "plain", "longer suburb", "faint suburb",
-             "fine suburb", "plain", "faint suburb"]  # fmt: skip
+             "fine suburb", "garden suburb", "plain", "faint suburb", "garden suburb"]  # fmt: skip
     assert [entry[0] for entry in entries[2:]] == kinds
     # They change no other table, and take the rate of plain streets.
     assert scores_table(rows, "streets") == scores_table(rows[:2], "streets")
@@ -370,11 +373,23 @@ def test_suburbs_are_seen_by_the_sensor_of_the_real_scan():
     assert {name: (each.style, each.sensor) for name, each in validated.items()} == {
         "plain": ("town", SENSORS["roof32"]), "suburb": ("town", SENSORS["roof32"]),
         "longer suburb": ("suburb", suburbs.sensor), "faint suburb": ("suburb", faint.sensor),
-        "fine suburb": ("suburb", faint.sensor),
+        "fine suburb": ("suburb", faint.sensor), "garden suburb": ("gardens", faint.sensor),
     }  # fmt: skip
     assert VARIANTS["fine suburb"].scans is VARIANTS["faint suburb"].scans
     steps = [SMALL.steps_of(Cell("streets", "batch", variant=name)) for name in VARIANTS]
-    assert steps == [2, 2, 8, 8, 8]
+    assert steps == [2, 2, 8, 8, 8, 8]
+
+
+def test_gardens_are_more_and_mirrored():
+    gardens = Cell("streets", "batch", variant="garden suburb")
+    assert VARIANTS["garden suburb"].scans is VARIANTS["garden suburb"].validated
+    data = {cell.variant: replace(SMALL, scans=2).data(cell)
+            for cell in (gardens, replace(gardens, variant="faint suburb"))}  # fmt: skip
+    assert [each.factories["train"].args[1] for each in data.values()] == [8, 2]
+    assert [type(each) for each in data["garden suburb"].augment] == [RandomFlip]
+    assert data["faint suburb"].augment == []
+    both = SMALL.data(replace(gardens, rival="augmented")).augment
+    assert [type(each) for each in both] == [RandomFlip, RandomIntensity, MissingBeams]
 
 
 def test_voxels_are_finer_where_a_variant_says_so():

@@ -126,6 +126,7 @@ def grid() -> list[Cell]:
     closer += [replace(cell, variant="faint suburb") for cell in LONGER]
     closer += [replace(LONGER[0], seed=seed, variant="fine suburb")
                for seed in range(CLOSER_SEEDS)]  # fmt: skip
+    closer += [replace(cell, variant="garden suburb") for cell in LONGER]
     pair = ("batch", "intensity"), ("instance", "")
     fresh = [Cell("streets", norm, rival=rival, seed=seed)
              for seed in FRESH for norm, rival in pair]  # fmt: skip

@@ -16,7 +16,7 @@ from geonorm.datasets import Scan, SemanticKITTI, SyntheticStreets
 from geonorm.datasets.scan import IGNORE_INDEX, ScanDataset
 from geonorm.datasets.scan_corruptions import Corruption, levels, rings
 from geonorm.datasets.synthetic.lidar import SENSORS, LidarSensor
-from geonorm.datasets.transforms import RandomIntensity, ScanTransform
+from geonorm.datasets.transforms import RandomFlip, RandomIntensity, ScanTransform
 from geonorm.datasets.voxelize import collate_scans
 from geonorm.models.norm import InputNorm
 from geonorm.training.optimization import Optimization
@@ -43,12 +43,16 @@ class Variant(NamedTuple):
         longer: times as many steps.
         validated: a data set, as above, on which the network is validated.
         finer: times as many voxels to a metre.
+        more: times as many scans.
+        changes: made to each scan whenever it is trained on.
     """
 
     scans: Callable[[int, int], ScanDataset]
     longer: int = 1
     validated: Callable[[int, int], ScanDataset] = partial(SyntheticStreets, sensor=TRAINED_ON)
     finer: float = 1.0
+    more: int = 1
+    changes: tuple[ScanTransform, ...] = ()
 
 
 # Every second ray of a turn: four fifths of the voxels in two thirds of the time.
@@ -59,6 +63,7 @@ GUESSED = replace(
     HDL64, intensity_gain=0.9, intensity_offset=-0.02, response=0.6, falloff_power=2.0,
     faint_range=np.inf,
 )  # fmt: skip
+GARDENS = partial(SyntheticStreets, sensor=HDL64, style="gardens")
 SUBURB = partial(SyntheticStreets, sensor=GUESSED, style="suburb")
 VARIANTS = {
     "plain": Variant(SyntheticStreets),
@@ -66,6 +71,9 @@ VARIANTS = {
     "longer suburb": Variant(SUBURB, longer=4, validated=SUBURB),
     "faint suburb": Variant(FAINT, longer=4, validated=FAINT),
     "fine suburb": Variant(FAINT, longer=4, validated=FAINT, finer=1.5),
+    "garden suburb": Variant(
+        GARDENS, longer=4, validated=GARDENS, more=4, changes=(RandomFlip(),)
+    ),
 }
 # Each differs in one respect from the sensor that is trained on; mast64 does in all of them.
 OTHER_SENSORS: dict[str, LidarSensor] = {
@@ -212,10 +220,13 @@ class Streets:
     def data(self, cell: Cell) -> ScanData:
         """Return what a cell is trained on."""
         seed = TRAINING_SEED + cell.seed
-        scans = partial(remembered, VARIANTS[cell.variant].scans, self.scans, seed)
-        changes = [RandomIntensity(0.5, 1.5, 0.2), MissingBeams()]
+        variant = VARIANTS[cell.variant]
+        scans = partial(remembered, variant.scans, self.scans * variant.more, seed)
+        changes: list[ScanTransform] = [*variant.changes]
+        if cell.rival == "augmented":
+            changes += [RandomIntensity(0.5, 1.5, 0.2), MissingBeams()]
         return ScanData(
-            scans, scans, augment=changes if cell.rival == "augmented" else [],
+            scans, scans, augment=changes,
             voxel_size=self.voxel_of(cell), batch_size=self.batch, num_workers=0, seed=cell.seed,
         )  # fmt: skip
 
