@@ -24,8 +24,8 @@ RUNS = {
 WHY = """The video network has instance norm in its stem, layer1 and layer2, and no norm in layer3
 and layer4: of these small clips nine positions are left there, and a norm over nine values would
 take out nearly all that tells one clip from another."""
-BRIEF = """These trainings were too short to learn from: of twelve kinds of motion, one guess in twelve
-is right by chance, 0.083. `make demo` without QUICK trains longer."""
+BRIEF = """These trainings were too short to learn from: of twelve kinds of motion, one guess in
+twelve is right by chance, 0.083. `make demo` without QUICK trains longer."""
 QUICK = {
     "train_seg.py": ["--trainer.max_time=00:00:00:18", "--data.val.init_args.num_scans=6"],
     "train_action.py": ["--trainer.max_time=00:00:00:15", "--data.train.init_args.num_videos=360",
