@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from geonorm.datasets.pcd import lzf_decompressed, read_pcd
-from geonorm.datasets.ply import read_ply
+from geonorm.datasets.ply import count_vertices, read_ply, read_vertices
 from geonorm.datasets.point_fields import (
     Field,
     check_promise,
@@ -129,6 +129,23 @@ PCD_FAULTS = {
         PADDED.replace("binary", "binary_compressed") + "\x00" * 8, "5 points need 160 bytes",
     ),
     "a text of other columns": (PADDED.replace("binary", "ascii") + "1 2 3\n" * 5, "promises 20"),
+    "a text of more columns": (
+        PADDED.replace("binary", "ascii") + ("1 " * 21 + "\n") * 5, "promises 20 .* got 21",
+    ),
+    "a text that says more": (
+        PADDED.replace("binary", "ascii") + ("1 " * 20 + "# 1\n") * 5, "damaged: .*'#'",
+    ),
+    "a text of fewer lines": (
+        PADDED.replace("binary", "ascii") + ("1 " * 20 + "\n\n") * 3, "5 points, 3 can be read",
+    ),
+    "a float of two bytes": (PADDED.replace("SIZE 4", "SIZE 2"), "field x is of TYPE F and SIZE 2"),
+    "two encodings": (PADDED.replace("binary", "binary ascii"), "DATA must .* got 'binary ascii'"),
+    "no encoding": (PADDED.replace(" binary", ""), "DATA must be one of .* got ''"),
+    "two widths": (PADDED.replace("WIDTH 5", "WIDTH 5 5"), "WIDTH must be .* got '5 5'"),
+    "a width of 16 digits": (PADDED.replace("WIDTH 5", f"WIDTH {10**15}"), "WIDTH must be a whole"),
+    "a width of 15 digits": (PADDED.replace("WIDTH 5", f"WIDTH {10**14}"), "promises 10{14} poi"),
+    "a digit above the line": (PADDED.replace("WIDTH 5", "WIDTH \u00b2").encode("latin-1"),
+                               "WIDTH must be a whole number; got '\u00b2'"),
 }  # fmt: skip
 
 
@@ -170,6 +187,17 @@ PLY_FAULTS = {
     "a list of no number": (PLY.replace("2 7 7", "x 7 7"), "damaged: a list of 'x' values"),
     "a face too short": (PLY.replace("3 0 1 0", "3 0 1"), "a line has 3 numbers; .* promises 4"),
     "no face": (PLY.replace("3 0 1 0\n", ""), "promises 1 rows of face, 0 can be read"),
+    "another version": (PLY.replace("1.0", "1.1"), "'format ascii 1.1' is no line"),
+    "two formats": (
+        PLY.replace("element face", "format ascii 1.0\nelement face"), "'format ascii 1.0' is no",
+    ),
+    "16 digits": (PLY.replace("vertex 2", f"vertex {10**15}"), "'element vertex 10{15}' is no"),
+    "15 digits": (PLY.replace("vertex 2", f"vertex {10**14}"), "promises 10{14} points, more than"),
+    "a list of an unknown type": (PLY.replace("int tags", "quad tags"), "'property list uchar qu"),
+    "an unknown type of lengths": (PLY.replace("uchar int t", "quad int t"), "'property list quad"),
+    "a list of nothing": (
+        PLY.replace("element vertex 2", "property list uchar int tags"), "'property list uchar int",
+    ),
 }  # fmt: skip
 
 
@@ -178,10 +206,69 @@ def test_ply_files_that_are_refused(tmp_path, fault):
     refused(tmp_path / "a.ply", *PLY_FAULTS[fault])
 
 
+def test_lines_that_say_nothing_are_passed_over(tmp_path):
+    spaced = PLY.replace("ply\n", "ply \n\n", 1).replace("element f", "element none 5\nelement f")
+    lines = spaced.replace("4 5 6 0", "\n4 5 6 0\n \n") + "and more\n"
+    (tmp_path / "a.ply").write_text(lines)
+    assert read_ply(tmp_path / "a.ply").tolist() == [[1, 2, 3], [4, 5, 6]]
+    plain = spaced.replace("property list uchar int tags\n", "").partition("1 2 3")[0]
+    rows = np.array([(1, 2, 3), (4, 5, 6)], "<f4,<f4,<f8").tobytes() + bytes([1, 0, 0, 0, 0])
+    (tmp_path / "a.ply").write_bytes(plain.replace("ascii", "binary_little_endian").encode() + rows)
+    assert read_ply(tmp_path / "a.ply").tolist() == [[1, 2, 3], [4, 5, 6]]
+    columns = PADDED.replace("binary", "ascii").replace("POINTS 5\n", "")
+    row = "1 2 3 0 0 0 0 7 " + "0 " * 12
+    (tmp_path / "a.pcd").write_text(columns + f"\n{row}\n \n{row}\n{row}\n{row}\n{row}\nand more")
+    assert read_pcd(tmp_path / "a.pcd").tolist() == [[1, 2, 3, 7]] * 5
+
+
+def test_chosen_properties_come_as_they_are_asked_for(tmp_path):
+    path = tmp_path / "a.ply"
+    path.write_text(PLY)
+    assert read_vertices(path, ("z", "x")).tolist() == [[3, 1], [6, 4]]
+    with pytest.raises(ValueError, match=r"a\.ply has no red, Y; its points have x, y, z, tags$"):
+        read_vertices(path, ("red", "x", "Y"))
+    assert count_vertices(path) == 2
+    path.write_text(PLY.replace("vertex 2", "point 2"))
+    assert count_vertices(path) == 0
+
+
+def test_lists_of_which_one_alone_has_a_length_of_its_own(tmp_path):
+    head = "ply\nformat binary_little_endian 1.0\nelement vertex 3\nproperty list uchar uchar one\n"
+    head += "property list uchar char other\n" + "".join(f"property uchar {c}\n" for c in "xyz")
+    rows = bytes([1, 0, 1, 0, 1, 2, 3, 1, 0, 2, 0, 0, 4, 5, 6, 1, 0, 0, 7, 8, 9])
+    data = f"{head}end_header\n".encode() + rows
+    (tmp_path / "a.ply").write_bytes(data)
+    assert read_ply(tmp_path / "a.ply").tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    refused(tmp_path / "a.ply", data[:-1], "promises 3 points, 2 can be read")
+
+
+def test_rows_that_are_left_of_other_elements_are_counted(tmp_path):
+    head = PLY.partition("1 2 3")[0].replace("ascii", "binary_little_endian")
+    head = head.replace("property list uchar int tags\n", "").replace("face 1", "face 3")
+    faces = bytes([1, 0, 0, 0, 0, 2, *[0] * 8, 1, 0, 0])
+    refused(tmp_path / "a.ply", head.encode() + bytes(32) + faces,
+            "promises 3 rows of face, 2 can be read")  # fmt: skip
+    head = head.replace("list uchar int vertex_indices", "short first")
+    refused(tmp_path / "a.ply", head.encode() + bytes(32 + 5),
+            "promises 3 rows of face, 2 can be read")  # fmt: skip
+
+
 def test_a_binary_list_of_fewer_than_no_values(tmp_path):
     head = PLY.partition("1 2 3")[0].replace("ascii", "binary_little_endian")
     data = head.replace("uchar int tags", "char int tags").encode() + bytes(16) + b"\xff"
     refused(tmp_path / "a.ply", data + bytes(90), r"damaged: a list of -1 values")
+
+
+def test_what_follows_compressed_points_is_passed_over(tmp_path):
+    data, rows, _ = drawn_pcd(np.random.default_rng(3), "binary_compressed")
+    (tmp_path / "a.pcd").write_bytes(data + bytes([2, 1, 1, 1]))
+    np.testing.assert_array_equal(read_pcd(tmp_path / "a.pcd"), rows)
+
+
+def test_of_lines_with_one_name_the_first_counts(tmp_path):
+    twice = PADDED.replace("DATA", "WIDTH 7\nCOLUMNS a\nDATA").replace("FIELDS", "\nCOLUMNS")
+    (tmp_path / "a.pcd").write_bytes(twice.encode() + bytes(5 * 32))
+    assert read_pcd(tmp_path / "a.pcd").shape == (5, 4)
 
 
 def test_files_of_no_points(tmp_path):

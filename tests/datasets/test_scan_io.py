@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from geonorm.datasets import read_scan
-from geonorm.datasets.ply import read_ply, write_ply
+from geonorm.datasets.ply import read_ply, read_ply_fields, write_ply
 from geonorm.datasets.scan_io import read_bin
 from helpers.scan_writers import ply, rows, write
 
@@ -347,5 +347,10 @@ def test_no_kind_of_file_needs_open3d(tmp_path, monkeypatch, name):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_what_write_ply_writes_is_read_again(tmp_path, dtype):
     places = on_a_map()[:, :3].astype(dtype)
-    write_ply(tmp_path / "a.ply", places, np.zeros((1000, 3), np.uint8))
+    colors = np.random.default_rng(0).integers(0, 256, (1000, 3), "u1")
+    write_ply(tmp_path / "a.ply", places, colors)
     np.testing.assert_array_equal(read_ply(tmp_path / "a.ply"), places)
+    fields = read_ply_fields(tmp_path / "a.ply")
+    assert [*fields] == ["x", "y", "z", "red", "green", "blue"]
+    assert [values.dtype for values in fields.values()] == [dtype] * 3 + [np.uint8] * 3
+    np.testing.assert_array_equal(np.stack([*fields.values()][3:], axis=1), colors)
