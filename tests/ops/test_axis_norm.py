@@ -135,6 +135,42 @@ def test_fused_activation_is_the_unfused_one(backend, layout, activation):
         assert relative_error(control, other) > 0.1
 
 
+@pytest.mark.parametrize(("activation", "share"), [("relu", 0.0), ("leaky_relu", 0.25)])
+def test_at_zero_an_activation_lets_through_what_torchs_does(backend, activation, share):
+    x, upstream = torch.full((2, 3, 40), 5.0), torch.arange(1.0, 241).view(2, 3, 40)
+    options = {"activation": activation, "slope": 0.25}
+    plain = torch.ones(3), torch.zeros(3)
+    found = results(axis_norm, x, [2], *plain, upstream, **options)
+    assert torch.equal(found[3], share * upstream.sum((0, 2)))
+    found = results(axis_norm, x, [2], *plain, upstream, residual=torch.zeros_like(x), **options)
+    assert torch.equal(found[4], share * upstream)
+
+
+@pytest.mark.parametrize("shared", [0, 1])
+def test_a_parameter_of_instances_goes_with_one_of_channels(backend, poisoned, shared):
+    x, upstream = with_layout("contiguous"), torch.linspace(-1, 2, 2520).sin().view(SHAPE)
+    weight, bias = (parameters(5 if k == shared else (3, 5))[k] for k in range(2))
+    found = results(axis_norm, x, [2, 4], weight, bias, upstream)
+    exact = results(by_torch, x.double(), [2, 4], weight.double(), bias.double(), upstream.double())
+    for actual, expected in zip(found, exact, strict=True):
+        assert relative_error(actual, expected) < FLOAT32
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_types_and_strides_are_known_without_values(backend, dtype):
+    x = with_layout("permuted").to(dtype)
+    weight, bias = parameters(5, torch.promote_types(dtype, torch.float32))
+    options = ([2, 4], weight, bias)
+    there = ([2, 4], weight.to("meta"), bias.to("meta"))
+    found = torch.ops.geonorm.axis_norm(x, *options, 1e-5, "relu", 0.0)
+    known = torch.ops.geonorm.axis_norm(x.to("meta"), *there, 1e-5, "relu", 0.0)
+    grads = torch.ops.geonorm.axis_norm_backward(x, x, *found[1:], *options, "relu", 0.0)
+    expected = torch.ops.geonorm.axis_norm_backward(
+        x.to("meta"), x.to("meta"), *known[1:], *there, "relu", 0.0)
+    for one, other in zip((*found, *grads), (*known, *expected), strict=True):
+        assert (one.dtype, one.shape, one.stride()) == (other.dtype, other.shape, other.stride())
+
+
 @pytest.mark.parametrize("mean", [1e2, 1e4, 1e6])
 def test_a_large_mean_costs_no_more_than_in_torch(backend, mean):
     x = with_layout("contiguous", mean=mean)

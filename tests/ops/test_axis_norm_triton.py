@@ -1,5 +1,7 @@
 """axis_norm's Triton kernels, interpreted on the CPU and, with -m cuda, compiled on a GPU."""
 
+from importlib import import_module
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -97,6 +99,60 @@ def test_other_ranks_sizes_and_affine_per_instance(
         assert all(not tensor.any() for tensor in found[1:3])
         return
     compare(found, exact_results(x, axes, weight, bias, upstream), FLOAT32)
+
+
+@pytest.mark.parametrize(("shape", "axes"), [
+    ((2, 1, 2, 3, 2, 3), [3, 5]), ((1, 3, 1, 1, 40), [2, 3, 4]), ((2, 7, 5, 3), [2]),
+    ((0, 3, 4, 5), [2, 3]),
+])
+@pytest.mark.parametrize("shared", [0, 1])
+def test_a_parameter_of_instances_goes_with_one_of_channels(
+        triton_device, poisoned, shape, axes, shared):
+    x, upstream = randn(shape, 4), randn(shape, 5)
+    weight, bias = (parameters(shape[1] if k == shared else shape[:2])[k] for k in range(2))
+    found = found_on(triton_device, x, axes, weight, bias, upstream)
+    if not len(x):
+        assert found[0].shape == shape
+        assert not any(tensor.any() for tensor in found)
+        return
+    compare(found, exact_results(x, axes, weight, bias, upstream), FLOAT32)
+
+
+@pytest.mark.parametrize(("activation", "share"), [("relu", 0.0), ("leaky_relu", 0.25)])
+def test_at_zero_an_activation_lets_through_what_torchs_does(triton_device, activation, share):
+    x, upstream = torch.full((2, 3, 8), 5.0), torch.arange(1.0, 49).view(2, 3, 8)
+    found = found_on(triton_device, x, [2], torch.ones(3), torch.zeros(3), upstream,
+                     activation=activation, slope=0.25)
+    assert torch.equal(found[3], share * upstream.sum((0, 2)))
+
+
+@pytest.mark.parametrize(("shape", "memory_format", "tiles", "grid"), [
+    ((1, 2, 2, 90, 91), torch.contiguous_format, {"CHUNK": 8192, "TILE_P": 2048, "TILE_Q": 1},
+     [2, 2]),
+    ((2, 5, 4, 8, 8), LAST, {"CHUNK": 128, "TILE_P": 32, "TILE_Q": 16}, [1, 2]),
+    ((1, 5, 4, 47, 47), LAST, {"CHUNK": 128, "TILE_P": 32, "TILE_Q": 8}, [1, 70]),
+    ((300, 3, 1, 2, 2), torch.contiguous_format, {"TILE_P": 4, "TILE_Q": 16}, [57, 1]),
+    # Of 256 programs each has a part of an instance; more have instances enough.
+    ((128, 2, 1, 1, 20_000), torch.contiguous_format,
+     {"CHUNK": 8192, "TILE_P": 2048, "TILE_Q": 1}, [256, 3]),
+    ((257, 1, 1, 1, 20_000), torch.contiguous_format, {"TILE_P": 2048, "TILE_Q": 1}, [257, 1]),
+    ((1, 2, 8, 1024, 1024), torch.contiguous_format,
+     {"CHUNK": 16384, "TILE_P": 2048, "TILE_Q": 1}, [2, 512]),
+])
+def test_how_the_work_is_cut(triton_device, shape, memory_format, tiles, grid):
+    x = torch.empty(shape, device="meta").to(memory_format=memory_format)
+    lie = import_module("geonorm.ops.triton.axis_norm")._Layout(x, [2, 3, 4])
+    assert (lie.tiles, lie.grid) == (tiles, grid)
+
+
+def test_powers_of_two_and_what_follows(triton_device):
+    tiles = import_module("geonorm.ops.triton.tiles")
+    given = [(0, 1, 8), (1, 1, 8), (2, 1, 8), (3, 1, 8), (8, 1, 8), (9, 1, 8), (3, 16, 64)]
+    assert [tiles.power_of_2(*each) for each in given] == [1, 1, 2, 4, 8, 8, 16]
+    assert tiles.tail("relu", 0.2) == {"ACTIVATION": "relu", "SLOPE": 0.0}
+    assert tiles.tail("leaky_relu", 0.2) == {"ACTIVATION": "leaky_relu", "SLOPE": 0.2}
+    with pytest.raises(ValueError, match="none, relu or leaky_relu; got gelu"):
+        tiles.tail("gelu", 0.2)
 
 
 @pytest.mark.parametrize(("shape", "memory_format", "mean"), [

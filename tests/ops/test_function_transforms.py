@@ -76,6 +76,35 @@ def test_grad(backend, case, activation):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_without_parameters_or_residual(backend, case, activation):
+    ours, torchs, (x, *_) = both(case, activation)
+    found, expected = (partial(loss, weight=None, bias=None, residual=None)
+                       for loss in (ours, torchs))
+    compare(grad(found)(x), grad(expected)(x))
+    compare(jacfwd(found)(x), grad(expected)(x))
+
+
+@pytest.mark.parametrize(("activation", "share"), [("relu", 0.0), ("leaky_relu", 0.3)])
+def test_at_zero_an_activation_lets_through_what_torchs_does(backend, activation, share):
+    x = torch.full((2, 3, 4), 5.0, dtype=torch.float64)
+    index = torch.tensor([0, 1, 0])
+
+    def of_clips(bias, residual):
+        return (dense.axis_norm(x, [2], None, bias, 0.1, activation, 0.3, residual)).sum()
+
+    def of_rows(bias, residual):
+        return rows_of.segment_norm(x[0], index, 2, None, bias, None, 4, 0.1, activation, 0.3,
+                                    residual).sum()
+
+    for norm, places, each in ((of_clips, x, 8), (of_rows, x[0], 3)):
+        zeros = torch.zeros(3 if places.ndim == 3 else 4, dtype=torch.float64)
+        plain, added = grad(norm)(zeros, None), grad(norm, (0, 1))(zeros, torch.zeros_like(places))
+        for found in (plain, added[0]):
+            torch.testing.assert_close(found, torch.full_like(zeros, share * each))
+        assert torch.equal(added[1], torch.full_like(places, share))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("moved", [ALL, (0,), (1, 3)])
 def test_jvp_against_finite_differences(backend, case, activation, moved):
     ours, _, values = both(case, activation)

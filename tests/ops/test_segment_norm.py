@@ -184,6 +184,29 @@ def test_one_row_and_constant_instances_give_the_bias(backend, weighted):
         assert not grad_rows[0].any()
 
 
+@pytest.mark.parametrize(("activation", "share"), [("relu", 0.0), ("leaky_relu", 0.25)])
+def test_at_zero_an_activation_lets_through_what_torchs_does(backend, activation, share):
+    rows, upstream = torch.full((8, 33), 5.0), torch.arange(1.0, 265).view(8, 33)
+    index = torch.tensor([1, 0, 0, 1, 1, 0, 0, 1])
+    options = {"activation": activation, "slope": 0.25}
+    plain = torch.ones(33), torch.zeros(33)
+    found = results(segment_norm, rows, index, 2, *plain, upstream, **options)
+    assert torch.equal(found[3], share * upstream.sum(0))
+    found = results(segment_norm, rows, index, 2, *plain, upstream,
+                    residual=torch.zeros_like(rows), **options)
+    assert torch.equal(found[4], share * upstream)
+
+
+@pytest.mark.parametrize("shared", [0, 1])
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_a_parameter_of_instances_goes_with_one_of_channels(
+        backend, poisoned, interleaved, shared):
+    rows, index = batch(interleaved=interleaved)
+    weight, bias = (parameters(5 if k == shared else (7, 5))[k] for k in range(2))
+    arguments = (rows, index, 7, weight, bias, upstream_of(rows))
+    compare(results(segment_norm, *arguments), exact_results(*arguments), FLOAT32)
+
+
 @pytest.mark.parametrize("channels", [1, 3, 33])
 def test_no_rows(backend, channels):
     rows, index = batch((0, 0, 0), channels)

@@ -294,6 +294,53 @@ def test_opcheck_and_one_graph(triton_device):
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("shared", [0, 1])
+def test_a_parameter_of_instances_goes_with_one_of_channels(triton_device, poisoned, shared):
+    rows, index = batch((3, 0, 4))
+    weight, bias = (parameters(5 if k == shared else (3, 5))[k] for k in range(2))
+    arguments = (rows, index, 3, weight, bias, upstream_of(rows))
+    compare(found_on(triton_device, *arguments), exact_results(*arguments), FLOAT32)
+
+
+@pytest.mark.parametrize(("activation", "share"), [("relu", 0.0), ("leaky_relu", 0.25)])
+def test_at_zero_an_activation_lets_through_what_torchs_does(triton_device, activation, share):
+    rows, upstream = torch.full((4, 3), 5.0), torch.arange(1.0, 13).view(4, 3)
+    found = found_on(triton_device, rows, torch.tensor([1, 0, 0, 1]), 2, torch.ones(3),
+                     torch.zeros(3), upstream, activation=activation, slope=0.25)
+    assert torch.equal(found[3], share * upstream.sum(0))
+
+
+@pytest.mark.parametrize("instances", [2, 126, 127, 16_382, 16_383])  # keys of one, two, four bytes
+def test_rows_are_ordered_by_instance_and_by_whether_they_count(triton_device, instances):
+    last = instances - 1
+    index = torch.tensor([last, 0, -1, instances, 0, last], device=triton_device)
+    weights = torch.tensor([1.0, 0, 1, 1, 2, 0], device=triton_device)
+    rows = torch.zeros(6, 3, device=triton_device)
+    arrange = import_module("geonorm.ops.triton.segment_norm")._arrange
+    lie = arrange(rows, index, instances, weights)
+    assert lie.order.tolist() == [4, 1, 0, 5, 2, 3]
+    assert lie.bounds[:3].tolist() == [0, 1, 2]
+    assert lie.bounds[2 * last :].tolist() == [2, 3, 4, 6, 6]
+    assert len(lie.bounds) == 2 * instances + 3
+    assert lie.grid == [instances + 1, 1]
+    assert arrange(rows, index, instances, None).order.tolist() == [1, 4, 0, 5, 2, 3]
+
+
+def test_how_the_work_is_cut(triton_device):
+    module = import_module("geonorm.ops.triton.segment_norm")
+    cuts = {
+        (5000, 96, 7): (256, 64, 64, 32), (5000, 33, 63): (256, 64, 32, 64),
+        (600_000, 16, 64): (1024, 1024, 128, 16), (10**7, 1, 5): (4096, 64, 1024, 1),
+        (9, 2, 5): (1024, 64, 1024, 2), (5000, 768, 5): (256, 64, 16, 128),
+    }
+    for shape, (chunk, lanes, tile_r, tile_c) in cuts.items():
+        assert module._sizes(*shape) == {
+            "CHUNK": chunk, "LANES": lanes, "TILE_R": tile_r, "TILE_C": tile_c}, shape
+    rows = torch.zeros(600, 130, device=triton_device)
+    lie = module._arrange(rows, torch.zeros(600, dtype=torch.int64, device=triton_device), 2, None)
+    assert (lie.grid, lie.merge_grid(2)) == ([600 // 256 + 3, 2], [2, 9])
+
+
 def test_tiles_are_powers_of_two(triton_device):
     """Only a GPU's compiler refuses others; the interpreter takes any."""
     for channels in (*range(1, 131), 192, 384, 1000, 1024):

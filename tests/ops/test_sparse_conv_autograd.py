@@ -50,6 +50,12 @@ def test_only_what_is_asked_for_is_computed(backend):
     called = [event.name for event in profile.function_events]
     assert "geonorm::sparse_conv_weight" in called
     assert "geonorm::sparse_conv" not in called
+    out = convolved(one.features.requires_grad_(), one.kernel.detach(), one.joined)
+    with torch.autograd.profiler.profile() as profile:
+        torch.autograd.grad(out, one.features, one.grad)
+    called = [event.name for event in profile.function_events]
+    assert "geonorm::sparse_conv" in called
+    assert "geonorm::sparse_conv_weight" not in called
 
 
 # opcheck itself reads .grad of the non-leaf copies that it makes.
