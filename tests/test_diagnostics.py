@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from geonorm import BatchNorm, InstanceBatchNorm, InstanceNorm, Rows, SpatioTemporalInstanceNorm
+from geonorm import (
+    BatchNorm,
+    DomainInstanceNorm,
+    InstanceBatchNorm,
+    InstanceNorm,
+    Rows,
+    SpatioTemporalInstanceNorm,
+    set_domain,
+)
 from geonorm.diagnostics import effective_sample_size, removed_statistics
 
 
@@ -50,10 +58,18 @@ def test_instances_of_one_mean():
     (torch.randn(1, 3, 8), None, "expected two instances or more.*got 1"),
     (torch.randn(2, 3, 0), None, "expected positions in every instance; got an empty one"),
     (torch.randn(3, 2), torch.tensor([0, 2, 2]), "expected positions in every instance"),
+    (torch.randn(3, 2), torch.tensor([0, 0, 0]), "expected two instances or more.*got 1"),
 ])  # fmt: skip
 def test_batches_that_are_refused(x, index, message):
     with pytest.raises(ValueError, match=message):
         effective_sample_size(x, index)
+
+
+def test_an_instance_that_is_told_and_has_no_rows_is_refused():
+    rows, index = torch.randn(4, 2), torch.tensor([0, 1, 1, 0])
+    assert effective_sample_size(rows, index, 2).isfinite().all()
+    with pytest.raises(ValueError, match="expected positions in every instance"):
+        effective_sample_size(rows, index, 3)
 
 
 def test_inputs_that_are_refused():
@@ -115,7 +131,20 @@ def test_what_a_norm_is_told_by_name_and_its_own_eps_count():
     assert (removed["1"].std == 3).all()
 
 
+def test_a_norm_of_domains_is_recorded_once_and_by_its_own_name():
+    norm = DomainInstanceNorm(3, num_domains=2)
+    set_domain(norm, [1, 0])
+    x = torch.randn(2, 3, 4, 5)
+    with removed_statistics(nn.Sequential(nn.Identity(), norm)) as removed:
+        norm(x)
+    assert [*removed] == ["1"]
+    torch.testing.assert_close((removed["1"].mean, removed["1"].std), style_by_hand(x, (2, 3)))
+
+
 def test_a_model_that_takes_nothing_out_of_an_instance():
+    with pytest.raises(ValueError, match="which has none"), \
+            removed_statistics(nn.Sequential(InstanceBatchNorm(4, ratio=0.0))):  # fmt: skip
+        pass
     with pytest.raises(ValueError, match=r"expected a model with instance norms.*Sequential"), \
             removed_statistics(nn.Sequential(BatchNorm(3))):  # fmt: skip
         pass

@@ -1,6 +1,7 @@
 """The functions on rows: every refusal says what was expected, what came and what to do."""
 
 import inspect
+from functools import partial
 
 import pytest
 import torch
@@ -37,6 +38,10 @@ BAD = {
     "index a list": ({"batch_index": [0] * 6}, TypeError, "batch_index must be a tensor"),
     "index too short": ({"batch_index": INDEX[:5]}, ValueError,
                         "one entry for each of the 6 rows; got 5"),
+    "index too long": ({"batch_index": torch.zeros(7).long()}, ValueError,
+                       "one entry for each of the 6 rows; got 7"),
+    "index far below": ({"batch_index": INDEX - 5}, ValueError,
+                        r"in \[0, 0\), num_instances being 0; it goes from -5 to -4"),
     "index 2-D": ({"batch_index": INDEX[:, None]}, ValueError, r"one dimension; got .*\(6, 1\)"),
     "index float": ({"batch_index": INDEX.float()}, TypeError, "int64 or int32; got torch.float32"),
     "index elsewhere": ({"batch_index": META.long()}, ValueError,
@@ -56,6 +61,10 @@ BAD = {
                      "must not decrease; they go from 4 to 3 at entry 2"),
     "offsets end early": ({"offsets": torch.tensor([0, 2, 5])}, ValueError,
                           "end at 6, the number of rows; they start at 0 and end at 5"),
+    "offsets end late": ({"offsets": torch.tensor([0, 2, 7])}, ValueError,
+                         "they start at 0 and end at 7"),
+    "offsets of no batch": ({"offsets": torch.tensor([0, 6]), "num_instances": 0}, ValueError,
+                            "got 2 entries and num_instances=0"),
     "offsets start late": ({"offsets": torch.tensor([1, 6])}, ValueError, "they start at 1"),
     "offsets empty": ({"offsets": INDEX[:0]}, ValueError, r"instances \+ 1,\).*got 0 entries"),
     "offsets of another batch": ({"offsets": torch.tensor([0, 6]), "num_instances": 3}, ValueError,
@@ -72,6 +81,10 @@ BAD = {
                          "all zero in instance 1"),
     "weights too many": ({**BY_INDEX, "point_weights": torch.ones(7)}, ValueError,
                          "one entry for each of the 6 rows; got 7"),
+    "weights too few": ({**BY_INDEX, "point_weights": torch.ones(5)}, ValueError,
+                        "one entry for each of the 6 rows; got 5"),
+    "weights zero twice": ({**BY_INDEX, "point_weights": torch.zeros(6)}, ValueError,
+                           "all zero in instance 0"),
     "weights 2-D": ({**BY_INDEX, "point_weights": torch.ones(6, 1)}, ValueError,
                     "point_weights must have one dimension"),
     "weights complex": ({**BY_INDEX, "point_weights": torch.ones(6).cfloat()}, TypeError,
@@ -86,6 +99,20 @@ BAD = {
                          "weight is on meta"),
     "weight in double": ({**BY_INDEX, "weight": torch.ones(4).double()}, TypeError,
                          "must be torch.float32 for torch.float32 features; got torch.float64"),
+    "weight alone in double": (
+        {**BY_INDEX, "weight": torch.ones(4).double(), "bias": torch.ones(4)}, TypeError,
+        "weight must be torch.float32"),
+    "bias alone in double": (
+        {**BY_INDEX, "weight": torch.ones(4), "bias": torch.ones(4).double()}, TypeError,
+        "bias must be torch.float32"),
+    "weight alone too long": ({**BY_INDEX, "weight": torch.ones(5), "bias": torch.ones(4)},
+                              ValueError, r"weight must be .* got \(5,\)"),
+    "bias alone too long": ({**BY_INDEX, "weight": torch.ones(4), "bias": torch.ones(5)},
+                            ValueError, r"bias must be .* got \(5,\)"),
+    "weight alone elsewhere": ({**BY_INDEX, "weight": META[:4], "bias": torch.ones(4)}, ValueError,
+                               "weight is on meta"),
+    "bias alone elsewhere": ({**BY_INDEX, "weight": torch.ones(4), "bias": META[:4]}, ValueError,
+                             "bias is on meta"),
     "eps zero": ({**BY_INDEX, "eps": 0.0}, ValueError, "eps must be positive; got 0.0"),
     "eps NaN": ({**BY_INDEX, "eps": float("nan")}, ValueError, "eps must be positive; got nan"),
     "activation": ({**BY_INDEX, "activation": "gelu"}, ValueError, "got 'gelu'"),
@@ -108,6 +135,29 @@ def test_the_same_input_without_the_mistake_passes():
     out = instance_norm(ROWS, INDEX, 2, weight=torch.ones(4), bias=torch.ones(2, 4),
                                point_weights=torch.tensor([1, 0, 2, 1, 1, 1]))
     assert out.isfinite().all()
+
+
+def test_parameters_may_lie_apart_in_memory():
+    wide = torch.randn(4, 3)
+    weight, bias = wide[:, 0], wide[:, 2]
+    expected = instance_norm(ROWS, INDEX, weight=weight.clone(), bias=bias.clone())
+    for each in ({"weight": weight, "bias": bias}, {"weight": weight.clone(), "bias": bias},
+                 {"weight": weight, "bias": bias.clone()}):  # fmt: skip
+        assert torch.equal(instance_norm(ROWS, INDEX, **each), expected)
+
+
+def test_weights_of_points_beside_an_instance_without_any():
+    weights = torch.tensor([1.0, 0, 2, 1, 1, 1])
+    found = instance_norm(ROWS, INDEX, 3, point_weights=weights)
+    assert torch.equal(found, instance_norm(ROWS, INDEX, point_weights=weights))
+    assert instance_norm(ROWS.half(), INDEX, point_weights=weights).dtype == torch.float16
+
+
+def test_what_a_dense_tensor_can_be_told():
+    x = torch.randn(2, 3, 4)
+    assert torch.equal(instance_norm(x, num_instances=2), instance_norm(x))
+    with pytest.raises(TypeError, match="point_weights weigh rows; a dense tensor has none"):
+        instance_norm(x, point_weights=torch.ones(2))
 
 
 def test_how_many_instances_an_index_may_name_by_itself():
@@ -160,6 +210,10 @@ def test_half_parameters_of_half_features():
     assert out.dtype == weight.grad.dtype == torch.bfloat16
     exact = instance_norm(rows.double(), INDEX, weight=weight.detach().double())
     assert relative_error(out, exact) < 2**-8
+    both = instance_norm(rows, INDEX, weight=weight, bias=weight)
+    weight = weight.detach().double()
+    exact = instance_norm(rows.double(), INDEX, weight=weight, bias=weight)
+    assert relative_error(both, exact) < 2**-8
 
 
 # A compiled function meets the checks of shapes but not those of values, which would break it.
@@ -223,6 +277,12 @@ def test_residuals_and_slopes_that_are_refused():
     assert torch.equal(flat, instance_norm(ROWS, **options, residual=ROWS, activation="relu"))
     fallen = instance_norm(ROWS, **options, activation="leaky_relu", negative_slope=-0.1)
     assert (fallen >= 0).all()  # without a residual any slope will do
+    x, falling = torch.randn(2, 4, 5), {"activation": "leaky_relu", "negative_slope": -0.1}
+    for norm, given in ((group_norm, (x, 2)), (group_norm, (ROWS, 2, INDEX)),
+                        (partial(axis_instance_norm, axes=2), (x,))):  # fmt: skip
+        assert (norm(*given, **falling) >= 0).all()
+        with pytest.raises(ValueError, match=r"negative_slope must be at least 0 .*; got -0\.1"):
+            norm(*given, **falling, residual=given[0])
 
 
 @pytest.mark.parametrize("kind", ["rows", "dense"])

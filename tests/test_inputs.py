@@ -142,6 +142,10 @@ def test_rows_pass_through_a_sequence_of_modules():
     assert repr(out) == "Rows((59, 4), 4 instances, torch.float32)"
     with pytest.raises(ValueError, match="must have 59 rows as before; got 3"):
         out.replace(torch.zeros(3, 4))
+    with pytest.raises(ValueError, match="must have 59 rows as before; got 60"):
+        out.replace(torch.zeros(60, 4))
+    with pytest.raises(ValueError, match=r"features must be \(N, C\) with C ≥ 1; got shape \(59,"):
+        out.replace(torch.zeros(59))
 
 
 def test_the_same_rows_with_and_without_a_container_or_an_engine():

@@ -37,6 +37,11 @@ def test_bad_pairs_are_refused():
         kernel_map([LISTS[0], torch.zeros(3, 2, dtype=torch.int64)], 3, 4)
     with pytest.raises(ValueError, match=r"offset 0 must be integers .* got torch\.float32"):
         kernel_map([torch.zeros(2, 2)], 3, 4)
+    with pytest.raises(ValueError, match=r"offset 0 must be integers .* got torch\.int64 \(2,\)"):
+        kernel_map([torch.zeros(2, dtype=torch.int64)], 3, 4)
+    for rows, name in (([[-1], [0]], "input"), ([[0], [-1]], "output")):
+        with pytest.raises(ValueError, match=rf"{name} rows must be in .*; got -1 to -1"):
+            kernel_map([torch.tensor(rows)], 3, 4)
     with pytest.raises(ValueError, match=r"input rows must be in \[0, 2\); got 0 to 2"):
         kernel_map(LISTS, 2, 4)
     with pytest.raises(ValueError, match=r"output rows must be in \[0, 3\); got 0 to 3"):
@@ -60,6 +65,8 @@ def test_maps_are_read_once_and_kept_with_the_manager():
     assert second is not first
     cross = ME.KernelGenerator(3, 2, region_type=ME.RegionType.HYPER_CROSS, dimension=1)
     assert of_minkowski(manager, key, coarse, cross, False) is not second
+    apart = ME.KernelGenerator(2, 2, dilation=3, dimension=1)
+    assert of_minkowski(manager, key, coarse, apart, False) is not first
     other = ME.SparseTensor(torch.ones(4, 1), places)
     assert of_minkowski(other.coordinate_manager, other.coordinate_map_key,
                         other.coordinate_manager.stride(other.coordinate_map_key, 2), down,

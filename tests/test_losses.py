@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from geonorm import Rows, losses
+from geonorm import Rows, losses, neighbours
 from geonorm.style import StyleStatistics, style_statistics
 
 
@@ -87,6 +87,16 @@ def test_variation_of_every_kind_that_has_neighbours(kind: str) -> None:
     assert len(steps) > 40
     found = losses.total_variation_loss(given)
     assert float(found) == pytest.approx(float(torch.stack(steps).mean()), rel=1e-5)
+
+
+def test_neighbours_are_one_stride_of_their_axis_apart_and_named_once() -> None:
+    places = torch.tensor([[0, 0, 0], [0, 3, 0], [0, 0, 2], [0, 2, 0], [1, 0, 0], [0, 0, -2],
+                           [0, -3, -2], [0, 0, 3]])  # fmt: skip
+    found = neighbours.of_voxels(places, (3, 2)).tolist()
+    assert {*zip(*found, strict=True)} == {(0, 1), (6, 5), (0, 2), (5, 0)}
+    assert len(found[0]) == 4
+    edges = torch.tensor([[4, 1, 2, 4, 4, 0], [1, 4, 2, 1, 3, 9]])
+    assert neighbours.of_edges(edges).tolist() == [[0, 1, 3], [9, 4, 4]]
 
 
 def test_variation_of_strided_voxels() -> None:

@@ -191,14 +191,17 @@ def test_inputs_that_do_not_fit_are_refused():
         module(ME.SparseTensor(torch.zeros(1, 3), torch.zeros(1, 3, dtype=torch.int32)))
 
 
+@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("kind", [SparseConvolution, SparseConvolutionTranspose])
-def test_copies_are_whole(kind):
-    module = kind(3, 4, kernel_size=2, stride=2, bias=True, dimension=3)
+def test_copies_are_whole(kind, bias):
+    module = kind(3, 4, kernel_size=2, stride=2, bias=bias, dimension=3)
     module.engine = "geonorm"
     spots = places(3) * torch.tensor([1, 2, 2, 2]).int()
     x = ME.SparseTensor(torch.randn(len(spots), 3), spots, tensor_stride=2)
     for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert torch.equal(other(x).F, module(x).F)
         assert other.engine == "geonorm"
+        other.engine = "minkowski"
+        assert largest_error(other(x).F, module(x).F) < 1e-5
         nn.init.zeros_(other.kernel)
         assert module.kernel.any()
