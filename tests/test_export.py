@@ -10,7 +10,7 @@ from torch.export import Dim, export
 
 import geonorm
 from geonorm import GroupNorm, InstanceNorm, LayerNorm, SpatioTemporalInstanceNorm
-from geonorm.export import decomposed, exported, to_onnx
+from geonorm.export import _twice, decomposed, exported, to_onnx
 from geonorm.models import r3d_18
 
 ort = pytest.importorskip("onnxruntime", reason="pip install 'geonorm[export]'")
@@ -130,6 +130,15 @@ def test_a_model_that_computes_something_else_is_not_written(tmp_path: Path) -> 
     with pytest.raises(ValueError, match=r"cannot run the model on \(4, 3, 16\)"):
         to_onnx(model, torch.randn(2, 3, 8), path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_program_is_that_of_inference_and_tried_on_twice_the_size() -> None:
+    x = torch.randn(2, 3, 4)
+    program = exported(nn.Dropout(0.5).train(), x, (0, 2))
+    assert torch.equal(program.module()(x), x)
+    other = _twice(x.half(), (0, 2))
+    assert (other.shape, other.dtype) == ((4, 3, 8), torch.float16)
+    assert other.unique().numel() > 80
 
 
 class TwoOutputs(nn.Module):

@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from geonorm.files import distinct_stems, free_stem, is_hidden, user_cache, written_whole
+from geonorm.files import (
+    distinct_stems,
+    free_stem,
+    is_hidden,
+    sha256_of,
+    user_cache,
+    written_whole,
+)
 
 
 @pytest.mark.parametrize(("name", "hidden"), [
@@ -130,6 +137,25 @@ def test_results_of_files_of_one_name_have_names_of_their_own() -> None:
         zip([*files[:3], files[4]], ["a", "a_2", "b", "a_3"], strict=True)
     )
     assert free_stem(Path("a.b.c"), ["a.b", "a.b_3"]) == "a.b_2"
+
+
+def test_the_digest_of_a_file_is_that_of_the_standard(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")  # the first example of FIPS 180-2
+    assert sha256_of(tmp_path / "a") == (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
+
+
+def test_what_was_begun_goes_with_any_error(tmp_path: Path) -> None:
+    def fail(error: type[BaseException]) -> None:
+        with written_whole(tmp_path / "a") as aside:
+            aside.write_text("half")
+            raise error
+
+    for error in (ValueError, KeyboardInterrupt):
+        with pytest.raises(error):
+            fail(error)
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_errors_stay_as_they_are(tmp_path: Path) -> None:

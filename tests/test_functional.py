@@ -144,6 +144,11 @@ def test_parameters_may_lie_apart_in_memory():
     for each in ({"weight": weight, "bias": bias}, {"weight": weight.clone(), "bias": bias},
                  {"weight": weight, "bias": bias.clone()}):  # fmt: skip
         assert torch.equal(instance_norm(ROWS, INDEX, **each), expected)
+    x = torch.randn(2, 4, 9)
+    apart = axis_instance_norm(x, axes=2, weight=weight.clone(), bias=bias)
+    together = axis_instance_norm(x, axes=2, weight=weight.clone(), bias=bias.clone())
+    assert torch.equal(apart, together)
+    assert torch.equal(axis_instance_norm(x, axes=2, weight=weight, bias=bias.clone()), together)
 
 
 def test_weights_of_points_beside_an_instance_without_any():

@@ -152,6 +152,8 @@ def test_what_does_not_fit_is_refused() -> None:
         losses.gram_loss(x, torch.randn(3, 3, 4, 5))
     with pytest.raises(ValueError, match="the content's 3 channels; got 4"):
         losses.style_loss(x, StyleStatistics(torch.zeros(1, 4), torch.ones(1, 4)))
+    with pytest.raises(ValueError, match=r"instances \[2\] have no rows"):
+        losses.style_loss(torch.randn(4, 3), x, torch.tensor([0, 1, 1, 0]), num_instances=3)
     with pytest.raises(ValueError, match=r"residual must have|shape"):
         losses.content_loss(x, torch.randn(2, 3, 4, 6))
     with pytest.raises(TypeError, match=r"need a dense tensor, voxels.*; got Rows, whose"):

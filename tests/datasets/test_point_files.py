@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from geonorm.datasets.pcd import lzf_decompressed, read_pcd
-from geonorm.datasets.ply import count_vertices, read_ply, read_vertices
+from geonorm.datasets.ply import count_vertices, read_ply, read_ply_fields, read_vertices
 from geonorm.datasets.point_fields import (
     Field,
     check_promise,
@@ -230,6 +230,22 @@ def test_chosen_properties_come_as_they_are_asked_for(tmp_path):
     assert count_vertices(path) == 2
     path.write_text(PLY.replace("vertex 2", "point 2"))
     assert count_vertices(path) == 0
+
+
+def test_numbers_in_text_come_in_the_types_of_their_fields(tmp_path):
+    path = tmp_path / "a.ply"
+    text = PLY.replace("float y", "char y").replace("1 2 3 2", "0.1 -2 nan 2")
+    path.write_text(text)
+    found = read_ply_fields(path)
+    kinds = {name: values.dtype.char for name, values in found.items()}
+    assert kinds == {"x": "f", "y": "b", "z": "d"}
+    assert found["x"].tolist() == [np.float32(0.1), 4]
+    assert found["y"].tolist() == [-2, 5]
+    assert np.isnan(found["z"]).tolist() == [True, False]
+    for wrong, told in (("-129", "-129"), ("2.5", "2.5"), ("nan", "nan")):
+        path.write_text(text.replace("0.1 -2", f"0.1 {wrong}").replace("4 5", "4 300"))
+        with pytest.raises(ValueError, match=f"a.ply is damaged: y has the value {told}, which"):
+            read_ply_fields(path)
 
 
 def test_lists_of_which_one_alone_has_a_length_of_its_own(tmp_path):

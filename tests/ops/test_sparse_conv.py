@@ -31,6 +31,14 @@ def test_a_case_by_hand(backend):
     assert out.tolist() == [[76.0], [0.0], [31.75]]
 
 
+def test_where_triton_is_forced_the_reference_runs(triton_device):
+    one = case((3, 4))
+    lists = [each.to(triton_device) for each in one.joined[:2]], one.joined.offsets
+    features, kernel = one.features.to(triton_device), one.kernel.to(triton_device)
+    out = sparse_conv(features, kernel, *lists[0], lists[1], one.joined.num_out)
+    assert largest_error(out.cpu(), by_matrices(one)[0]) <= EXACT[torch.float64]
+
+
 @pytest.mark.parametrize("dtype", EXACT)
 @pytest.mark.parametrize("channels", WIDTHS)
 def test_against_dense_matrices(backend, poisoned, channels, dtype):

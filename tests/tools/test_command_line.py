@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from threading import Event
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from geonorm import __version__
-from geonorm.__main__ import COMMANDS, main
+from geonorm.__main__ import COMMANDS, PACKAGES, main
 from geonorm.commands import evaluate_shift, export, probes, share, view
 from geonorm.commands.evaluate_shift import split
 from geonorm.commands.predict import ended_by_signals, usable_device
@@ -56,6 +57,17 @@ def test_a_library_is_named_by_what_brings_it(monkeypatch, missing: str, cure: s
     assert str(main(["doctor"])).startswith(
         f"geonorm doctor: needs {name}, which is not installed: {cure} ("
     )
+
+
+def test_what_a_cure_installs_has_the_library() -> None:
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    extras = tomllib.loads(text)["project"]["optional-dependencies"]
+    names = {"sklearn": "scikit-learn"}
+    of_extras = {name: re.fullmatch(r"pip install 'geonorm\[(.*)\]'", cure)
+                 for name, cure in PACKAGES.items()}  # fmt: skip
+    assert [name for name, cure in of_extras.items() if cure is None] == ["MinkowskiEngine"]
+    for name, cure in of_extras.items():
+        assert cure is None or names.get(name, name) in " ".join(extras[cure[1]]), name
 
 
 @pytest.mark.parametrize("name", ["geonorm.none", "geonorm", "", None])
