@@ -228,6 +228,12 @@ def test_anything_else_is_refused(x):
             function(x)
 
 
+def test_more_channels_than_a_norm_has_are_refused_as_fewer_are():
+    for channels in (5, 7):
+        with pytest.raises(ValueError, match=rf"\(N, 6\); got .* mean InstanceNorm\({channels}\)"):
+            InstanceNorm(6)(torch.randn(3, channels), torch.tensor([0, 0, 1]))
+
+
 def test_a_matrix_without_an_index_is_refused():
     with pytest.raises(ValueError, match=r"got \(2, 2\)\. For rows .*norm\(features, batch_inde"):
         SparseInstanceNorm(2)(torch.randn(2, 2))

@@ -59,6 +59,17 @@ def test_the_slope_is_that_of_torch_where_none_is_given(name):
     assert (plain < 0).float().mean() > 0.1
 
 
+@pytest.mark.parametrize("name", ["BatchNorm", "SyncBatchNorm", "GroupNorm", "NoNorm"])
+def test_a_wider_residual_widens_the_result(name):
+    x, features, _ = example("5-D")
+    other = torch.randn(features.shape, dtype=torch.float64) * 4
+    found = norm_named(name)(x, residual=other)
+    assert found.dtype == torch.float64
+    assert relative_error(found, norm_named(name)(x) + other) < FLOAT32
+    half = norm_named(name)(refill(x, features.half()), residual=other.half())
+    assert half.dtype == torch.float16
+
+
 @pytest.mark.parametrize("activation", FUNCTIONS)
 @pytest.mark.parametrize("layout", ["BCFT", "BTCF", "TFBC"])
 def test_they_follow_the_norm_over_axes_in_any_layout(layout, activation):
