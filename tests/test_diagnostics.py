@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from geonorm import (
+    AxisInstanceNorm,
     BatchNorm,
     DomainInstanceNorm,
     InstanceBatchNorm,
@@ -129,6 +130,17 @@ def test_what_a_norm_is_told_by_name_and_its_own_eps_count():
     assert removed["1"].mean.shape == (1, 2, 1, 3)
     assert removed["1"].mean.dtype == torch.float32
     assert (removed["1"].std == 3).all()
+
+
+def test_statistics_of_a_norm_over_axes_come_with_batch_and_channels_first():
+    norm, x = AxisInstanceNorm(3, layout="TBCF", axes="F"), torch.randn(4, 2, 3, 5)
+    with removed_statistics(norm) as removed:
+        norm(x)
+        mean, std = removed[""].mean, removed[""].std
+        norm(x[:, 1])
+    expected = style_by_hand(x.permute(1, 2, 0, 3), 3)
+    torch.testing.assert_close((mean, std), expected)
+    torch.testing.assert_close(removed[""].mean, expected[0][1:])
 
 
 def test_a_norm_of_domains_is_recorded_once_and_by_its_own_name():

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geonorm.datasets.pcd import lzf_decompressed, read_pcd
+from geonorm.datasets.pcd import lzf_decompressed, read_pcd, read_pcd_fields
 from geonorm.datasets.ply import count_vertices, read_ply, read_ply_fields, read_vertices
 from geonorm.datasets.point_fields import (
     Field,
@@ -16,7 +16,7 @@ from geonorm.datasets.point_fields import (
     single_fields,
 )
 from helpers.broken_files import broken
-from helpers.cloud_files import drawn_pcd, drawn_ply
+from helpers.cloud_files import drawn_pcd, drawn_ply, lzf
 
 FORMATS = {
     "pcd": (drawn_pcd, read_pcd, ("ascii", "binary", "binary_compressed")),
@@ -107,6 +107,28 @@ def test_points_that_pcl_pads(tmp_path):
     padded[:, :12], padded[:, 16:20] = rows[:, :3].copy().view("u1"), rows[:, 3:].copy().view("u1")
     (tmp_path / "a.pcd").write_bytes(PADDED.encode() + padded.tobytes())
     np.testing.assert_array_equal(read_pcd(tmp_path / "a.pcd"), rows)
+
+
+@pytest.mark.parametrize("kind", ["ascii", "binary", "binary_compressed"])
+def test_fields_of_one_number_come_in_their_types(tmp_path, kind):
+    """Neither padding nor a field of several numbers is among them."""
+    head = (PADDED.replace("y z _ intensity _", "y z _ ring more").replace("1 4 1\n", "1 2 8\n")
+            .replace("U F U", "U U I").replace("1 12", "1 3").replace("binary", kind))  # fmt: skip
+    columns = [np.arange(5 * count, dtype=dtype).reshape(5, count) * step
+               for dtype, count, step in (("<f4", 1, 2), ("<f4", 1, 3), ("<f4", 1, 5), ("u1", 4, 1),
+                                          ("<u2", 1, 16_000), ("<i8", 3, -(2**40)))]  # fmt: skip
+    body = {
+        "ascii": "".join(" ".join(str(v) for each in columns for v in each[i].tolist()) + "\n"
+                         for i in range(5)).encode(),
+        "binary": b"".join(each[i].tobytes() for i in range(5) for each in columns),
+        "binary_compressed": lzf(np.random.default_rng(0), b"".join(c.tobytes() for c in columns)),
+    }[kind]  # fmt: skip
+    (tmp_path / "a.pcd").write_bytes(head.encode() + body)
+    found = read_pcd_fields(tmp_path / "a.pcd")
+    assert {name: values.dtype.str for name, values in found.items()} == {
+        "x": "<f4", "y": "<f4", "z": "<f4", "ring": "<u2"}
+    for place, name in ((0, "x"), (1, "y"), (2, "z"), (4, "ring")):
+        np.testing.assert_array_equal(found[name], columns[place][:, 0])
 
 
 PCD_FAULTS = {

@@ -223,6 +223,15 @@ BAD = {
                         ValueError, r"\[0, 2\); got \[0, -1\]"),
     "domain of too many": (lambda: DomainInstanceNorm(6, num_domains=2)(X, domain=[0, 1, 1]),
                            ValueError, r"one for each of the 2 instances; got shape \(3,\)"),
+    "domain of one in a list": (lambda: DomainInstanceNorm(6, num_domains=2)(X, domain=[1]),
+                                ValueError, r"one for each of the 2 instances; got shape \(1,\)"),
+    "domain of a tensor too large": (
+        lambda: DomainBatchNorm(6, num_domains=2)(X, domain=torch.tensor([0, 2])), ValueError,
+        r"domain must lie in \[0, 2\); got \[0, 2\]"),
+    "domain of truths": (lambda: DomainInstanceNorm(6, num_domains=2)(X, domain=[True, False]),
+                         TypeError, "domain must hold integers; got torch.bool"),
+    "domain complex": (lambda: DomainInstanceNorm(6, num_domains=2)(X, domain=torch.zeros(
+        2, dtype=torch.cfloat)), TypeError, "must hold integers; got torch.complex64"),
     "domain in columns": (lambda: DomainInstanceNorm(6, num_domains=2)(X, domain=[[0], [1]]),
                           ValueError, r"one for each of the 2 instances; got shape \(2, 1\)"),
     "domain a float": (lambda: DomainInstanceNorm(6, num_domains=2)(X, domain=0.5), TypeError,
