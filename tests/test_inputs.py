@@ -204,6 +204,11 @@ def test_torchsparse_numbers_its_scans_first_or_last(others, column):
     assert torch.equal(out.feats, norm(x.feats, x.coords[:, column].long()))
     others_columns = [norm(x.feats, x.coords[:, other].long()) for other in {0, 1, 2, 3} - {column}]
     assert not any(torch.equal(out.feats, other) for other in others_columns)
+    torch.testing.assert_close(norm(x, residual=out).feats, 2 * out.feats)
+    elsewhere = copy.copy(out)
+    elsewhere.coords = x.coords.clone()
+    with pytest.raises(ValueError, match="residual must have the input's coordinates in the"):
+        norm(x, residual=elsewhere)
 
 
 def test_no_engine_is_imported():

@@ -127,7 +127,9 @@ def test_too_few_instances():
 
 def test_rebuilt_tensors_keep_kind_key_and_manager():
     x = sparse_tensor(coordinates())
-    field = ME.TensorField(torch.randn(5, 4), torch.rand(5, 4).floor())
+    summed = ME.SparseTensorQuantizationMode.UNWEIGHTED_SUM
+    field = ME.TensorField(torch.randn(5, 4), torch.rand(5, 4).floor(), quantization_mode=summed)
+    assert read(field).rebuild(field.F).quantization_mode == summed
     for tensor, key in ((x, "coordinate_map_key"), (field, "coordinate_field_map_key")):
         new = read(tensor).rebuild(read(tensor).features[:, :2].double())
         assert type(new) is type(tensor)
