@@ -145,6 +145,27 @@ def test_how_the_work_is_cut(triton_device, shape, memory_format, tiles, grid):
     assert (lie.tiles, lie.grid) == (tiles, grid)
 
 
+def test_chunks_of_several_merging_tiles_are_merged(triton_device):
+    """Three instances of 517 values, in 130 chunks of four, the last of one."""
+    module = import_module("geonorm.ops.triton.axis_norm")
+    x = (randn((517, 3)).double() * 3 + 7).to(triton_device)
+    parts = (x - x[0]).split(4)
+    means, sums = (torch.stack([of(part) for part in parts])
+                   for of in (lambda part: part.mean(0), lambda part: part.sum(0)))
+    squares = torch.stack([(part - part.mean(0)).square().sum(0) for part in parts])
+    shift, mean, rstd = (x.new_empty(3) for _ in range(3))
+    module.launch(module.merge_moments, [1], x, means, squares, shift, mean, rstd, 3, 517, 3, 130,
+                  EPS=0.3, CHUNK=4, **module.MERGE)
+    assert torch.equal(shift, x[0])
+    torch.testing.assert_close(mean, (x - x[0]).mean(0))
+    torch.testing.assert_close(rstd, (x.var(0, correction=0) + 0.3).rsqrt())
+    of_sums, of_squares = (x.new_empty(3) for _ in range(2))
+    module.launch(module.merge_products, [1], sums, squares, of_sums, of_squares, 3, 517, 3, 130,
+                  CHUNK=4, **module.MERGE)
+    torch.testing.assert_close(of_sums, (x - x[0]).sum(0))
+    torch.testing.assert_close(of_squares, squares.sum(0))
+
+
 def test_powers_of_two_and_what_follows(triton_device):
     tiles = import_module("geonorm.ops.triton.tiles")
     given = [(0, 1, 8), (1, 1, 8), (2, 1, 8), (3, 1, 8), (8, 1, 8), (9, 1, 8), (3, 16, 64)]

@@ -341,6 +341,42 @@ def test_how_the_work_is_cut(triton_device):
     assert (lie.grid, lie.merge_grid(2)) == ([600 // 256 + 3, 2], [2, 9])
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_slots_of_several_merging_tiles_are_merged(triton_device, weighted):
+    """Two instances of 3 and 301 rows, whose slots of two rows are 2 and 151."""
+    module = import_module("geonorm.ops.triton.segment_norm")
+    rows, index = (t.to(triton_device) for t in batch((3, 301), dtype=torch.float64, mean=5.0))
+    weights = torch.arange(304.0).double().remainder(3).add(1).to(triton_device)
+    share = weights if weighted else torch.ones_like(weights)
+    lie = module._arrange(rows, index, 2, weights if weighted else None)
+    means, squares, products = (rows.new_full((160, 5), torch.nan) for _ in range(3))
+    masses, mine = rows.new_full((160,), torch.nan), [(index == k).nonzero()[:, 0] for k in (0, 1)]
+    for instance, first in ((0, 0), (1, 2)):  # 3 // 2 + 1
+        for slot, part in enumerate(lie.order[lie.bounds[2 * instance] :][
+                : len(mine[instance])].split(2), first):  # fmt: skip
+            x, w = rows[part] - rows[mine[instance][0]], share[part][:, None]
+            masses[slot], products[slot] = w.sum(), (w * x).sum(0)
+            means[slot] = products[slot] / w.sum()
+            squares[slot] = (w * (x - means[slot]).square()).sum(0)
+    shift, mean, var = (rows.new_empty(2, 5) for _ in range(3))
+    told = masses if weighted else None
+    module.launch(module.merge_moments, [2, 1], rows, lie.order, lie.bounds, means, squares, told,
+                  shift, mean, var, 5, 5, 1, CHUNK=2, **module.MERGE)
+    sums, others, *lost = (rows.new_empty(2, 5) for _ in range(4))
+    gain = torch.arange(10.0, device=triton_device).double().view(2, 5) + 1
+    module.launch(module.merge_products, [2, 1], products, squares, lie.bounds, told, gain, 5, sums,
+                  others, *lost, 5, 1, CHUNK=2, **module.MERGE)
+    for k in (0, 1):
+        w, x = share[mine[k]][:, None], rows[mine[k]]
+        middle = (w * x).sum(0) / w.sum()
+        torch.testing.assert_close(shift[k], x[0])
+        torch.testing.assert_close(shift[k] + mean[k], middle)
+        torch.testing.assert_close(var[k], (w * (x - middle).square()).sum(0) / w.sum())
+        torch.testing.assert_close(sums[k], (w * (x - x[0])).sum(0))
+        torch.testing.assert_close(lost[0][k], sums[k] * gain[k] / w.sum())
+        torch.testing.assert_close(lost[1][k], others[k] * gain[k] / w.sum())
+
+
 def test_tiles_are_powers_of_two(triton_device):
     """Only a GPU's compiler refuses others; the interpreter takes any."""
     for channels in (*range(1, 131), 192, 384, 1000, 1024):
