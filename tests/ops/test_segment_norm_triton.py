@@ -377,6 +377,24 @@ def test_slots_of_several_merging_tiles_are_merged(triton_device, weighted):
         torch.testing.assert_close(lost[1][k], others[k] * gain[k] / w.sum())
 
 
+@pytest.mark.parametrize("instances", [16, 18])
+def test_slots_are_found_among_more_instances_than_lanes(triton_device, instances):
+    """Every second is empty, and the last row belongs to none."""
+    module = import_module("geonorm.ops.triton.segment_norm")
+    rows, index = batch([2 * (k % 2) for k in range(instances)], dtype=torch.float64)
+    rows, index = torch.cat([rows, rows[:1]]), torch.cat([index, torch.tensor([instances])])
+    rows, index = rows.to(triton_device), index.to(triton_device)
+    shift, mean, rstd = torch.rand(3, instances, 5, dtype=torch.float64).to(triton_device)
+    lie = module._arrange(rows, index, instances, None)
+    out, few = torch.zeros_like(rows), {**lie.sizes, "LANES": 16}
+    module.launch(
+        module.normalize, lie.grid, rows, None, out, lie.order, lie.bounds, shift, mean, rstd, None,
+        None, 0, 0, instances, 5, 5, 0, 1, ACTIVATION="none", SLOPE=1.0, **few)
+    expected = ((rows[:-1] - shift[index[:-1]]) - mean[index[:-1]]) * rstd[index[:-1]]
+    torch.testing.assert_close(out[:-1], expected)
+    assert out[-1].isnan().all()
+
+
 def test_tiles_are_powers_of_two(triton_device):
     """Only a GPU's compiler refuses others; the interpreter takes any."""
     for channels in (*range(1, 131), 192, 384, 1000, 1024):
