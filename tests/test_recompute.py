@@ -103,6 +103,18 @@ def test_it_keeps_little_more_than_half() -> None:
     assert kept_bytes(model, x) == ordinary  # as before, once it has ended
 
 
+def test_it_works_from_the_call_until_it_is_stopped() -> None:
+    model, x = Residuals(4), torch.randn(2, 3, 16, 16)
+    ordinary, switch = kept_bytes(model, x), recompute_activations(model)
+    assert kept_bytes(model, x) < 0.8 * ordinary
+    with torch.no_grad():
+        expected = model(x)
+    switch.stop()
+    switch.stop()  # of no effect again
+    assert kept_bytes(model, x) == ordinary
+    assert torch.equal(model(x), expected)
+
+
 def test_the_longer_the_chain_the_less_is_kept() -> None:
     model, x, kept = Residuals(12), torch.randn(2, 3, 64, 64), []
     for chain in (1, 3, 12):
