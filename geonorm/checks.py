@@ -155,14 +155,28 @@ def _per_channel(name: str, value: Tensor, x: Tensor, instances: int) -> Tensor:
     return value.to(dtype).contiguous()
 
 
+def as_wide(
+    weight: Tensor | None, bias: Tensor | None, x: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return weight and bias, which did fit, in the statistics' dtype of wider features."""
+    weight, bias = (None if p is None else p.to(statistics_dtype(x)) for p in (weight, bias))
+    return weight, bias
+
+
+def positive(**values: float) -> None:
+    """Refuse values, by their names, that are not positive."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be positive; got {value}")
+
+
 def tail(eps: float, activation: str | None, slope: float = 0.0) -> str:
     """Return the activation as the operators write it; refuse an eps that is not positive.
 
     After a residual the gradient is taken from the sign of the result, which a negative slope
     would not tell.
     """
-    if not eps > 0:
-        raise ValueError(f"eps must be positive; got {eps}")
+    positive(eps=eps)
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {ACTIVATIONS}; got {activation!r}")
     if activation == "leaky_relu" and not slope >= 0:

@@ -17,6 +17,7 @@ from geonorm.ops import axis_norm as _axis
 from geonorm.ops import segment_norm as _segment
 from geonorm.ops.backends import checks_values
 from geonorm.pooling import (
+    check_divisive,
     check_groups,
     moments,
     over_channels,
@@ -98,9 +99,10 @@ def normalize_instances(
     """Do what `instance_norm` does with an input that is read already."""
     features, index, instances, source, kind = given
     tail = checks.tail(eps, activation, 0.0 if residual is None else negative_slope)
+    weight, bias = checks.parameters(weight, bias, features, instances)
     if residual is not None:
         features, residual = given.with_residual(residual)
-    weight, bias = checks.parameters(weight, bias, features, instances)
+        weight, bias = checks.as_wide(weight, bias, features)
     if index is None:
         if point_weights is not None:
             raise TypeError("point_weights weigh rows; a dense tensor has none")
@@ -183,9 +185,10 @@ def normalize_axes(
 ) -> Tensor:
     """Do what `axis_instance_norm` does over ascending dimensions that are known to be right."""
     tail = checks.tail(eps, activation, 0.0 if residual is None else negative_slope)
+    weight, bias = checks.parameters(weight, bias, x, x.shape[0])
     if residual is not None:
         x, residual = promoted(x, residual)
-    weight, bias = checks.parameters(weight, bias, x, x.shape[0])
+        weight, bias = checks.as_wide(weight, bias, x)
     return _axis.axis_norm(x, dims, weight, bias, eps, tail, negative_slope, residual)
 
 
@@ -225,9 +228,10 @@ def group_norm(
             f"num_groups must divide the {features.shape[1]} channels; got {num_groups}"
         )
     tail = checks.tail(eps, activation, 0.0 if residual is None else negative_slope)
+    weight, bias = checks.parameters(weight, bias, features, instances)
     if residual is not None and index is not None:
         features, residual = given.with_residual(residual)
-    weight, bias = checks.parameters(weight, bias, features, instances)
+        weight, bias = checks.as_wide(weight, bias, features)
     if index is not None:
         return given.rebuild(_segment.segment_norm(
             features, index, instances, None, weight, bias, num_groups, eps, tail, negative_slope,
@@ -265,12 +269,13 @@ def layer_norm(
     """
     given = x if type(x) is Input else read_positions(x)
     features = given.features
-    dtype = checks.statistics_dtype(features)
-    weight, bias = (None if p is None else p.to(dtype) for p in (weight, bias))
-    out = nn.functional.layer_norm(
-        features.to(dtype).movedim(1, -1), (features.shape[1],), weight, bias, eps
-    )
-    out = out.movedim(-1, 1).to(features.dtype)
+    checks.tail(eps, activation)
+    wide = features.to(checks.statistics_dtype(features)).movedim(1, -1)
+    weight, bias = checks.parameters(weight, bias, features, given.num_instances)
+    fits = all(p is None or p.ndim == 1 for p in (weight, bias))  # what torch does in its pass
+    both = (weight, bias) if fits else (None, None)
+    out = nn.functional.layer_norm(wide, (features.shape[1],), *both, eps).movedim(-1, 1)
+    out = (out if fits else _affine(given, out, weight, bias)).to(features.dtype)
     return finish(given, out, residual, activation, negative_slope)
 
 
@@ -337,6 +342,7 @@ def divisive_norm(
     >>> divisive_norm(torch.randn(2, 3, 16, 16)).shape
     torch.Size([2, 3, 16, 16])
     """
+    check_divisive(kernel_size, exponent, eps, semi_saturation)
     given = x if type(x) is Input else read(x, batch_index, num_instances)
     features, whole = given.features, over_instances(given)
     pool = whole if kernel_size is None else over_windows(given, kernel_size)
@@ -355,7 +361,7 @@ def divisive_norm(
     if semi_saturation:
         strength = strength + whole(powers) * semi_saturation**exponent
     out = z * (strength.rsqrt() if exponent == 2 else strength.pow(-1 / exponent))
-    out = _axis.affine(out, weight, bias).to(features.dtype)
+    out = _affine(given, out, weight, bias).to(features.dtype)
     return finish(given, out, residual, activation, negative_slope)
 
 
@@ -389,6 +395,7 @@ def retinex_norm(
     >>> torch.allclose(retinex_norm(picture * 5, surround=4, floor=1e-9), out, atol=1e-4)
     True
     """
+    checks.positive(floor=floor, eps=eps)
     given = x if type(x) is Input else read(x, batch_index, num_instances)
     features = given.features
     level = features.to(checks.statistics_dtype(features)) + floor
@@ -404,7 +411,7 @@ def retinex_norm(
         z = z - sum(over_gaussians(given, sigma)(z) for sigma in scales) / len(scales)
     if contrast:
         z = z * (given.spread(moments(given.with_features(z))[1]) + eps).rsqrt()
-    out = _axis.affine(z, weight, bias)
+    out = _affine(given, z, weight, bias)
     out = (out.exp() if back else out).to(features.dtype)
     return finish(given, out, residual, activation, negative_slope)
 
@@ -454,8 +461,17 @@ def finish(
     elif activation == "leaky_relu":
         out = nn.functional.leaky_relu(out, negative_slope, inplace)
     if given.instance is None and out.stride() != given.features.stride():
-        out = torch.empty_like(given.features).copy_(out)
+        out = torch.empty_like(given.features, dtype=out.dtype).copy_(out)
     return given.rebuild(out)
+
+
+def _affine(given: Input, out: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Multiply by a weight and add a bias, per channel or per channel of each instance."""
+    each = checks.parameters(weight, bias, given.features, given.num_instances)
+    return _axis.affine(
+        out, *(p if p is None or p.ndim == 1 or given.instance is None else given.spread(p)
+               for p in each)
+    )  # fmt: skip
 
 
 def _dims(x: Tensor, axes: int | Sequence[int]) -> list[int]:

@@ -227,6 +227,23 @@ def over_channels(pool: Pool, num_groups: int, weights: Tensor | None) -> Pool:
     return pool_channels
 
 
+def check_divisive(
+    kernel_size: int | None, exponent: float, eps: float, semi_saturation: float
+) -> None:
+    """Refuse a window, an exponent or constants that `geonorm.DivisiveNorm` does not take.
+
+    Raises:
+        ValueError: for any of them.
+    """
+    if kernel_size is not None and (kernel_size < 1 or kernel_size % 2 == 0):
+        raise ValueError(f"kernel_size must be odd, or None for all; got {kernel_size}")
+    if not exponent >= 1:
+        raise ValueError(f"exponent must be 1 or more; got {exponent}")
+    checks.positive(eps=eps)
+    if not semi_saturation >= 0:
+        raise ValueError(f"semi_saturation must be 0 or more; got {semi_saturation}")
+
+
 def check_groups(channels: int, num_groups: int | None, weights: Tensor | None) -> None:
     """Refuse groups that do not divide the channels, and channel weights that do not fit.
 

@@ -9,7 +9,14 @@ from conftest import relative_error
 
 import geonorm
 from geonorm import Rows, checks, functional
-from geonorm.functional import axis_instance_norm, group_norm, instance_norm, retinex_norm
+from geonorm.functional import (
+    axis_instance_norm,
+    divisive_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    retinex_norm,
+)
 
 ROWS = torch.randn(6, 4)
 INDEX = torch.tensor([0, 1, 0, 1, 1, 0])
@@ -300,6 +307,44 @@ def test_a_residual_of_another_dtype_is_added_as_torch_adds_it(kind):
     assert found.dtype == torch.float64
     expected = instance_norm(x.double(), **given) + residual
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("norm", "options", "message"), [
+    (layer_norm, {"eps": 0.0}, "eps must be positive; got 0.0"),
+    (layer_norm, {"weight": torch.ones(5)}, r"weight must be \(C,\) = \(4,\) or .*; got \(5,\)"),
+    (layer_norm, {"bias": torch.ones(4).double()}, "bias must be torch.float32 for torch.float32"),
+    (layer_norm, {"activation": "gelu"}, "activation must be one of .*; got 'gelu'"),
+    (divisive_norm, {"eps": -1.0}, "eps must be positive; got -1.0"),
+    (divisive_norm, {"kernel_size": 4}, "kernel_size must be odd, or None for all; got 4"),
+    (divisive_norm, {"exponent": 0.5}, "exponent must be 1 or more; got 0.5"),
+    (divisive_norm, {"semi_saturation": -0.1}, "semi_saturation must be 0 or more; got -0.1"),
+    (divisive_norm, {"bias": torch.ones(3)}, r"bias must be \(C,\) = .*; got \(3,\)"),
+    (retinex_norm, {"surround": None, "eps": -5.0}, "eps must be positive; got -5.0"),
+    (retinex_norm, {"surround": None, "floor": 0.0}, "floor must be positive; got 0.0"),
+    (retinex_norm, {"surround": None, "weight": torch.ones(3, 4)}, r"\(2, 4\); got \(3, 4\)"),
+])  # fmt: skip
+def test_functions_refuse_what_their_modules_refuse(norm, options, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        norm(torch.ones(2, 4, 7), **options)
+
+
+@pytest.mark.parametrize("norm", [
+    layer_norm, partial(divisive_norm, kernel_size=None), partial(retinex_norm, surround="mean"),
+])  # fmt: skip
+@pytest.mark.parametrize("dense", [False, True])
+def test_parameters_of_each_instance(norm, dense):
+    weight, bias = torch.randn(2, 4), torch.randn(2, 4)
+    x = torch.rand(2, 4, 5) if dense else Rows(ROWS.abs(), INDEX)
+    found = norm(x, weight=weight, bias=bias)
+    mixed = norm(x, weight=weight, bias=bias[1])
+    plain = norm(x)
+    if dense:
+        torch.testing.assert_close(found, plain * weight[..., None] + bias[..., None])
+        torch.testing.assert_close(mixed, plain * weight[..., None] + bias[1][:, None])
+    else:
+        each = weight[INDEX], bias[INDEX]
+        torch.testing.assert_close(found.features, plain.features * each[0] + each[1])
+        torch.testing.assert_close(mixed.features, plain.features * each[0] + bias[1])
 
 
 def test_a_logarithm_of_zero_is_refused():

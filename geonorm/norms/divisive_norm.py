@@ -9,7 +9,7 @@ from torch import Tensor
 from geonorm.functional import Activation, divisive_norm
 from geonorm.inputs import read
 from geonorm.norms.base import AffineNorm, Device, Dtype
-from geonorm.pooling import check_groups
+from geonorm.pooling import check_divisive, check_groups
 
 
 class DivisiveNorm(AffineNorm):
@@ -87,14 +87,7 @@ class DivisiveNorm(AffineNorm):
             num_features, eps, affine, activation=activation, negative_slope=negative_slope,
             device=device, dtype=dtype,
         )
-        if kernel_size is not None and (kernel_size < 1 or kernel_size % 2 == 0):
-            raise ValueError(f"kernel_size must be odd, or None for all; got {kernel_size}")
-        if not exponent >= 1:
-            raise ValueError(f"exponent must be 1 or more; got {exponent}")
-        if not eps > 0:
-            raise ValueError(f"eps must be positive; got {eps}")
-        if not semi_saturation >= 0:
-            raise ValueError(f"semi_saturation must be 0 or more; got {semi_saturation}")
+        check_divisive(kernel_size, exponent, eps, semi_saturation)
         if channel_weights is not None:
             channel_weights = torch.as_tensor(
                 channel_weights, device=device, dtype=dtype or torch.get_default_dtype()

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from geonorm import checks
 from geonorm.functional import Activation, retinex_norm
 from geonorm.inputs import read
 from geonorm.norms.base import AffineNorm, Device, Dtype
@@ -82,9 +83,7 @@ class RetinexNorm(AffineNorm):
             num_features, eps, affine, activation=activation, negative_slope=negative_slope,
             device=device, dtype=dtype,
         )
-        for name, value in (("floor", floor), ("eps", eps)):
-            if not value > 0:
-                raise ValueError(f"{name} must be positive; got {value}")
+        checks.positive(floor=floor, eps=eps)
         self.surround = scales_of(surround)
         self.contrast, self.back, self.floor = contrast, back, floor
 

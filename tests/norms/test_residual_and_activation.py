@@ -59,15 +59,22 @@ def test_the_slope_is_that_of_torch_where_none_is_given(name):
     assert (plain < 0).float().mean() > 0.1
 
 
-@pytest.mark.parametrize("name", ["BatchNorm", "SyncBatchNorm", "GroupNorm", "NoNorm"])
-def test_a_wider_residual_widens_the_result(name):
-    x, features, _ = example("5-D")
+@pytest.mark.parametrize("kind", ["index", "5-D", "channels last"])
+@pytest.mark.parametrize("name", [*NORMS, "NoNorm"])
+def test_a_wider_residual_widens_the_result(name, kind):
+    x, features, _ = example("5-D" if kind == "channels last" else kind)
+    if kind == "channels last":
+        x = features = features.to(memory_format=torch.channels_last_3d)
     other = torch.randn(features.shape, dtype=torch.float64) * 4
-    found = norm_named(name)(x, residual=other)
+    found = values(norm_named(name)(x, residual=other))
     assert found.dtype == torch.float64
-    assert relative_error(found, norm_named(name)(x) + other) < FLOAT32
-    half = norm_named(name)(refill(x, features.half()), residual=other.half())
-    assert half.dtype == torch.float16
+    assert found.stride() == features.stride()
+    # In float64 to the last digits, where sums of float32 would have lost them.
+    assert relative_error(found, values(norm_named(name)(x)) + other) < FLOAT32
+    assert not torch.equal(found, found.float().double())
+    half, norm = refill(x, features.bfloat16()), norm_named(name).bfloat16()
+    assert values(norm(half, residual=other.bfloat16())).dtype == torch.bfloat16
+    assert values(norm(half, residual=other.float())).dtype == torch.float32
 
 
 @pytest.mark.parametrize("activation", FUNCTIONS)
