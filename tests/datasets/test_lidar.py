@@ -253,6 +253,12 @@ def test_the_named_sensors_differ():
     assert sensor_named(EXACT) is EXACT
 
 
+AT_LEAST_0 = ("range_noise", "intensity_noise", "gain_drift", "offset_drift", "height_spread",
+              "tilt", "min_range", "ring_drift")  # fmt: skip
+ABOVE_0 = ("intensity_gain", "response", "falloff", "height", "dark_range", "falloff_power",
+           "faint_range")  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -268,11 +274,54 @@ def test_the_named_sensors_differ():
         ({"falloff": 0.0}, r"falloff must be > 0"),
         ({"falloff_power": 0.0}, r"falloff_power must be > 0; got 0.0"),
         ({"faint_range": -1.0}, r"faint_range must be > 0; got -1.0"),
+        ({"fov_down": -90.5}, r"must be rising in \[-90, 90\]"),
+        ({"min_range": 30.0}, r"\(min_range, max_range\) must be rising; got \(30.0, 30.0\)"),
+        ({"dropout": -0.1}, r"dropout must be in \[0, 1\); got -0.1"),
+        *(({name: -0.1}, rf"{name} must be >= 0; got -0.1") for name in AT_LEAST_0),
+        *(({name: 0.0}, rf"{name} must be > 0; got 0.0") for name in ABOVE_0),
     ],
 )
 def test_bad_sensor_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         LidarSensor(**arguments)
+
+
+def test_the_smallest_values_of_a_sensor_are_accepted():
+    still = dict.fromkeys(AT_LEAST_0, 0.0) | dict.fromkeys(ABOVE_0, 0.01)
+    LidarSensor(1, -90.0, 90.0, 1, dropout=0.0, **still)
+
+
+def test_returns_at_the_limits_of_the_range_are_kept():
+    wall = boxes((5, -1.5, -2), (6, 2, 3), label=4, albedo=0.5)  # no edge where the ray ends
+    ray = replace(EXACT, beams=1, fov_down=0.0, fov_up=0.0, azimuth_steps=1)
+    for near, far in ((5.0, 6.0), (4.0, 5.0)):
+        scan = look(replace(ray, min_range=near, max_range=far), wall)
+        np.testing.assert_array_equal(scan.points, [[5, 0, 0]])
+        assert scan.name == "scan"
+
+
+def test_named_sensors_are_those_that_earlier_results_are_of():
+    """Networks were trained and shifts were measured with these numbers, so they stay."""
+    roof = LidarSensor(
+        beams=32, fov_down=-20.0, fov_up=6.0, azimuth_steps=420, height=1.8, height_spread=0.2,
+        tilt=0.8, min_range=1.0, max_range=30.0, range_noise=0.015, dropout=0.08,
+        intensity_gain=1.0, intensity_offset=0.05, gain_drift=0.3, offset_drift=0.08,
+        intensity_noise=0.02, response=0.5, falloff=60.0, elevations=(), dark_range=np.inf,
+        ring_drift=0.0, falloff_power=2.0, faint_range=np.inf,
+    )  # fmt: skip
+    assert SENSORS["roof32"] == roof
+    assert SENSORS["mast64"] == replace(
+        roof, beams=64, fov_down=-28.0, fov_up=2.0, azimuth_steps=240, height=2.6,
+        range_noise=0.03, dropout=0.15, intensity_gain=0.55, intensity_offset=0.2, response=0.8,
+    )  # fmt: skip
+    rings = SENSORS["hdl64"].elevations
+    assert SENSORS["hdl64"] == LidarSensor(
+        beams=64, fov_down=-24.33, fov_up=2.0, azimuth_steps=2083, height=1.73, height_spread=0.1,
+        tilt=1.2, min_range=0.9, max_range=80.0, range_noise=0.015, dropout=0.01,
+        intensity_gain=0.74, intensity_offset=0.0, gain_drift=0.2, offset_drift=0.03,
+        intensity_noise=0.06, response=0.5, falloff=30.0, elevations=rings, dark_range=50.0,
+        ring_drift=0.12, falloff_power=3.0, faint_range=28.0,
+    )  # fmt: skip
 
 
 def test_unknown_sensor_name_lists_the_known_ones():

@@ -46,6 +46,9 @@ def test_merged_meshes_keep_their_triangles():
     corners = [mesh.vertices[mesh.triangles] for mesh in (one, other, one)]
     np.testing.assert_array_equal(both.vertices[both.triangles], np.concatenate(corners))
     assert both.labels.tolist() == [1] * 24 + [2] * 6 + [1] * 24
+    assert (both.vertices.dtype, both.triangles.dtype) == (np.float32, np.uint32)
+    assert (both.labels.dtype, both.albedo.dtype) == (np.int64, np.float32)
+    np.testing.assert_array_equal(merge(iter([one, other, one])).triangles, both.triangles)
 
 
 def areas(mesh):
@@ -77,8 +80,9 @@ def test_leaves_hang_about_their_centres():
 
 
 def test_merging_nothing_is_refused():
-    with pytest.raises(ValueError, match="at least one mesh; got none"):
-        merge([])
+    for nothing in ([], iter([])):
+        with pytest.raises(ValueError, match="at least one mesh; got none"):
+            merge(nothing)
 
 
 def test_shapes_are_where_they_say():

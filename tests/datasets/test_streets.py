@@ -1,5 +1,7 @@
 """Built-in scans: reproducible, endless, complete, and labelled by what the rays met."""
 
+import sys
+
 import numpy as np
 import pytest
 from torch.utils.data import DataLoader
@@ -8,7 +10,7 @@ from geonorm.datasets.scan import Scan
 from geonorm.datasets.synthetic import street_objects as things
 from geonorm.datasets.synthetic.lidar import SENSORS
 from geonorm.datasets.synthetic.street_objects import StreetClass
-from geonorm.datasets.synthetic.streets import SyntheticStreets
+from geonorm.datasets.synthetic.streets import SyntheticStreets, _traffic
 
 
 def forks(test):
@@ -68,6 +70,32 @@ def test_nothing_stands_on_the_sensor(scans):
     for scan in scans:
         flat = np.linalg.norm(scan.points[:, :2], axis=1)
         assert np.median(flat) > 3.0
+
+
+def traffic(half, place, seeds):
+    """Return x and y, (N, 2), of the middles of the vehicles of streets."""
+    meshes = [mesh for seed in range(seeds)
+              for mesh in _traffic(half, place, np.random.default_rng(seed))]  # fmt: skip
+    return np.array([(mesh.vertices.min(0) + mesh.vertices.max(0))[:2] / 2 for mesh in meshes])
+
+
+def test_no_vehicle_is_within_8_m_in_the_lanes_beside_the_sensor():
+    x, y = traffic(6.0, 4.4, 60).T  # lanes at -4.7, -1.5, 1.5 and 4.7: the last is the sensor's
+    assert 8 <= np.abs(x[y > 4]).min() < 8.5
+    for lane in (-4.7, -1.5, 1.5):
+        assert np.abs(x[np.abs(y - lane) < 1]).min() < 1
+    for place, beside in ((2.05, False), (2.15, True)):  # 2.65 and 2.55 m from the lane at 4.7
+        x, y = traffic(6.0, place, 20).T
+        assert (np.abs(x[y > 4]).min() >= 8) is np.bool_(beside)
+
+
+def test_a_narrow_house_has_its_windows_in_the_middle():
+    houses = [things.building(1.0, 6.0, np.random.default_rng(seed)) for seed in range(8)]
+    across = [house.vertices[8:16, 0] for house in houses]  # of the first box after the walls
+    assert max(np.ptp(one) for one in across) > 1.1  # a door, 1.2 m wide: no window is shown
+    windows = [one for one in across if np.ptp(one) < 1.1]
+    assert len(windows) > 3
+    assert {(min(one), max(one)) for one in windows} == {(-0.5, 0.5)}
 
 
 def test_heights_and_brightness_overlap_between_upright_classes(scans):
@@ -178,6 +206,18 @@ def test_bad_epoch_and_index_are_refused():
     for index in (-1, 2):
         with pytest.raises(IndexError, match=rf"index must be in \[0, 2\); got {index}"):
             dataset[index]
+
+
+def test_streets_without_open3d_are_refused_when_asked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "open3d.core", None)  # which makes importing it fail
+    with pytest.raises(ImportError, match=r"needs Open3D"):
+        SyntheticStreets(1)
+
+
+def test_what_is_not_said_of_streets():
+    dataset = SyntheticStreets(2)
+    assert (dataset.seed, dataset.style, dataset.sensor) == (0, "town", SENSORS["roof32"])
+    assert len(dataset) == 2
 
 
 def test_scan_refuses_what_it_is_not():

@@ -75,6 +75,20 @@ def test_a_town_is_the_default_to_the_bit():
     assert len(before) < len(rays)
 
 
+def test_a_suburb_is_seen_from_its_car_at_the_sensors_height():
+    sensor = LidarSensor(beams=4, azimuth_steps=90, height=2.0, height_spread=0.5, tilt=3.0)
+    scan = SyntheticStreets(3, 7, sensor, "suburb")[2]
+    rng = np.random.default_rng((7, 0, 2))
+    view = suburb(2.0 + 0.5 * rng.uniform(-1, 1), rng)
+    lean = np.radians(3.0) * rng.standard_normal(2)
+    before = cast(sensor, view.mesh, view.position, rotation(view.yaw, *lean), rng)
+    own = before.labels == OWN
+    assert own.sum() > 10
+    assert scan.name == "street-seed7-epoch0-2"
+    for field in ("points", "intensity", "labels"):
+        np.testing.assert_array_equal(getattr(scan, field), getattr(before, field)[~own])
+
+
 COUNTS = [2219, 1228, 790, 2179, 1058, 467, 247, 233, 608, 2112, 235]
 INTENSITY = 5021.566
 
@@ -124,6 +138,10 @@ def test_the_sensor_has_the_angles_of_its_specification():
         ({"elevations": (-10.0, 2.0)}, "elevations must be one for each of 64 beams; got 2"),
         ({"elevations": (0.0,) * 64}, "elevations must be rising from -24.33 to 2.0; got"),
         ({"fov_up": 5.0}, "elevations must be rising from -24.33 to 5.0; got"),
+        ({"elevations": (*np.linspace(-24.33, 2, 64), 3.0)}, "for each of 64 beams; got 65"),
+        ({"fov_down": -25.0}, "elevations must be rising from -25.0 to 2.0; got"),
+        ({"elevations": (-24.33, *np.linspace(1, 1.5, 61), 1.2, 2.0)}, "must be rising from -24"),
+        ({"elevations": (-24.33, *np.linspace(1, 1.5, 61), 1.5, 2.0)}, "must be rising from -24"),
         ({"dark_range": 0.0}, "dark_range must be > 0; got 0.0"),
         ({"ring_drift": -0.1}, "ring_drift must be >= 0; got -0.1"),
     ],
@@ -179,6 +197,8 @@ def test_kerb_walk_verge_and_bank_lie_where_they_are_told():
     ground.step, ground.verge, ground.walk = np.array([0.1, 0]), np.array([1, 0]), np.array([2, 0])
     ground.bank, ground.level = np.array([0.2, -0.1]), np.array([5.0, 10.0])
     across = [-30, -8, -3, 0, 3, 4.5, 6, 7.5, 9, 30]
+    edges = ground.kind(np.zeros(3), np.array([4.0, 5.0, 7.0])).tolist()
+    assert edges == [StreetClass.TERRAIN, StreetClass.SIDEWALK, StreetClass.TERRAIN]
     kinds = [StreetClass(kind).name for kind in ground.kind(np.zeros(10), np.array(across, float))]
     assert kinds == ["TERRAIN", "TERRAIN", "ROAD", "ROAD", "ROAD", "TERRAIN", "SIDEWALK",
                      "TERRAIN", "TERRAIN", "TERRAIN"]  # fmt: skip

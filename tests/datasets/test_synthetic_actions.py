@@ -1,5 +1,6 @@
 """Built-in videos: real files, made once, whose class is the motion and nothing else."""
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -160,8 +161,44 @@ def test_incomplete_folder_is_made_anew(tmp_path: Path) -> None:
     second = SyntheticActions("train", root=tmp_path, num_videos=3, frames=4)
     assert second.folder == first.folder
     assert second.videos[0][0].read_bytes() == data
-    assert json.loads((second.folder / "complete.json").read_text())[1] == "train"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_is_found_again_by_all_that_its_films_depend_on(tmp_path: Path) -> None:
+    root = tmp_path / "not" / "there"
+    films = SyntheticActions("val", root=root, num_videos=3, seed=5, frames=4, size=16)
+    text = (films.folder / "complete.json").read_text()
+    assert json.loads(text) == [2, "val", 3, 5, 4, 16, "None", "libx264"]
+    assert films.folder == root / f"val-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    assert sorted(path.name for path in films.folder.glob("*.mp4")) == [
+        "00000.mp4", "00001.mp4", "00002.mp4"
+    ]
+    info = probe(films.videos[2][0])
+    assert (info.frames, info.width, info.height) == (4, 16, 16)
+    drawn, _ = draw_action("move up", np.random.default_rng((5, 1, 2)), 4, 16)
+    assert np.abs(read_frames(films.videos[2][0], range(4)).video.astype(int) - drawn).mean() < 12
+
+
+def test_films_are_for_training_and_in_the_users_cache_if_nothing_else_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEONORM_CACHE", str(tmp_path))
+    films = SyntheticActions(num_videos=1, frames=1)
+    assert films.folder.parent == tmp_path / "synthetic-actions"
+    assert json.loads((films.folder / "complete.json").read_text())[1:4] == ["train", 1, 0]
+    assert synthetic_videos._NUM_VIDEOS == {"train": 600, "val": 240}  # drawing takes too long
+
+
+def test_who_comes_second_leaves_a_complete_folder_as_it_is(tmp_path: Path) -> None:
+    films = SyntheticActions("val", root=tmp_path, num_videos=2, frames=1)
+    before = sorted(path.stat().st_mtime_ns for path in films.folder.iterdir())
+    late = tmp_path / "late"
+    late.mkdir()
+    (late / "complete.json").write_text("late")
+    synthetic_videos._put_in_place(late, films.folder)
+    assert sorted(path.stat().st_mtime_ns for path in films.folder.iterdir()) == before
+    with pytest.raises(OSError, match="nowhere"):
+        synthetic_videos._put_in_place(late, tmp_path / "nowhere" / "films")
 
 
 def test_folds_seeds_and_shifts_are_other_films(tmp_path: Path) -> None:
@@ -177,6 +214,22 @@ def test_folds_seeds_and_shifts_are_other_films(tmp_path: Path) -> None:
     for i in range(len(films)):
         for j in range(i):
             assert np.abs(films[i] - films[j]).mean() > 3
+
+
+def test_the_shift_of_a_film_is_drawn_anew_for_each(tmp_path: Path) -> None:
+    shift = AppearanceShift("cast", 5)
+    films = SyntheticActions("val", root=tmp_path, num_videos=2, seed=3, frames=4, shift=shift)
+    for number, motion in enumerate(("move left", "move right")):
+        drawn, cover = draw_action(motion, np.random.default_rng((3, 1, number)), 4)
+        clip = torch.from_numpy(drawn).permute(0, 3, 1, 2)
+        own, other = (
+            shift(clip, np.random.default_rng(key), torch.from_numpy(cover)[:, None])
+            .permute(0, 2, 3, 1).numpy()
+            for key in ((3, 1, number, 1), (3, 1, 1 - number, 1))
+        )  # fmt: skip
+        read = read_frames(films.videos[number][0], range(4)).video.astype(int)
+        assert np.abs(read - own).mean() < 12
+        assert np.abs(read - own).mean() * 3 < np.abs(read - other).mean()
 
 
 def test_background_shift_leaves_the_shape(tmp_path: Path) -> None:
