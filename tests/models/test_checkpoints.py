@@ -64,6 +64,8 @@ def affine(model):
         lambda state: {"state_dict": state, "epoch": 3},
         lambda state: {"model": state, "iteration": torch.tensor(7)},
         lambda state: {"model_state_dict": state},
+        lambda state: {"model": {"model_state_dict": {"state_dict": state}}},
+        lambda state: {"model": "Small", "state_dict": state},
         lambda state: {"network." + key: value for key, value in state.items()},
         lambda state: {"module." + key: value for key, value in state.items()},
         lambda state: {"state_dict": {"model." + key: value for key, value in state.items()}},
@@ -91,6 +93,14 @@ def test_other_keys_of_a_lightning_file_are_dropped_and_said():
     state = {"model." + key: value for key, value in Small(seed=1).state_dict().items()}
     report = load_checkpoint(Small(), {"state_dict": {**state, "loss.weight": torch.ones(2)}})
     assert report.dropped == ("loss.weight",)
+
+
+def test_a_file_from_before_torch_1_6_loads(tmp_path):
+    trained, model = Small(seed=1), Small()
+    path = tmp_path / "old.pth"
+    torch.save(trained.state_dict(), path, _use_new_zipfile_serialization=False)
+    assert load_checkpoint(model, str(path)).source == str(path)
+    assert torch.equal(affine(model), affine(trained))
 
 
 @pytest.mark.parametrize("source", [nn.BatchNorm1d, Nested, Rowed, group])
@@ -146,6 +156,43 @@ def test_file_that_never_counted_batches_still_loads():
     )
 
 
+def test_statistics_without_scale_and_shift_are_those_of_a_norm():
+    def still(channels):
+        return nn.BatchNorm1d(channels, affine=False)
+
+    report = load_checkpoint(Small(nothing), Small(still, seed=1).state_dict())
+    assert len(report.dropped) == 6
+    with pytest.raises(ValueError, match=r"missing there: 4: .*\n.*another norm"):
+        load_checkpoint(Small(still), Small(nothing).state_dict())
+
+
+def test_a_layer_of_one_input_is_no_norm():
+    model = nn.Sequential(nn.Linear(1, 4), nn.Linear(4, 2))
+    state = {key: value for key, value in model.state_dict().items() if key.startswith("1.")}
+    refuse(model, state, r"not fit this Sequential\n  missing there: 2: 0\.weight, 0\.bias$")
+    state["0.weight"], state["0.bias"] = torch.ones(4, 1), torch.ones(4)
+    load_checkpoint(model, state)
+    assert model(torch.ones(1, 1)).isfinite().all()
+    refuse(model, {**state, "0.weight": torch.ones(1, 4)},
+           r"of another shape: 1: 0\.weight \(4, 1\), there \(1, 4\)")  # fmt: skip
+
+
+def test_what_a_batch_norm_does_not_know_is_refused_and_other_norms_drop_it():
+    extra = {"norm.ema": torch.ones(6)}
+    refuse(Small(), {**Small().state_dict(), **extra}, r"unknown here: 1: norm\.ema$")
+    report = load_checkpoint(Small(group), {**Small(group).state_dict(), **extra})
+    assert report.dropped == ("norm.ema",)
+
+
+def test_a_norm_of_another_width_is_as_one_that_the_file_has_not():
+    model, state = Small(group), Small(group, seed=1).state_dict()
+    before = model.norm.weight.clone()
+    state |= {"norm.weight": torch.ones(4), "norm.bias": torch.ones(4)}
+    report = load_checkpoint(model, state)
+    assert report.fresh == report.dropped == ("norm.weight", "norm.bias")
+    assert torch.equal(model.norm.weight, before)
+
+
 def test_report_prints_what_was_kept_and_dropped():
     report = load_checkpoint(Small(group), Small(seed=1).state_dict())
     assert isinstance(report, CheckpointReport)
@@ -180,6 +227,18 @@ def test_architecture_that_nothing_fits_gets_no_suggestion():
     assert "it fits" not in str(caught.value)
 
 
+@pytest.mark.parametrize("change", ["a layer more", "a layer less"])
+def test_what_nearly_fits_is_not_said_to(change):
+    state = Small(width=8).state_dict()
+    if change == "a layer more":
+        state["extra.weight"] = torch.ones(2, 2)
+    else:
+        del state["final.bias"]
+    with pytest.raises(ValueError, match="does not fit this Small") as caught:
+        load_checkpoint(Small(), state)
+    assert "it fits" not in str(caught.value)
+
+
 def test_one_layer_too_many_is_refused():
     state = {**Small().state_dict(), "extra.weight": torch.ones(2, 2)}
     refuse(Small(), state, r"unknown here: 1: extra\.weight")
@@ -197,6 +256,8 @@ def test_one_layer_too_many_is_refused():
         ({"conv.bias": torch.tensor([0, 0, 0, 0, 0, -torch.inf])}, r"conv\.bias holds NaN or inf"),
         ({"conv.bias": torch.ones(6).to_sparse()}, r"conv\.bias must be a dense tensor"),
         ({"conv.bias": torch.ones(6, device="meta")}, r"conv\.bias must be a dense tensor"),
+        ({"conv.bias": torch.full((6,), 7e4).half()}, r"conv\.bias holds NaN or infinity"),
+        ({"norm.running_var": torch.full((6,), torch.nan)}, r"norm\.running_var holds NaN"),
     ],
 )
 def test_values_that_no_model_holds_are_refused(change, match):
@@ -207,6 +268,13 @@ def test_values_that_no_model_holds_are_refused(change, match):
 def test_file_without_weights_is_refused(checkpoint, tmp_path):
     torch.save(checkpoint, tmp_path / "weights.pth")
     refuse(Small(), tmp_path / "weights.pth", r"weights\.pth holds no state dict; expected one")
+    if "epoch" in checkpoint:
+        refuse(Small(), checkpoint, r"^state dict holds no state dict; .*; found 1: epoch$")
+
+
+def test_a_file_of_a_list_is_refused(tmp_path):
+    torch.save([torch.ones(2)], tmp_path / "weights.pth")
+    refuse(Small(), tmp_path / "weights.pth", r"expected one, .*; found <class 'list'>$")
 
 
 def test_missing_file_and_folder_are_refused(tmp_path):
@@ -302,7 +370,21 @@ def test_a_head_for_other_classes_keeps_its_own_weights():
     before = model.final.weight.clone()
     report = load_checkpoint(model, trained.state_dict(), heads=("final",))
     assert report.fresh == ("final.weight", "final.bias")
+    assert not {*report.kept} & {*report.fresh}
+    assert {*report.kept, *report.fresh} == {*model.state_dict()}
+    assert not report.dropped
     assert torch.equal(model.final.weight, before)
     assert torch.equal(model.conv.weight, trained.conv.weight)
     load_checkpoint(model, Small(seed=2).state_dict(), heads=("final",))
     assert torch.equal(model.final.weight, Small(seed=2).final.weight)
+
+
+def test_only_the_heads_that_are_named_may_differ():
+    model, trained = Small(), Small(seed=1)
+    trained.conv = nn.Linear(4, 6)
+    refuse_head = r"of another shape: 1: conv\.weight \(6, 3\), there \(6, 4\)"
+    with pytest.raises(ValueError, match=refuse_head):
+        load_checkpoint(model, trained.state_dict(), heads=("con", "final"))
+    report = load_checkpoint(model, trained.state_dict(), heads=("final", "conv"))
+    assert report.fresh == ("conv.weight", "conv.bias")
+    assert torch.equal(model.final.weight, trained.final.weight)

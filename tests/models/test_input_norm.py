@@ -180,6 +180,8 @@ def test_bad_norms_of_the_input(build):
     for nothing in (None, {0: "instance"}):
         with pytest.raises(TypeError, match=r"input_norm must be a name, .*; got {1: (None|{0: )"):
             build({1: nothing})
+    with pytest.raises(TypeError, match=r"input_norm must be a name, .*; got {True: 'instance'}"):
+        build({True: "instance"})
     with pytest.raises(ValueError, match=r"for channels 0 to 2 of the input; got 3"):
         build({0: "instance", 3: "instance"})
     with pytest.raises(ValueError, match=r"for channels 0 to 2 of the input; got -1"):

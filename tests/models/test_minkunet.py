@@ -292,6 +292,7 @@ def test_every_listed_name_can_be_imported_and_others_are_refused():
     (5, "in_channels=4, out_channels=20, D=1"), (25, "in_channels=4, out_channels=20, D=2"),
     (125, "in_channels=4, out_channels=20"), (625, "in_channels=4, out_channels=20, D=4"),
     (15625, "in_channels=4, out_channels=20, D=6"), (27, None), (24, None), (126, None),
+    (1, None), (5**7, None),
 ])
 def test_a_state_dict_tells_channels_and_dimension(taps, written):
     shapes = {"conv0p1s1.kernel": (taps, 4, 32), "final.kernel": (96, 20)}

@@ -26,6 +26,8 @@ def test_every_padded_convolution_repeats_the_edge(name):
     model = NETWORKS[name](5, padding_mode="replicate")
     padded = [m for m in model.modules() if isinstance(m, nn.Conv3d) and any(m.padding)]
     assert padded
+    bare = [m for m in model.modules() if isinstance(m, nn.Conv3d) and not any(m.padding)]
+    assert {conv.padding_mode for conv in bare} == {"zeros"}
     for conv in padded:
         x = torch.randn(1, conv.in_channels, 2, 9, 9)
         t, h, w = conv.padding

@@ -135,6 +135,9 @@ def test_width_is_that_of_the_first_stage_and_doubles():
     assert model(torch.randn(1, 3, 8, 32, 32)).shape == (1, 5)
     with pytest.raises(ValueError, match="width must be at least 1; got 0"):
         resnet3d(10, width=0)
+    with torch.device("meta"):
+        narrow = resnet3d(10, width=1)
+    assert (narrow.fc.in_features, narrow.report) == (8, None)
 
 
 def test_norm_is_chosen_per_stage_and_inside_blocks():
@@ -266,6 +269,8 @@ def test_weights_without_a_network_say_where_to_put_the_file(hub):
     with pytest.raises(OSError, match="could not be fetched") as caught:
         r3d_18(weights="KINETICS400_V1")
     assert "https://download.pytorch.org/models/r3d_18-b3b3357e.pth" in str(caught.value)
+    with pytest.raises(OSError, match=r"R2Plus1D_18_Weights.KINETICS400_V1 could not be fetched"):
+        r2plus1d_18(weights="DEFAULT")
     assert str(place) in str(caught.value)
     with pytest.raises(ValueError, match=r"one of \['KINETICS400_V1', .* got 'KINETICS'"):
         r3d_18(weights="KINETICS")

@@ -211,6 +211,15 @@ def test_haras_transforms():
         )
 
 
+def test_haras_transforms_average_what_they_make_smaller():
+    """Stripes that a picture of every fourth row or column would take for black."""
+    frames = torch.zeros(1, 3, 448, 448, dtype=torch.uint8)
+    frames[..., ::4], frames[..., 3::4] = 255, 255
+    clip = ResNet3D_18_Weights.K.transforms()(frames)
+    grey = clip[0, 0, 8:-8, 8:-8] * 0.2768 + 0.4345
+    assert (grey - 0.5).abs().max() < 0.1
+
+
 @pytest.mark.parametrize(("name", "subtracted"), [("SCANNET_TRAIN", 0.5), ("SCANNET_EXAMPLE", 0)])
 def test_scannets_transforms(name, subtracted):
     points = np.array([[0, 0, 0], [0.011, 0, 0.001], [0.5, 0, 0]], dtype=np.float32)
@@ -251,6 +260,8 @@ def test_weights_come_back_from_safetensors(tmp_path):
         assert model.state_dict()[key].dtype == tensor.dtype
     within = {k: v for k, v in trained.state_dict().items() if k.startswith("network.")}
     save_weights(within, tmp_path / "b.safetensors")
+    with safe_open(tmp_path / "b.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
     alone = resnet3d(10, num_classes=3, width=8)
     load_checkpoint(alone, tmp_path / "b.safetensors")
     assert torch.equal(alone.conv1.weight, trained.network.conv1.weight)
