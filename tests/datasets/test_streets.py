@@ -214,12 +214,6 @@ def test_streets_without_open3d_are_refused_when_asked_for(monkeypatch):
         SyntheticStreets(1)
 
 
-def test_what_is_not_said_of_streets():
-    dataset = SyntheticStreets(2)
-    assert (dataset.seed, dataset.style, dataset.sensor) == (0, "town", SENSORS["roof32"])
-    assert len(dataset) == 2
-
-
 def test_scan_refuses_what_it_is_not():
     points, bright = np.zeros((4, 3), np.float32), np.zeros(4, np.float32)
     with pytest.raises(ValueError, match=r"points must be \(N, 3\); got \(4, 2\)"):

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
+from geonorm import InstanceNorm
 from geonorm.datasets import FileReport
 from geonorm.files import written_whole
 from geonorm.style import StyleStatistics
@@ -231,9 +232,18 @@ def test_the_class_of_an_attribution():
     assert number_of("b", ["a", "b"]) == 1
     with pytest.raises(ValueError, match=r"no class 'c'"):
         number_of("c", ["a", "b"])
+    assert number_of("a", ["a", "b"]) == 0
     assert Explanation("integrated_gradients", "b").target == "b"
     with pytest.raises(ValueError, match="target 'b' is the class of an attribution: give one"):
         Explanation(target="b")
+
+
+def test_statistics_are_recorded_where_they_are_wanted():
+    network = nn.Sequential(nn.Conv1d(2, 3, 1), InstanceNorm(3))
+    for wanted, names in ((True, ["1"]), (False, [])):
+        with Explanation(statistics=wanted).recorded(network) as removed:
+            network(torch.randn(4, 2, 9))
+        assert [*removed] == names
 
 
 def test_nothing_to_judge_is_an_error():
@@ -313,6 +323,32 @@ def test_rate_falls_tenfold_at_milestones():
     for wrong in ({"schedule": "step"}, {"milestones": (0.5,)}):
         with pytest.raises(ValueError, match="schedule 'step' needs milestones"):
             Optimization(**wrong)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "poly"])
+def test_steps_beyond_the_end_learn_nothing(schedule):
+    optim = Optimization(schedule=schedule, warmup=0.1)
+    assert [optim.factor(done) for done in (1.0, 1.5)] == [0, 0]
+
+
+def test_what_is_no_class_of_torch_optim_is_no_optimizer():
+    with pytest.raises(ValueError, match=r"no optimizer 'lr_scheduler' .* one of ASGD, Ada\w+, "):
+        Optimization("lr_scheduler")
+
+
+def test_a_resumed_schedule_is_that_of_the_new_options():
+    then, now = Rates(), Rates()
+    before = Optimization("SGD", 0.5, schedule="poly", warmup=0).configure(then)
+    for _ in range(3):
+        before["optimizer"].step()
+        before["lr_scheduler"]["scheduler"].step()
+    parts = [(0.25, now.backbone.parameters())]
+    after = Optimization("SGD", 0.2, schedule="cosine", warmup=0).configure(now, parts)
+    state = before["lr_scheduler"]["scheduler"].state_dict()
+    after["lr_scheduler"]["scheduler"].load_state_dict(state | {"base_lrs": [0.2, 0.05]})
+    here = (1 + math.cos(math.pi * 0.35)) / 2  # the fourth of ten steps, at its middle
+    found = [group["lr"] for group in after["optimizer"].param_groups]
+    assert found == pytest.approx([0.2 * here, 0.05 * here])
 
 
 class Rates(LightningModule):

@@ -13,12 +13,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Trainer
 
+from geonorm.training import throughput
 from geonorm.training.checkpoints import StepCheckpoint, read_run_checkpoint
-from geonorm.training.launch import chosen_by_the_first
+from geonorm.training.launch import chosen_by_the_first, launcher
 from geonorm.training.progress import RunProgressLines
-from geonorm.training.sampler import EpochLoader, EpochSampler
+from geonorm.training.sampler import (
+    EpochData,
+    EpochLoader,
+    EpochSampler,
+    without_position,
+)
 from helpers.segmentation_runs import run_config
 from helpers.semantickitti_trees import write_labelled
 
@@ -138,6 +146,88 @@ def test_an_epoch_divided_in_another_way_is_refused(other):
         loader(**other).load_state_dict(begun.state_dict())
     batches_of(begun, 0)
     loader(**other).load_state_dict(begun.state_dict())  # the epoch was over
+    loader(**other).load_state_dict(loader().state_dict())  # nor had this one begun
+
+
+class Slow:
+    """A dataset that takes 10 ms for a sample."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        time.sleep(0.01)
+        return index
+
+
+def test_a_loader_knows_how_long_it_was_waited_for():
+    slow = EpochLoader(Slow(), 2, sampler=EpochSampler(Slow(), False))
+    assert slow.waited == 0
+    begin, waits = time.monotonic(), []
+    for _ in slow:
+        waits.append(slow.waited)
+        time.sleep(0.02)
+    assert waits[0] >= 0.02
+    assert slow.waited >= waits[1] >= waits[0] + 0.02
+    assert slow.waited <= time.monotonic() - begin - 0.04  # what was done with the batches
+
+
+def test_where_a_run_was_is_forgotten_by_the_next_and_no_part_of_what_is_shared():
+    data, begun = EpochData(), loader()
+    assert data.state_dict() == {}
+    next(iter(begun))
+    data.load_state_dict({"position": begun.state_dict(), "votes": 3})
+    assert len(batches_of(data.placed(loader()), 0)) == 4
+    data.setup("fit")
+    assert len(batches_of(data.placed(loader()), 0)) == 5
+    data.load_state_dict({"votes": 3})
+    assert len(batches_of(data.placed(loader()), 0)) == 5
+    assert without_position({"votes": 3, "position": begun.state_dict()}) == {"votes": 3}
+
+
+def test_speed_is_that_of_all_processes_and_validation_counts_for_nothing(monkeypatch):
+    clock, logged = SimpleNamespace(now=100.0), []
+    monkeypatch.setattr(throughput.time, "monotonic", lambda: clock.now)
+    log = SimpleNamespace(should_update_logs=False)
+    trainer = SimpleNamespace(
+        train_dataloader=SimpleNamespace(waited=7.0), world_size=3, _logger_connector=log,
+        datamodule=SimpleNamespace(unit="points", count=len),
+        strategy=SimpleNamespace(
+            root_device="cpu",
+            reduce=lambda sums, reduce_op: sums + torch.tensor([5, 0, 0]),  # of other processes
+        ),
+        loggers=[SimpleNamespace(log_metrics=lambda found, step: logged.append((found, step)))],
+        fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(_batches_that_stepped=11)),
+    )  # fmt: skip
+    speed = throughput.Throughput()
+    speed.on_train_start(trainer, None)
+    clock.now += 4
+    speed.on_train_batch_end(trainer, None, None, "abc", 0)
+    speed.on_validation_start(trainer, None)
+    clock.now += 50
+    speed.on_validation_end(trainer, None)
+    clock.now += 6
+    trainer.train_dataloader.waited += 2.5
+    log.should_update_logs = True
+    speed.on_train_batch_end(trainer, None, None, "defgh", 1)
+    clock.now += 2
+    speed.on_train_batch_end(trainer, None, None, "i", 2)
+    assert logged == [
+        ({"throughput/points_per_s": 13 * 3 / 10, "throughput/waiting_for_data": 0.25}, 11),
+        ({"throughput/points_per_s": 6 * 3 / 2, "throughput/waiting_for_data": 0}, 11),
+    ]
+
+
+def test_what_started_a_run_is_told_in_lightnings_order(monkeypatch):
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "TORCHELASTIC_"))]:
+        monkeypatch.delenv(name)
+    assert launcher() is None
+    for name, value in by_slurm(2)[0].items():
+        monkeypatch.setenv(name, value)
+    assert type(launcher()) is SLURMEnvironment
+    for name, value in by_torchrun(2)[0].items():
+        monkeypatch.setenv(name, value)
+    assert type(launcher()) is TorchElasticEnvironment
 
 
 def test_lines_are_shown_by_the_first_process_alone(capsys):

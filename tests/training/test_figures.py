@@ -6,7 +6,7 @@ import torch
 from matplotlib.colors import to_rgb
 
 from geonorm.training.action.pictures import RIGHT, WRONG, ShownClip, draw_clips, draw_strip
-from geonorm.training.figures import confusion_figure, curve_figure, plt
+from geonorm.training.figures import confusion_figure, curve_figure, plt, printable
 from geonorm.training.segmentation.pictures import SegmentedScan, draw_scans
 from geonorm.training.shift.comparison import Comparison
 from geonorm.training.shift.heat_map import draw
@@ -26,10 +26,10 @@ def drawn(monkeypatch):
 
 
 def test_a_confusion_matrix_shows_the_parts_of_each_true_class(drawn, tmp_path):
-    matrix = np.array([[3, 1, 0], [0, 0, 0], [1, 0, 99]])
+    matrix = np.array([[3, 1, 0], [0, 0, 0], [6, 4, 990]])
     confusion_figure(matrix, ["a", "b", "c"], "of three", tmp_path / "confusion.png")
     axes = drawn[0].axes[0]
-    shares = [[0.75, 0.25, 0], [0, 0, 0], [0.01, 0, 0.99]]
+    shares = [[0.75, 0.25, 0], [0, 0, 0], [0.006, 0.004, 0.99]]
     assert np.allclose(axes.images[0].get_array(), shares)
     assert axes.images[0].get_clim() == (0, 1)
     assert {text.get_position(): (text.get_text(), text.get_color()) for text in axes.texts} == {
@@ -54,6 +54,20 @@ def test_curves_are_those_of_the_columns(drawn, tmp_path):
     assert scores.get_ylim() == (0, 1)
     assert losses.get_ylim()[0] == 0
     assert path.is_file()
+
+
+def test_losses_are_drawn_before_there_is_a_score(drawn, tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,train/loss\n1,2.5\n3,1.5\n")
+    path = tmp_path / "curve.png"
+    assert curve_figure(tmp_path / "metrics.csv", "train/loss", "val/score", path)
+    losses, scores = drawn[0].axes
+    assert losses.lines[0].get_xydata().tolist() == [[1, 2.5], [3, 1.5]]
+    assert len(scores.lines[0].get_xydata()) == 0
+    assert path.is_file()
+
+
+def test_names_that_are_no_utf8_can_be_drawn():
+    assert printable("b\udcff ü.mp4") == r"b\xff ü.mp4"
 
 
 def test_where_no_step_was_made_there_is_no_curve(drawn, tmp_path):

@@ -62,3 +62,9 @@ def test_what_has_no_sum_is_refused(runs):
     file.write_text("true class,wall\nwall,many\n")
     with pytest.raises(ValueError, match=r"holds something else than counts: .*'many'"):
         read_matrix(file)
+    for text in ("", "true class,wall\nwall,1,2\n", "true class,wall,beam\nwall,1,2\n"):
+        file.write_text(text)
+        with pytest.raises(ValueError, match="is no confusion matrix: its rows and columns differ"):
+            read_matrix(file)
+    with pytest.raises(ValueError, match="longer"):
+        write_matrix(file, SECOND, CLASSES[:2])

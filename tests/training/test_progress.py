@@ -1,6 +1,7 @@
 """How much of a run is left, in lines, by a clock that moves ten seconds in each step."""
 
 import re
+import sys
 import time
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from geonorm.training import progress
-from geonorm.training.progress import RunProgressLines, fraction_done
+from geonorm.training.progress import RunProgressBar, RunProgressLines, fraction_done, run_progress
 
 pytestmark = pytest.mark.filterwarnings("default")  # Lightning warns about matters of its own
 
@@ -26,6 +27,7 @@ class Timed(LightningModule):
     def __init__(self, clock):
         super().__init__()
         self.net, self.clock = nn.Linear(2, 1), clock
+        self.still = nn.Parameter(torch.ones(5), requires_grad=False)
 
     def training_step(self, batch, index):
         self.clock.now += 10
@@ -79,6 +81,13 @@ def test_what_is_left_is_what_the_steps_so_far_took_by_those_to_come(clock, tmp_
     clock.now += 5000
     fit(clock, tmp_path, 6, seconds=0, ckpt_path=tmp_path / "four.ckpt")
     assert left(capsys.readouterr().out)[:2] == [("5", "0:00:10"), ("6", "0:00:00")]
+
+
+def test_a_terminal_has_a_bar_and_other_output_lines(monkeypatch):
+    for terminal, kind in ((True, RunProgressBar), (False, RunProgressLines)):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda answer=terminal: answer)
+        assert type(run_progress()) is kind
+    assert RunProgressBar().init_sanity_tqdm().disable
 
 
 def test_lines_are_so_many_seconds_apart_and_one_comes_at_the_end(clock, tmp_path, capsys):

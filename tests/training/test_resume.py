@@ -182,6 +182,10 @@ def test_a_file_of_weights_alone_is_no_checkpoint_of_a_run(tmp_path):
     torch.save({"weight": torch.ones(2)}, tmp_path / "weights.ckpt")
     with pytest.raises(ValueError, match="is no checkpoint of a run: it has no state_dict"):
         read_run_checkpoint(tmp_path / "weights.ckpt")
+    for told in ({"state_dict": {}}, {"epoch": 3}, ["state_dict", "epoch"]):
+        torch.save(told, tmp_path / "weights.ckpt")
+        with pytest.raises(ValueError, match="is no checkpoint of a run: it has no state_dict"):
+            read_run_checkpoint(tmp_path / "weights.ckpt")
 
 
 def test_storage_options_are_refused(tmp_path):

@@ -1,7 +1,9 @@
 """The report that a run writes of itself: after an interruption, and where plotly is missing."""
 
 import json
+import os
 import sys
+from importlib import metadata
 
 import pytest
 from lightning.pytorch import Trainer
@@ -39,6 +41,17 @@ def test_versions_of_each_stage_are_kept(tmp_path, trainer):
     told = json.loads((run / "versions.json").read_text())
     assert told["fit"] == {"torch": "2.15.0", "cores": "2"}  # as write_run has it
     assert told["test"]["python"] == sys.version.partition(" ")[0]
+    assert {"torch", "geonorm", "numpy", "av", "machine", "GPU"} < told["test"].keys()
+    assert told["test"]["lightning"] == metadata.version("lightning")
+    assert told["test"]["cores"] == str(os.cpu_count())
+
+
+def test_a_trial_of_a_run_writes_no_report(tmp_path):
+    run = write_run(tmp_path / "run")
+    trial = Trainer(fast_dev_run=True, logger=False, accelerator="cpu", enable_progress_bar=False,
+                    enable_checkpointing=False, default_root_dir=tmp_path)  # fmt: skip
+    RunReport(run).teardown(trial, None, "test")
+    assert not (run / "report.html").exists()
 
 
 def test_without_plotly_a_run_goes_on_and_the_command_names_the_cure(

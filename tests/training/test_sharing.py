@@ -1,6 +1,7 @@
 """Folders that share a trained network: in place of its checkpoint, whole, with a card; the hub."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -103,7 +104,7 @@ def test_the_card_of_a_network_of_scans(tmp_path):
         "hyper_parameters": {"name": "MinkUNet14A", "norm": "batch", "classes": ["road", "car"]},
         "ScanData": {"voxel_size": 0.25},
     }  # fmt: skip
-    scores = {"miou": 0.5, "iou": {"road": 0.75, "car": None}, "name": "words"}
+    scores = {"miou": 0.5, "iou": {"road": 0.75, "car": None, "bus": math.nan}, "name": "words"}
     for stage, more in (("val", {}), ("test", {"miou": 0.25, "points": 7})):
         (tmp_path / f"{stage}.json").write_text(json.dumps({**scores, **more}))
     card = model_card(config, tmp_path / "checkpoints" / "best.ckpt")
@@ -114,12 +115,52 @@ def test_the_card_of_a_network_of_scans(tmp_path):
     for line in (
         "# MinkUNet14A, batch norm", "2 classes: road, car.", "| score | test | validation |",
         "| miou | 0.2500 | 0.5000 |", "| points | 7 | - |", "| class | test | validation |",
-        "| road | 0.7500 | 0.7500 |", "| car | - | - |", "voxel_size: 0.25",
+        "| road | 0.7500 | 0.7500 |", "| car | - | - |", "| bus | - | - |", "voxel_size: 0.25",
+        "geonorm predict FOLDER scan.bin ", "Licence of the weights: mit.", "with geonorm 9.8, ",
         "The run's folder has no configuration.", "Of best.ckpt, after epoch 3, step 40; the",
         "A network that gives each point of a scan a class, trained with",
     ):  # fmt: skip
         assert line in text
     assert "words" not in text
+
+
+def test_the_card_tells_the_options_that_results_follow_from(tmp_path):
+    config = {
+        "geonorm_version": "9.8", "licence": "mit", "epoch": 3, "global_step": 40,
+        "hyper_parameters": {"name": "r3d_18", "norm": "none", "classes": ["wave"]},
+        "ClipData": {"clip": {"length": 16}, "views": (1, 2), "root": Path("films")},
+    }  # fmt: skip
+    trainer = {"max_epochs": 3, "max_steps": 40, "max_time": "00:01", "precision": "32-true",
+               "accumulate_grad_batches": 2, "gradient_clip_val": 0.5}  # fmt: skip
+    options = {"seed_everything": 7, "model": {"name": "r3d_18"}, "data": {"votes": 2}}
+    other = {"run_dir": "run", "trainer": {**trainer, "devices": 2, "logger": None}}
+    for told in (trainer, {"max_epochs": 3}):
+        other["trainer"] |= dict.fromkeys(trainer) | told
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(options | other))
+        text = model_card(config, tmp_path / "checkpoints" / "best.ckpt")
+        head, *blocks = text.split("```yaml")
+        data, training = (yaml.safe_load(block.partition("```")[0]) for block in blocks)
+        assert data == {"clip": {"length": 16}, "views": [1, 2], "root": "films"}
+        assert training == options | {"trainer": told}
+    assert yaml.safe_load(head[4:].partition("\n---\n")[0])["tags"] == [
+        "geonorm", "instance-normalization", "video"
+    ]  # fmt: skip
+    for line in ("# r3d_18, no norm", "A network that names the action in a video, trained with",
+                 "geonorm predict FOLDER film.mp4 ", "has no file of scores"):  # fmt: skip
+        assert line in text
+    (tmp_path / "config.yaml").write_text("model: {name: r3d_18}\n")
+    card = model_card(config, tmp_path / "checkpoints" / "best.ckpt")
+    assert yaml.safe_load(card.split("```yaml")[2].partition("```")[0]) == {
+        "model": {"name": "r3d_18"}, "trainer": {}
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("form", [0, 2])
+def test_a_folder_of_another_format_is_refused(form, tmp_path):
+    told = {"format": form, "sha256": "", "geonorm_version": "7.5"}
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=rf"geonorm 7.5 in format {form}; expected 1: install"):
+        read_shared(tmp_path)
 
 
 def test_a_folder_that_is_not_whole_is_refused(shared, tmp_path):

@@ -151,6 +151,7 @@ def test_scans_are_loaded_for_a_trainer():
 def test_order_is_a_function_of_seed_and_epoch():
     def order(seed, epoch):
         sampler = EpochSampler(CountingDataset(50), shuffle=True, seed=seed)
+        assert sampler.dataset.epoch == 0
         sampler.set_epoch(epoch)
         assert sampler.dataset.epoch == epoch
         return list(sampler)
@@ -158,6 +159,11 @@ def test_order_is_a_function_of_seed_and_epoch():
     assert order(0, 3) == order(0, 3)
     assert sorted(order(0, 3)) == list(range(50))
     assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+    judged = EpochSampler(CountingDataset(50), shuffle=False)
+    before = getattr(judged.dataset, "epoch", None)
+    judged.set_epoch(3)
+    assert getattr(judged.dataset, "epoch", None) == before != 3
+    assert list(judged) == list(range(50))
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -186,9 +192,10 @@ def test_optimization_refuses_what_it_cannot_do():
             Optimization(warmup=warmup)
 
 
-def test_what_the_command_line_may_leave_out(tmp_path):
+def test_what_the_command_line_may_leave_out(tmp_path, monkeypatch):
     default = Path("streets.yaml")
     assert complete([], default) == ["fit", "--config", "streets.yaml"]
+    assert complete(["validate"], default) == ["validate", "--config", "streets.yaml"]
     assert complete(["--model.name", "X"], default)[:3] == ["fit", "--config", "streets.yaml"]
     own = tmp_path / "config.yaml"
     own.touch()
@@ -207,6 +214,9 @@ def test_what_the_command_line_may_leave_out(tmp_path):
     )
     with pytest.raises(ValueError, match="no configuration beside the checkpoint"):
         complete(["test", "--ckpt_path", "/nowhere/checkpoints/last.ckpt"], default)
+    monkeypatch.chdir(tmp_path)
+    Path("streets").touch()  # a file comes before a configuration of its name
+    assert complete(["test", "-c", "streets"], default) == ["test", "--config", "streets"]
 
 
 def test_help_comes_at_once(tmp_path):

@@ -12,7 +12,7 @@ from geonorm import InstanceNorm
 from geonorm.training import VideoScores
 from geonorm.training.action.module import ActionModule
 from geonorm.training.cli import run_folder
-from geonorm.training.norm_option import norm_in_words
+from geonorm.training.norm_option import norm_in_words, with_factories
 from geonorm.training.segmentation.module import SegmentationModule
 from geonorm.training.segmentation.networks import build, check_precision, names
 from helpers.action_runs import FILMS, QUICK, found
@@ -180,6 +180,16 @@ def test_networks_are_named_in_words():
     assert norm_in_words(several) == "batch norm, none in a, c and d"
     assert norm_in_words({"stem": "none"}) == "none in stem"
     assert norm_in_words("none") == "no norm"
+    assert norm_in_words({"default": "none", "stem": "batch"}) == "no norm, batch in stem"
+
+
+def test_names_of_norms_stand_for_what_builds_them():
+    factories = {"own": InstanceNorm}
+    assert with_factories("own", factories) is InstanceNorm
+    assert with_factories("batch", factories) == "batch"
+    mixed = {"default": "batch", "stem": "own"}
+    assert with_factories(mixed, factories) == {"default": "batch", "stem": InstanceNorm}
+    assert mixed["stem"] == "own"
 
 
 def test_a_norm_of_the_input_is_an_option():
