@@ -98,6 +98,25 @@ def test_a_narrow_house_has_its_windows_in_the_middle():
     assert {(min(one), max(one)) for one in windows} == {(-0.5, 0.5)}
 
 
+def test_of_a_hundred_poles_45_are_lamps_40_signs_and_15_bollards():
+    rng, found = np.random.default_rng(0), {"lamp": [], "sign": [], "bollard": []}
+    for _ in range(700):
+        x, y, z = things.pole(rng).vertices.T
+        kind = "lamp" if z.max() > 4 else "sign" if z.max() > 2 else "bollard"
+        found[kind].append((z.max(), y.max(), x.max()))
+    shares = [len(each) / 700 for each in found.values()]
+    np.testing.assert_allclose(shares, [0.45, 0.4, 0.15], atol=0.04)
+    height, thick, reach = np.transpose(found["lamp"])
+    assert 4.5 <= height.min() < 4.6 < 6.9 < height.max() <= 7.0
+    assert 0.07 * 1.2 <= thick.min() < 0.09 < 0.15 < thick.max() <= 0.13 * 1.2
+    np.testing.assert_array_equal(reach, 1.5)
+    height, thick, half = np.transpose(found["sign"])
+    assert 2.2 <= height.min() < 2.25 < 3.15 < height.max() <= 3.2
+    assert 0.06 <= thick.min() < 0.061 < 0.079 < thick.max() <= 0.08001  # of the plate before it
+    assert 0.25 <= half.min() < 0.26 < 0.39 < half.max() <= 0.4
+    np.testing.assert_allclose(found["bollard"], [(1.1, 0.1, 0.1)] * len(found["bollard"]))
+
+
 def test_heights_and_brightness_overlap_between_upright_classes(scans):
     points = np.concatenate([scan.points for scan in scans])
     bright = np.concatenate([scan.intensity for scan in scans])

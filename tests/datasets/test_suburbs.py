@@ -14,9 +14,16 @@ from geonorm.datasets.synthetic.suburbs import (
     OWN,
     REACH,
     Ground,
+    _borders,
+    _clear_of,
+    _houses,
     _infrared,
     _own_car,
+    _people,
+    _plants,
+    _posts,
     _spots,
+    _vehicles,
     _wild_hedge,
     suburb,
 )
@@ -324,6 +331,27 @@ def test_seed_and_index_alone_decide(scans):
     np.testing.assert_array_equal(again.points, scans[3].points)
     np.testing.assert_array_equal(again.labels, scans[3].labels)
     assert len(scans[3]) != len(scans[4])
+
+
+def test_of_ten_suburbs_two_have_one_road_five_two_and_three_three():
+    counts = [len(Ground(np.random.default_rng(seed)).roads) for seed in range(500)]
+    np.testing.assert_allclose(np.bincount(counts) / 500, [0, 0.2, 0.5, 0.3], atol=0.04)
+
+
+def test_things_keep_their_distance_from_the_car():
+    free = _clear_of(np.array([10.0, -20.0, 3.0]), 2.5)
+    for far in (5.4, 5.6):  # 2.5 and the room of the thing, 3 m
+        at = (10 + far * np.cos(2), -20 + far * np.sin(2))
+        assert free(*at, 3.0) is (far > 5.5)
+    rooms = {}
+    for grow in (_houses, _borders, _plants, _posts, _vehicles, _people):
+        asked = rooms[grow.__name__] = set()
+        for seed in range(2):
+            rng = np.random.default_rng(seed)
+            parts = grow(Ground(rng), lambda x, y, room, asked=asked: asked.add(room), rng)
+            assert parts == []
+    assert rooms == {"_houses": {9}, "_borders": {2}, "_plants": {2}, "_posts": {0},
+                     "_vehicles": {3, 6}, "_people": {0}}  # fmt: skip
 
 
 def test_the_car_stands_on_a_road_with_room_around_it():

@@ -11,7 +11,7 @@ import torch
 
 from geonorm.datasets import AppearanceShift, ClipDataset, SyntheticActions
 from geonorm.datasets.synthetic import actions as synthetic_videos
-from geonorm.datasets.synthetic.action_drawing import MOTIONS, Beat, Pose, draw_action
+from geonorm.datasets.synthetic.action_drawing import MOTIONS, Beat, Pose, _texture, draw_action
 from geonorm.datasets.video_io import read_frames
 from geonorm.datasets.video_probe import probe
 
@@ -98,6 +98,21 @@ def test_shape_shows_and_is_covered_where_said() -> None:
     outside = (cover[1:] == 0) & (cover[:-1] == 0)
     assert moved[outside].max() == 0
     assert moved[~outside].mean() > 2
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_textures_are_plain_stripes_checks_or_a_slope(seed: int) -> None:
+    right, down = np.random.default_rng(0).uniform(-1.4, 1.4, (2, 500)).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    pattern = rng.integers(4)
+    rate, start, tilt = rng.uniform(4, 9), rng.uniform(0, 2 * np.pi), rng.uniform(0, 2 * np.pi)
+    along = np.cos(tilt) * right + np.sin(tilt) * down
+    across = np.cos(tilt) * down - np.sin(tilt) * right
+    waves = np.sin(rate * along + start)
+    shares = [0 * along, 2 * waves + 0.5, 3 * waves * np.sin(rate * across) + 0.5,
+              0.5 + 0.5 * along]  # fmt: skip
+    found = _texture(right, down, np.random.default_rng(seed))
+    np.testing.assert_allclose(found, shares[pattern].clip(0, 1), atol=1e-4)
 
 
 @pytest.fixture(scope="module")
