@@ -11,8 +11,15 @@ import torch
 
 from geonorm.commands.verify import check_device, main, scans_of
 from geonorm.datasets.scan import Scan
-from geonorm.training.invariance.points import thinned
-from geonorm.training.invariance.table import Row, draw, uncontrolled
+from geonorm.training.invariance.points import gather, patterns, thinned
+from geonorm.training.invariance.table import (
+    Row,
+    as_json,
+    as_text,
+    change,
+    draw,
+    uncontrolled,
+)
 
 ME = pytest.importorskip("MinkowskiEngine", reason="run tools/install_minkowski.py")
 
@@ -110,7 +117,63 @@ def test_a_row_fails_where_a_control_stays_or_ours_moves() -> None:
     assert len(Row("op", "x2", {"a": 0.1, "b": 0.0}, ("a",), 1e-5, ("b",)).breaches) == 2
     nan = float("nan")
     assert len(Row("op", "x2", {"a": nan, "b": nan}, ("a",), 1e-5, ("b",)).breaches) == 2
-    assert uncontrolled([Row("op", "x2", {"a": 0.0}, ("a",), 1e-5)]) == ["op"]
+    for value, breaches in ((None, 2), (1e-5, 1), (1e-2, 2), (0.011, 1)):
+        row = Row("op", "x2", {"a": value, "b": value}, ("a",), 1e-5, ("b",))
+        assert len(row.breaches) == breaches
+    bare, led = (Row(level, "x2", {"a": 0.0, "b": 1.0}, ("a",), 1e-5, moves)
+                 for level, moves in (("op", ()), ("layer", ("b",))))  # fmt: skip
+    assert uncontrolled([bare]) == ["op"]
+    assert uncontrolled([led, bare, led]) == ["op"]
+    assert uncontrolled([bare, Row("op", "x3", {"b": 1.0}, (), 1e-5, ("b",)), led]) == []
+
+
+def test_rows_stand_below_each_other() -> None:
+    rows = [
+        Row("op", "twice", {"ours": 0.0, "batch": 0.25, "none": 3e-7}, ("ours",), 1e-5, ("batch",)),
+        Row("network", "x3", {"ours": 0.5, "layer": None}, ("ours",), 1e-5),
+    ]
+    assert as_text(rows) == (
+        "level    input change  ours      batch     none      layer\n"
+        "op       twice         0.0e+00*  2.5e-01!  3.0e-07          ok\n"
+        "network  x3            5.0e-01*                      n/a    BREACH\n"
+        "relative change of the output; * must stay, ! control that must move"
+    )
+    told = json.loads(as_json(rows))
+    assert told[1]["changes"] == {"ours": 0.5, "layer": None}
+    assert told[1]["breaches"] == ["ours must stay within 1e-05, moved 0.5"]
+
+
+def test_a_change_is_relative_to_what_was_before() -> None:
+    assert change(torch.tensor([3.0, 4.0]), torch.tensor([3.0, -1.0])) == 1.0
+    assert change(torch.tensor([0.0, 2.0]), torch.tensor([6.0, 10.0])) == 5.0
+
+
+def test_points_are_repeated_in_every_way() -> None:
+    scan = torch.tensor([0] * 200 + [1] * 300)
+    found = dict(patterns(scan))
+    for k in (2, 3, 7):
+        assert found[f"all scans x{k}"].tolist() == [k] * 500
+        assert found[f"one scan x{k}"].tolist() == [1] * 200 + [k] * 300
+    own = found["each point its own"]
+    assert len(found) == 7
+    for part in (own[:200], own[200:]):  # of each scan first 1 or 2 times, and at its end 5 or 6
+        fifths = [sorted(set(fifth.tolist())) for fifth in part.view(5, -1)]
+        assert fifths == [[number, number + 1] for number in range(1, 6)]
+
+
+def test_points_of_scans_are_gathered_and_repeated_with_their_scan() -> None:
+    one = Scan(np.float32([[3, 6, 9]]), np.float32([0.25]), None, "a")
+    other = Scan(np.float32([[-3, 0, 1.5], [0, 0, 0]]), np.float32([0.5, 1]), None, "b")
+    points = gather([one, other])
+    assert points.scan.tolist() == [0, 1, 1]
+    torch.testing.assert_close(points.places, torch.tensor(
+        [[10, 20, 30], [-10, 0, 5], [0, 0, 0]], dtype=torch.float32))  # fmt: skip
+    assert points.features[:, 3].tolist() == [0.25, 0.5, 1]
+    twice = points.repeated(torch.tensor([1, 2, 1]))
+    assert twice.scan.tolist() == [0, 1, 1, 1]
+    assert torch.equal(twice.features, points.features[[0, 1, 1, 2]])
+    field = twice.field(twice.features)
+    assert torch.equal(field.C, torch.cat([twice.scan[:, None].float(), twice.places], 1))
 
 
 def test_networks_are_shown_fewer_points_and_the_tool_says_so(

@@ -95,6 +95,20 @@ def test_a_video_is_scored_by_the_mean_of_its_views_probabilities():
     assert result.matrix.tolist() == [[1, 0], [0, 1]]
 
 
+def test_scores_of_two_processes_are_those_of_one():
+    whole, parts = VideoScores(3, 2), [VideoScores(3, 2), VideoScores(3, 2)]
+    views = torch.tensor([[0.5, 2.0], [1.0, -1.0], [0.25, 0.0]])
+    labels, videos = torch.tensor([1, 0, 1]), torch.tensor([2, 0, 2])
+    whole.update(views, labels, videos)
+    for part, rows in zip(parts, ([0], [1, 2]), strict=True):
+        part.update(views[rows], labels[rows], videos[rows])
+    parts[0].merge_state(parts[1])
+    one, other = whole.compute(), parts[0].compute()
+    for value, again in zip(one, other, strict=True):
+        torch.testing.assert_close(torch.as_tensor(again), torch.as_tensor(value))
+    assert (one.videos, one.clips, one.labels.tolist()) == (2, 3, [0, 1])
+
+
 def test_five_best_are_more_than_one_and_fewer_than_six():
     judge = VideoScores(6, 7)
     row = torch.tensor([0.3, 0.2, 0.16, 0.12, 0.1, 0.07, 0.05]).log()

@@ -1,6 +1,7 @@
 """geonorm evaluate-shift: what it counts, that it goes on after a kill, and bad input."""
 
 import csv
+import hashlib
 import json
 import os
 import re
@@ -259,6 +260,8 @@ def test_a_damaged_line_is_refused_and_another_header_is_another_file(tmp_path):
     one, other = {"checkpoint": "a", "seed": 1}, {"seed": 1, "checkpoint": "a"}
     below = tmp_path / "not" / "yet"
     assert Cells(below, one).path == Cells(below, other).path
+    told = hashlib.sha256(b'{"checkpoint": "a", "seed": 1}').hexdigest()  # as earlier versions have
+    assert Cells(below, one).path == below / f"{told[:16]}.jsonl"
     cells = Cells(tmp_path, {"checkpoint": "a"})
     cells.add((0, "fog", 1), np.eye(2, dtype=np.int64))
     assert (0, "fog", 1) not in Cells(tmp_path, {"checkpoint": "b"})
@@ -341,7 +344,7 @@ def test_items_corruptions_and_beams_that_are_chosen():
     assert spread(5, "all") == spread(5, 9) == [0, 1, 2, 3, 4]
     task = ScanTask([], SyntheticStreets(1))
     assert known_corruptions(task, ["density", "fog"]) == ["fog", "density"]
-    assert known_corruptions(task, None) == [*task.corruptions]
+    assert known_corruptions(task, None) == known_corruptions(task, []) == [*task.corruptions]
     assert beams_of(SyntheticStreets(1, sensor="mast64")) == 64
     assert beams_of(SyntheticStreets(1)) == 32
     assert beams_of(type("NuScenes", (Given,), {})([])) == 32

@@ -44,7 +44,10 @@ def test_names_that_are_no_utf8_are_written_as_they_can_be_read(tmp_path):
 
 
 def test_a_class_without_points_counts_for_nothing(runs):
-    assert f"mean accuracy {(0.9 + 0.75) / 2:.3f}, over 1 runs" in add_folds(runs[:1])
+    text = add_folds(runs[:1])
+    assert f"mean accuracy {(0.9 + 0.75) / 2:.3f}, over 1 runs" in text
+    assert "mean of the 2 classes present" in text
+    assert [line.split()[-2:] for line in text.splitlines()[2:3]] == [["absent", "0"]]
 
 
 def test_what_has_no_sum_is_refused(runs):

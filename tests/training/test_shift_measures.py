@@ -107,6 +107,8 @@ def test_a_mean_over_levels_stands_for_them():
 def test_a_corruption_that_the_baseline_lacks_has_no_error():
     found = measure(NETWORK, scores(0.9, snow=(0.8, 0.7, 0.5)))
     assert found["fog"].error is None
+    assert [(m.over, m.error_over) for m in found.values()] == [(1, 0), (1, 1)]
+    assert mean_over([*measure(NETWORK).values()]).error_over == 0
     mean = mean_over([*found.values()])
     assert (mean.over, mean.error_over) == (2, 1)
     assert mean.error[0] == pytest.approx(1.5)
@@ -213,6 +215,7 @@ CLEAN, FOG = ("clean", "", 0.8), ("fog", 1, 0.5)
 BAD_FILES = {
     "two rows for a level": ([CLEAN, FOG, FOG], r"fog has a row too many; expected one for each"),
     "a mean beside levels": ([CLEAN, FOG, ("fog", "", 0.4)], r"fog has a row too many"),
+    "levels beside a mean": ([CLEAN, ("fog", "", 0.4), FOG], r"fog has a row too many"),
     "two clean rows": ([CLEAN, CLEAN, FOG], r"clean has a row too many"),
     "no clean row": ([FOG], r"has no row `clean` with an empty level"),
     "only the clean row": ([CLEAN], r"has no score of a corruption, only the clean"),
@@ -236,6 +239,12 @@ def test_bad_files_of_scores(tmp_path, kind):
     assert said.startswith("geonorm evaluate-shift: ")
     assert re.search(message, said)
     assert "bad.csv" in said
+
+
+def test_a_score_of_nothing_is_a_score(tmp_path):
+    networks, _ = read_scores(written(tmp_path / "a.csv", [CLEAN, ("fog", 1, 0), ("snow", 2, 1)]))
+    corrupted = networks[""].corrupted
+    assert corrupted == {"fog": {1: np.array([0.0])}, "snow": {2: np.array([1.0])}}
 
 
 def test_files_that_do_not_go_together(tmp_path):

@@ -339,6 +339,45 @@ def test_scans_and_their_scores_are_kept_as_they_are_judged():
     assert report.scans[0].labels.tolist() == [1, 255]
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_the_first_process_writes_what_was_judged(tmp_path, capsys, first):
+    saved = []
+    trainer = SimpleNamespace(state=SimpleNamespace(fn="test"), is_global_zero=first,
+                              loggers=[SimpleNamespace(save=lambda: saved.append("log"))])
+    module = SimpleNamespace(classes=["a", "b", "c"], title="a network", miou_first_vote=0.25,
+                             matrix=torch.tensor([[3, 1, 0], [0, 2, 2], [0, 0, 0]]))  # fmt: skip
+    report = SegmentationReport(tmp_path, num_pictures=0)
+    report.scores = [ScanScore(0, "one", 0.5, 0.75, 8)]
+    report.on_test_end(trainer, module)
+    assert report.scores == []
+    files = {path.name for path in tmp_path.iterdir()}
+    if not first:
+        assert files == set()
+        return
+    assert files == {"test_scans.csv", "test.json", "test_confusion.csv", "test_confusion.png"}
+    assert (tmp_path / "test_scans.csv").read_text().split() == [
+        "scan,miou,accuracy,points,picture", "one,0.5,0.75,8,"
+    ]  # fmt: skip
+    assert json.loads((tmp_path / "test.json").read_text()) == {
+        "miou": pytest.approx((3 / 4 + 2 / 5) / 2), "iou": {"a": 0.75, "b": 0.4},
+        "miou_first_vote": 0.25,
+    }  # fmt: skip
+    matrix, classes = read_matrix(tmp_path / "test_confusion.csv")
+    assert (matrix.tolist(), classes) == (module.matrix.tolist(), module.classes)
+    assert "mIoU by the first vote alone, as without voting: 0.250" in capsys.readouterr().out
+    assert saved == ["log"]
+
+
+def test_without_labels_there_are_no_scores(tmp_path, capsys):
+    trainer = SimpleNamespace(state=SimpleNamespace(fn="validate"), is_global_zero=True)
+    module = SimpleNamespace(classes=["a", "b"], matrix=torch.zeros(2, 2, dtype=torch.long))
+    report = SegmentationReport(tmp_path, num_pictures=0)
+    report.scores = [ScanScore(0, "one", math.nan, math.nan, 0)]
+    report.on_validation_end(trainer, module)
+    assert [path.name for path in tmp_path.iterdir()] == ["val_scans.csv"]
+    assert "No point has a label: there are no scores" in capsys.readouterr().out
+
+
 def test_a_short_last_batch_of_scans_is_left_out_of_training_alone():
     def batches(size, world_size=1):
         data = ScanData(lambda: SyntheticStreets(5), lambda: SyntheticStreets(5), batch_size=size,
