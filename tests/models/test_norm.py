@@ -18,6 +18,8 @@ def build(norm, stage="layer1", **options):
 
 def test_name_is_built_with_the_number_of_channels():
     assert build("batch").num_features == 8
+    assert build("batch").activation is None
+    assert type(build("ibn-a")) is BatchNorm
     assert isinstance(build("none"), NoNorm)
 
 

@@ -152,7 +152,9 @@ def test_a_place_of_its_own_and_the_default():
         return type(resolve(norm, "stem", 8, stages, place, names=names))
 
     assert built("ibn-a", "first") is InstanceBatchNorm
-    assert built("ibn-a", "inner") is nn.BatchNorm1d
+    assert built("ibn-a", "inner") is built("ibn-a", "shortcut") is nn.BatchNorm1d
+    assert built("ibn-b", "stem") is InstanceNorm
+    assert built("ibn-b", "first") is nn.BatchNorm1d
     assert built("ibn-a", "sum") is built("batch", "sum") is type(None)
     assert built("ibn-b", "sum") is InstanceNorm
     assert built(nn.LayerNorm, "sum") is type(None)

@@ -294,6 +294,9 @@ def test_every_network_by_name():
     assert list(NETWORKS) == ["r3d_18", "mc3_18", "r2plus1d_18", *sized, "resnet3d_slim"]
     with torch.device("meta"):
         assert all(build(name, "instance", 7).fc.out_features == 7 for name in NETWORKS)
+        slim, whole = (build(name, "instance", 7) for name in ("resnet3d_slim", "resnet3d_10"))
+    assert [each.layer1[0].conv1.out_channels for each in (slim, whole)] == [32, 64]
+    assert [len(slim.layer1), len(slim.layer4)] == [1, 1]
 
 
 @pytest.mark.parametrize(

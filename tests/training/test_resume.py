@@ -14,9 +14,10 @@ import torch
 from torch.utils.data import DataLoader
 
 pytest.importorskip("lightning")
+from lightning.pytorch import Trainer
 from train_seg import main
 
-from geonorm.training.checkpoints import WholeCheckpoints, read_run_checkpoint
+from geonorm.training.checkpoints import LastCheckpoint, WholeCheckpoints, read_run_checkpoint
 from geonorm.training.sampler import EpochLoader, EpochSampler
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -186,6 +187,13 @@ def test_a_file_of_weights_alone_is_no_checkpoint_of_a_run(tmp_path):
         torch.save(told, tmp_path / "weights.ckpt")
         with pytest.raises(ValueError, match="is no checkpoint of a run: it has no state_dict"):
             read_run_checkpoint(tmp_path / "weights.ckpt")
+
+
+def test_who_wants_no_checkpoints_gets_none_at_the_end(tmp_path):
+    trainer = Trainer(logger=False, accelerator="cpu", enable_checkpointing=False,
+                      enable_progress_bar=False, default_root_dir=tmp_path)  # fmt: skip
+    LastCheckpoint(tmp_path / "last.ckpt").on_train_end(trainer, None)
+    assert not (tmp_path / "last.ckpt").exists()
 
 
 def test_storage_options_are_refused(tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
 from lightning.pytorch import Trainer
@@ -44,6 +45,17 @@ def test_versions_of_each_stage_are_kept(tmp_path, trainer):
     assert {"torch", "geonorm", "numpy", "av", "machine", "GPU"} < told["test"].keys()
     assert told["test"]["lightning"] == metadata.version("lightning")
     assert told["test"]["cores"] == str(os.cpu_count())
+
+
+def test_the_first_process_alone_keeps_versions_and_writes_the_report(tmp_path, trainer):
+    run = write_run(tmp_path / "run")
+    (run / "versions.json").unlink()
+    other = SimpleNamespace(is_global_zero=False, fast_dev_run=False, loggers=[])
+    RunReport(run).setup(other, None, "fit")
+    RunReport(run).teardown(other, None, "test")
+    assert not {"versions.json", "report.html"} & {path.name for path in run.iterdir()}
+    RunReport(run).setup(trainer, None, "fit")
+    assert [*json.loads((run / "versions.json").read_text())] == ["fit"]
 
 
 def test_a_trial_of_a_run_writes_no_report(tmp_path):

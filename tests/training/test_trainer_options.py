@@ -164,6 +164,7 @@ def test_every_network_of_scans_by_name():
     assert slim.PLANES == (32, 32, 64, 128, 64, 48, 32, 32)
     assert slim.conv0p1s1.in_channels == 5
     assert slim.final.out_channels == 3
+    assert build("PointMLP", "batch", 3)[0].in_features == 4
 
 
 def test_networks_are_named_in_words():
