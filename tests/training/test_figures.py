@@ -7,7 +7,7 @@ from matplotlib.colors import to_rgb
 
 from geonorm.training.action.pictures import RIGHT, WRONG, ShownClip, draw_clips, draw_strip
 from geonorm.training.figures import confusion_figure, curve_figure, plt, printable
-from geonorm.training.segmentation.pictures import SegmentedScan, draw_scans
+from geonorm.training.segmentation.pictures import SegmentedScan, _legend, draw_scans
 from geonorm.training.shift.comparison import Comparison
 from geonorm.training.shift.heat_map import draw
 from geonorm.training.shift.measures import Scores
@@ -127,6 +127,15 @@ def test_scans_are_shown_with_truth_prediction_and_errors(drawn, tmp_path):
     assert true.tolist() == [[10, 20, 30], [40, 50, 60], grey, [40, 50, 60]]
     assert guessed.tolist() == [[10, 20, 30], [10, 20, 30], [70, 80, 90], [40, 50, 60]]
     assert error.tolist() == [right, wrong, grey, right]
+    assert [*scans[0].panels(colors)] == [
+        "true", "predicted", "wrong points in red (66.7% of the labelled points are right)"
+    ]  # fmt: skip
+    for scan, named in zip(scans, (["a", "b", "c", "no label"], ["a", "b", "c"]), strict=True):
+        handles = _legend(scan, ["a", "b", "c"], colors)
+        assert [handle.get_label() for handle in handles] == named
+        assert handles[1].get_color().tolist() == [40 / 255, 50 / 255, 60 / 255]
+    alike = SegmentedScan("b alone", points, np.ones(4, int), np.ones(4, int))
+    assert [handle.get_label() for handle in _legend(alike, ["a", "b", "c"], colors)] == ["b"]
     assert [*scans[1].panels(colors)] == ["predicted"]
 
     skip_without_rendering()

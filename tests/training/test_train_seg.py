@@ -16,7 +16,7 @@ from torch.nn import functional
 from torchmetrics.classification import MulticlassJaccardIndex
 from train_seg import main
 
-from geonorm.datasets import SyntheticStreets, collate_scans
+from geonorm.datasets import RandomRotation, SyntheticStreets, collate_scans
 from geonorm.training.cli import CONFIGS, complete
 from geonorm.training.cli import option as value_of
 from geonorm.training.confusion import read_matrix
@@ -390,6 +390,21 @@ def test_a_short_last_batch_of_scans_is_left_out_of_training_alone():
     assert batches(5) == (1, 1)
     assert batches(6) == (1, 1)
     assert batches(3, world_size=2) == (1, 1)
+
+
+def test_scans_are_changed_in_training_alone_and_a_checkpoint_tells_their_voxels():
+    data = ScanData(lambda: SyntheticStreets(1), lambda: SyntheticStreets(1, seed=1),
+                    augment=[RandomRotation()], voxel_size=0.3, clip_range=[-9, -9, -2, 9, 9, 3],
+                    features={"position": [1, 2, 4]})  # fmt: skip
+    data.setup("fit")
+    assert [len(data.datasets[name].transforms) for name in ("train", "val")] == [1, 0]
+    assert data.in_channels == 3
+    assert data.state_dict() == {"voxel_size": 0.3, "clip_range": [-9, -9, -2, 9, 9, 3],
+                                 "features": {"position": [1, 2, 4]}}  # fmt: skip
+    assert ScanData(root=Path("a"), label_map="").options == {"root": Path("a")}
+    assert [dataset.dataset.seed for dataset in data.datasets.values()] == [0, 1]
+    data.setup("test")
+    assert data.datasets["test"].dataset.seed == 1  # that of validation, where none is given
 
 
 def test_domains_are_those_of_the_training_scans_where_there_are_any():
