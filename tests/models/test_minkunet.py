@@ -129,6 +129,45 @@ def test_mapping_gives_each_stage_its_norm():
     assert model.bntr4.bn.momentum == 0.1
 
 
+def by_hand(model, x):
+    """Run the U-Net as MinkowskiEngine's own example (examples/minkunet.py) wires it."""
+    relu = ME.MinkowskiReLU()
+
+    def blocks(each, x):
+        for block in each:
+            shortcut = x if block.downsample is None else block.downsample(x)
+            out = relu(block.norm1(block.conv1(x)))
+            out = block.norm2(block.conv2(out))
+            if hasattr(block, "conv3"):
+                out = block.norm3(block.conv3(relu(out)))
+            x = relu(out + shortcut)
+        return x
+
+    stem = relu(model.bn0(model.conv0p1s1(x)))
+    second = blocks(model.block1, relu(model.bn1(model.conv1p1s2(stem))))
+    fourth = blocks(model.block2, relu(model.bn2(model.conv2p2s2(second))))
+    eighth = blocks(model.block3, relu(model.bn3(model.conv3p4s2(fourth))))
+    x = blocks(model.block4, relu(model.bn4(model.conv4p8s2(eighth))))
+    x = blocks(model.block5, ME.cat(relu(model.bntr4(model.convtr4p16s2(x))), eighth))
+    x = blocks(model.block6, ME.cat(relu(model.bntr5(model.convtr5p8s2(x))), fourth))
+    x = blocks(model.block7, ME.cat(relu(model.bntr6(model.convtr6p4s2(x))), second))
+    x = blocks(model.block8, ME.cat(relu(model.bntr7(model.convtr7p2s2(x))), stem))
+    return model.final(x)
+
+
+@pytest.mark.parametrize("name", ["14A", "50"])
+def test_parts_are_joined_as_in_the_published_network(name):
+    model = build(name, norm="batch").eval()
+    for key, value in model.state_dict().items():
+        if ".bn." in key and value.is_floating_point():
+            value.copy_(torch.rand(value.shape, generator=torch.Generator().manual_seed(7)) + 0.5)
+    x = batch(scan(), scan(200, seed=1))
+    with torch.no_grad():
+        expected = by_hand(model, x).F
+        assert relative_error(model(x).F, expected) <= TOLERANCES["logits"]
+    assert expected.std() > 0.01
+
+
 def test_misspelt_stage_is_refused():
     with pytest.raises(ValueError, match=r"no stage 'enocder'.*Did you mean 'encoder'"):
         build(norm={"default": "batch", "enocder": "none"})
