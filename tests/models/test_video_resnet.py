@@ -10,6 +10,7 @@ import torch
 import torchvision
 from conftest import TOLERANCES, relative_error
 from torch import nn
+from torch.nn import functional
 
 from geonorm import BatchNorm, InstanceNorm, SpatioTemporalInstanceNorm
 from geonorm.models import (
@@ -126,6 +127,34 @@ def test_counts_and_keys_of_haras_nets(depth):
     assert norms(model, InstanceNorm) == norms(batch, BatchNorm) == norm_count
     assert sorted(dict(model.named_parameters())) == sorted(hara_keys(depth))
     assert sorted(dict(batch.named_parameters())) == sorted(hara_keys(depth))
+
+
+@pytest.mark.parametrize(("depth", "convolutions"), [(18, 2), (50, 3)])
+def test_haras_nets_join_their_parts_as_published(depth, convolutions):
+    """Written out from the modules' parameters; a bottleneck halves in its middle."""
+
+    def normed(norm, x):
+        return functional.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+
+    model = randomized(resnet3d(depth, num_classes=5, norm="batch", width=8)).eval()
+    x = functional.max_pool3d(normed(model.bn1, model.conv1(clips())).relu(), 3, 2, 1)
+    for number in (1, 2, 3, 4):
+        for place, block in enumerate(getattr(model, f"layer{number}")):
+            out, strides = x, []
+            for part in range(1, convolutions + 1):
+                conv = getattr(block, f"conv{part}")
+                strides.append(conv.stride[0])
+                out = normed(getattr(block, f"bn{part}"), conv(out))
+                out = out if part == convolutions else out.relu()
+            halved = 2 if number > 1 and place == 0 else 1
+            assert strides == ([halved, 1] if convolutions == 2 else [1, halved, 1])
+            if block.downsample is not None:
+                assert block.downsample[0].stride == (halved,) * 3
+                x = normed(block.downsample[1], block.downsample[0](x))
+            x = (out + x).relu()
+    expected = model.fc(x.mean((2, 3, 4)))
+    assert relative_error(model(clips()), expected) < 1e-5
+    assert expected.std() > 1e-3
 
 
 def test_width_is_that_of_the_first_stage_and_doubles():
