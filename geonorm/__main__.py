@@ -26,6 +26,9 @@ COMMANDS = {
 # The package that holds each module that a command may lack, where they have different names.
 PACKAGES = {
     "MinkowskiEngine": "geonorm install-minkowski",
+    "diffusers": "pip install 'geonorm[studies]'",
+    "fairlearn": "pip install 'geonorm[studies]'",
+    "google": "pip install 'geonorm[data]'",  # protobuf
     "huggingface_hub": "pip install 'geonorm[hub]'",
     "laspy": "pip install 'geonorm[data]'",
     "lazrs": "pip install 'geonorm[data]'",

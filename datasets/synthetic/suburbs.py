@@ -11,7 +11,7 @@ from geonorm.datasets.synthetic import street_objects as things
 from geonorm.datasets.synthetic.meshes import Mesh, boxes, heightfield, lathe, leaves, merge
 from geonorm.datasets.synthetic.street_objects import ALBEDO, StreetClass
 
-REACH = 80.0  # metres of ground built to each side of the sensor
+REACH = 80.0  # metres from the middle within which things stand; the ground ends at 72
 OWN = -1  # label of the car that carries the sensor, whose points recordings leave out
 # Lowest and highest albedo about 905 nm, where chlorophyll takes up nothing: grass and leaves are
 # bright, asphalt stays dark.
@@ -142,7 +142,7 @@ class Ground:
         """Return the ground about a place, finer near it."""
         steps = np.concatenate([np.full(60, 0.25), 0.25 * 1.03 ** np.arange(1, 70)])
         reach = np.cumsum(steps)
-        line = np.concatenate([-reach[::-1], [0.0], reach[reach < REACH]])
+        line = np.concatenate([-reach[::-1], [0.0], reach])
         x, y = line + center[0], line + center[1]
         grid = np.meshgrid(x, y, indexing="ij")
         rough = np.array([rng.uniform(0.002, 0.01), rng.uniform(0.002, 0.012),
@@ -260,7 +260,7 @@ def _borders(ground: Ground, free: Free, rng: np.random.Generator) -> list[Mesh]
     for x, y, yaw in _spots(ground, rng, int(rng.integers(4, 40)), 0.4, rng.uniform(3, 18)):
         length = rng.uniform(4, 24)
         turn = yaw + (np.pi / 2 if rng.random() < 0.25 else 0.0) + rng.normal(0, 0.05)
-        pieces = max(1, int(length / 3))
+        pieces = int(length / 3)
         draw = rng.random()
         make = _wild_hedge if draw < hedges * 0.8 else things.fence if draw < 0.85 else _wall
         seed = int(rng.integers(2**31))

@@ -64,7 +64,7 @@ class Optimization:
         """Return the learning rate as a part of `lr` when a part `done` of the run is over."""
         if done < self.warmup:
             return done / self.warmup
-        left = min(max((1 - done) / (1 - self.warmup), 0.0), 1.0)
+        left = max((1 - done) / (1 - self.warmup), 0.0)
         if self.schedule == "step":
             return 0.1 ** sum(done >= milestone for milestone in self.milestones)
         if self.schedule == "cosine":

@@ -62,12 +62,18 @@ def test_a_library_is_named_by_what_brings_it(monkeypatch, missing: str, cure: s
 def test_what_a_cure_installs_has_the_library() -> None:
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     extras = tomllib.loads(text)["project"]["optional-dependencies"]
-    names = {"sklearn": "scikit-learn"}
+    names = {"sklearn": "scikit-learn", "google": "protobuf"}
     of_extras = {name: re.fullmatch(r"pip install 'geonorm\[(.*)\]'", cure)
                  for name, cure in PACKAGES.items()}  # fmt: skip
     assert [name for name, cure in of_extras.items() if cure is None] == ["MinkowskiEngine"]
     for name, cure in of_extras.items():
         assert cure is None or names.get(name, name) in " ".join(extras[cure[1]]), name
+    # And the other way: each library of an extra other than the default one is known.
+    told = " ".join([names.get(name, name) for name in PACKAGES])
+    for extra in ("studies", "data", "scale", "export", "hub"):
+        for needed in extras[extra]:
+            library = re.match(r"[\w-]*", needed)[0].removeprefix("praat-")
+            assert library in told, needed
 
 
 @pytest.mark.parametrize("name", ["geonorm.none", "geonorm", "", None])
