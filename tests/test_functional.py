@@ -90,6 +90,9 @@ BAD = {
                          "one entry for each of the 6 rows; got 7"),
     "weights too few": ({**BY_INDEX, "point_weights": torch.ones(5)}, ValueError,
                         "one entry for each of the 6 rows; got 5"),
+    "weights zero of a lone row": ({"batch_index": torch.tensor([0, 1, 0, 0, 0, 0]),
+                                    "point_weights": torch.tensor([1, 0, 1, 1, 1, 1.0])},
+                                   ValueError, "all zero in instance 1"),
     "weights zero twice": ({**BY_INDEX, "point_weights": torch.zeros(6)}, ValueError,
                            "all zero in instance 0"),
     "weights 2-D": ({**BY_INDEX, "point_weights": torch.ones(6, 1)}, ValueError,
@@ -345,6 +348,13 @@ def test_parameters_of_each_instance(norm, dense):
         each = weight[INDEX], bias[INDEX]
         torch.testing.assert_close(found.features, plain.features * each[0] + each[1])
         torch.testing.assert_close(mixed.features, plain.features * each[0] + bias[1])
+
+
+def test_a_matrix_without_an_index_is_one_instance():
+    weight = torch.randn(1, 4)
+    torch.testing.assert_close(layer_norm(ROWS, weight=weight), layer_norm(ROWS) * weight)
+    with pytest.raises(ValueError, match=r"\(B, C\) = \(1, 4\); got \(2, 4\)"):
+        layer_norm(ROWS, weight=torch.randn(2, 4))
 
 
 def test_a_logarithm_of_zero_is_refused():

@@ -60,6 +60,7 @@ def test_decoding_begins_at_a_keyframe_only_where_that_is_exact(tmp_path: Path) 
     assert plain.entry_before(44) == max(key for key in plain.keyframes if key <= 44) > 0
     assert plain.entry_before(plain.keyframes[2]) == plain.keyframes[2] > 0
     assert plain.entry_before(0) == 0
+    assert replace(plain, keyframes=(9, 18)).entry_before(3) == 0
     assert len(reordered.keyframes) > 3
     assert reordered.entry_before(44) == 0
 

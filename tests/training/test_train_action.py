@@ -17,8 +17,9 @@ from geonorm import attribution
 from geonorm.__main__ import main as command
 from geonorm.looking.clips import clips
 from geonorm.training import ClipPredictor
+from geonorm.training.action import report as report_module
 from geonorm.training.action.module import ActionModule
-from geonorm.training.action.pictures import ShownClip
+from geonorm.training.action.pictures import ShownClip, draw_clips
 from geonorm.training.action.report import ActionReport
 from geonorm.training.confusion import read_matrix
 from helpers.action_runs import FILMS, QUICK, TOOLS, UNKEPT, found
@@ -146,7 +147,17 @@ def test_the_worst_and_the_best_clips_are_kept():
 
 
 @pytest.mark.parametrize(("subcommand", "stage"), [("validate", "val"), ("test", "test")])
-def test_a_checkpoint_gives_the_scores_of_the_end_of_training(trained, subcommand, stage):
+def test_a_checkpoint_gives_the_scores_of_the_end_of_training(
+    trained, subcommand, stage, monkeypatch
+):
+    titles = {}
+
+    def draws(*arguments):
+        *_, title, path = arguments
+        titles[path.name] = title
+        draw_clips(*arguments)
+
+    monkeypatch.setattr(report_module, "draw_clips", draws)
     run, _ = trained
     last = run / "checkpoints" / "last.ckpt"
     views = [] if stage == "val" else ["--data.views=3"]
@@ -157,6 +168,12 @@ def test_a_checkpoint_gives_the_scores_of_the_end_of_training(trained, subcomman
         assert scores.pop("classes") == pytest.approx(before.pop("classes"))
         assert scores == pytest.approx(before)
     assert scores["clips"] == (12 if stage == "val" else 36)
+    told = titles[f"{stage}_clips.png"]
+    assert re.fullmatch(rf"{stage}: .+, top-1 {scores['top1']:.3f}", told)
+    assert titles == {
+        f"{stage}_clips.png": told, f"{stage}_worst.png": f"{told}: the worst clips",
+        f"{stage}_best.png": f"{told}: the best clips",
+    }  # fmt: skip
 
 
 def test_still_clips_alone(trained):
