@@ -154,12 +154,14 @@ def test_shares_and_percent_are_told_apart_in_each_file(tmp_path, capsys):
     assert "CE is by b" in said
 
 
-@pytest.mark.parametrize(("clean", "fog", "shown"), [(1, 0.5, "50.00"), (100, 25, "25.00")])
+@pytest.mark.parametrize(("clean", "fog", "shown"), [
+    (1, 0.5, ("100.00", "50.00")), (100, 25, ("100.00", "25.00")), (1.5, 0.25, ("1.50", "0.25")),
+])  # fmt: skip
 def test_a_clean_score_of_all_is_1_or_100(tmp_path, capsys, clean, fog, shown):
     file = written(tmp_path / "a.csv", [("clean", "", clean), ("fog", 1, fog)])
     assert command(["evaluate-shift", f"--summarize={file}"]) == 0
     table = cells(capsys.readouterr().out)
-    assert (table["clean"]["score"], table["fog"]["score"]) == ("100.00", shown)
+    assert (table["clean"]["score"], table["fog"]["score"]) == shown
 
 
 def test_a_file_of_a_spreadsheet_is_read(tmp_path):
