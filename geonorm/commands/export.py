@@ -8,7 +8,6 @@ torch.export, compiled for this kind of processor with --compile true.
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +83,3 @@ def main(arguments: Sequence[str] | None = None) -> str | None:
     except ValueError as error:
         return f"geonorm export: {error}"
     return None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

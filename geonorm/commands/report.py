@@ -9,7 +9,6 @@ clips, options and versions; it is one file and needs no network. Each training,
 writes its own as report.html when it ends.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +39,3 @@ def main(arguments: Sequence[str] | None = None) -> str | None:
         return f"geonorm report: {error}"
     print(f"{options.out} ({options.out.stat().st_size / 2**20:.1f} MiB): open it in any browser")
     return None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,7 +6,6 @@ The folder has the weights as safetensors, the settings and a model card made of
 wherever a checkpoint does, such as in geonorm predict; so does hf://OWNER/NAME.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +53,3 @@ def main(arguments: Sequence[str] | None = None) -> str | None:
     except ValueError as error:
         return f"geonorm share: {error}"
     return None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,7 +10,6 @@ videos show the scores of their classes over time. Both show what the network lo
 predict wrote it (--attribution, --statistics).
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,7 +97,3 @@ def main(arguments: Sequence[str] | None = None) -> str | None:
     except ValueError as error:
         return f"geonorm view: {error}"
     return None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -246,6 +246,7 @@ def test_lines_are_shown_by_the_first_process_alone(capsys):
 def test_a_checkpoint_every_no_steps_is_refused():
     with pytest.raises(ValueError, match="--save_every must be at least 1 step; got 0"):
         StepCheckpoint(Path("last.ckpt"), 0)
+    assert StepCheckpoint(Path("last.ckpt"), 1).every == 1
 
 
 @pytest.fixture(scope="module")

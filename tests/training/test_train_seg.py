@@ -78,6 +78,15 @@ def test_loss_is_the_mean_of_each_scans_mean(weights):
     assert abs(loss - whole) > 1e-3  # the plain mean over rows is something else
 
 
+def test_scans_of_little_weight_count_as_much_as_others():
+    logits, labels, index = random_rows([3, 40])
+    weights = torch.linspace(0.01, 0.02, logits.shape[1])
+    loss = scan_mean_loss(logits, labels, index, 2, weights)
+    each = [functional.cross_entropy(logits[index == i], labels[index == i], weights)
+            for i in range(2)]  # fmt: skip
+    torch.testing.assert_close(loss, sum(each) / 2)
+
+
 def test_scans_without_a_label_count_for_nothing():
     logits, labels, index = random_rows([10, 20])
     labels[index == 1] = 255
