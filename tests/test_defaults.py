@@ -1,6 +1,7 @@
 """Defaults of what users call: a change of one changes their results."""
 
 import inspect
+from dataclasses import FrozenInstanceError, fields, is_dataclass
 
 import pytest
 
@@ -12,6 +13,7 @@ from geonorm.datasets.scan_shards import write_scan_shards
 from geonorm.datasets.scan_weather import in_snow
 from geonorm.datasets.synthetic.lidar import LidarSensor
 from geonorm.datasets.video_io import write_video
+from geonorm.datasets.views import Viewing
 from geonorm.export import exported, to_onnx
 from geonorm.models import video_resnet
 from geonorm.norms.activated import Activated
@@ -185,3 +187,14 @@ def test_defaults_of_norms(norm):
                          ids=[called.__name__ for called, _ in OF_OTHERS])  # fmt: skip
 def test_defaults_of_data_models_and_trainings(called, expected):
     assert defaults(called) == expected
+
+
+@pytest.mark.parametrize("of", [
+    ClipFormat, Explanation, LidarSensor, Optimization, Options, Output, Stream, Viewing,
+])  # fmt: skip
+def test_what_calls_share_as_a_default_cannot_be_written_to(of):
+    assert is_dataclass(of)
+    shared = of()
+    name = fields(of)[0].name
+    with pytest.raises(FrozenInstanceError):
+        setattr(shared, name, getattr(shared, name))
