@@ -127,7 +127,7 @@ tests segment_kernels tests/ops/test_segment_norm_triton.py & # hundreds of kern
 beside+=($!)
 tests axis_kernels tests/ops/test_axis_norm_triton.py &
 beside+=($!)
-tests operators tests/ops/test_cuda_ops.py tests/ops/test_triton_cuda.py
+tests operators tests/ops/test_cuda_ops.py tests/ops/test_triton_cuda.py tests/ops/test_sparse_conv.py
 for process in "${beside[@]}"; do
     wait "$process" || failures=$((failures + 1))
 done

@@ -190,8 +190,8 @@ ADVICE = (
         ),
     ),
     Advice(
-        "**Whether instance norm helps from simulated streets to the real scan, the rows do not "
-        "tell**: no norm gets far there.",
+        "**Whether instance norm helps from simulated towns to the real scan, the rows do not "
+        "tell**: no norm gets far there. [Scenes that are nearer to it](training_scans.md) do.",
         ((BETTER, "streets", REAL, UNDECIDED), (BETTER, "streets", NEAR, UNDECIDED)),
     ),
     Advice(
