@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import get_args
 
 import pytest
@@ -22,10 +23,11 @@ from grid.claims import (
     judge,
 )
 from grid.rows import Row, read
-from grid.streets import OTHER_SENSORS
+from grid.streets import OTHER_SENSORS, REAL
 from grid.table import BASE
 
 from geonorm.datasets import clip_corruptions, scan_corruptions
+from geonorm.studies.outcome import Interval
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 INSTANCE = ("instance", EVERYWHERE, "")
@@ -115,6 +117,24 @@ def test_the_pages_are_those_of_the_rows() -> None:
     assert (DOCS / "experiments.md").read_text(encoding="utf-8") == table.page(found)
     page = (DOCS / "which_norm.md").read_text(encoding="utf-8")
     assert page == which.page(found)
+
+
+def test_scenes_nearer_to_the_real_scan_reach_the_mark() -> None:
+    """What docs/training_scans.md says of the suburbs with gardens, and of towns."""
+    def real(variant: str) -> list[float]:
+        of = Cell("streets", "batch", rival="intensity", variant=variant)
+        return [row.scores[REAL] for row in read(DOCS / "experiments.csv")
+                if not row.cell.rate and replace(row.cell, seed=0) == of]  # fmt: skip
+
+    gardens, towns = real("garden suburb"), real("plain")
+    assert len(gardens) == 3
+    assert fmean(gardens) >= 0.45
+    assert fmean(towns) < 0.2
+    page = (DOCS / "training_scans.md").read_text(encoding="utf-8")
+    interval = Interval.of(gardens)
+    assert f"**{fmean(gardens):.2f} over three seeds**" in page
+    assert f"95% interval {interval.low:.2f} to {interval.high:.2f}" in page
+    assert f"makes {fmean(towns):.2f}" in page
 
 
 def test_advice_rests_on_claims_that_there_are() -> None:
