@@ -335,6 +335,7 @@ def test_streets_nearer_to_the_real_scan_come_last_and_have_their_own_table():
         *(("batch", "everywhere", "intensity", seed, "fine suburb") for seed in range(3)),
         ("batch", "everywhere", "intensity", 0, "garden suburb"),
         ("instance", "encoder", "", 0, "garden suburb"),
+        *(("batch", "everywhere", "intensity", seed, "garden suburb") for seed in (1, 2)),
     ]  # fmt: skip
     rows = [row(replace(nearer[0], seed=seed, variant=variant), clean=0.5,
                 **{REAL: real + 0.1 * seed, NEAR: 0.75})

@@ -89,8 +89,8 @@ class Cell:
 
 # What is also trained on the streets that are nearer to the real scan: norms as briefly as on
 # towns, then, longer, what is best on other sensors and best in other weather among the rows of
-# towns. The one of these two that is better on other suburbs, the first, is trained on finer voxels
-# too. docs/training_scans.md tells why the rounds before were stopped.
+# towns. The one of these two that is better on other suburbs, the first in each round, is trained on
+# finer voxels and has further seeds in gardens. docs/training_scans.md tells why the rounds before were stopped.
 CLOSER, CLOSER_SEEDS = ("batch", "instance"), 3
 LONGER = Cell("streets", "batch", rival="intensity"), Cell("streets", "instance", "encoder")
 
@@ -127,6 +127,8 @@ def grid() -> list[Cell]:
     closer += [replace(LONGER[0], seed=seed, variant="fine suburb")
                for seed in range(CLOSER_SEEDS)]  # fmt: skip
     closer += [replace(cell, variant="garden suburb") for cell in LONGER]
+    closer += [replace(LONGER[0], seed=seed, variant="garden suburb")
+               for seed in range(1, CLOSER_SEEDS)]  # fmt: skip
     pair = ("batch", "intensity"), ("instance", "")
     fresh = [Cell("streets", norm, rival=rival, seed=seed)
              for seed in FRESH for norm, rival in pair]  # fmt: skip
