@@ -89,8 +89,9 @@ class Cell:
 
 # What is also trained on the streets that are nearer to the real scan: norms as briefly as on
 # towns, then, longer, what is best on other sensors and best in other weather among the rows of
-# towns. The one of these two that is better on other suburbs, the first in each round, is trained on
-# finer voxels and has further seeds in gardens. docs/training_scans.md tells why the rounds before were stopped.
+# towns. The one of these two that is better on other suburbs, the first in each round, is trained
+# on finer voxels too, and has further seeds in gardens. docs/training_scans.md tells why the rounds
+# before were stopped.
 CLOSER, CLOSER_SEEDS = ("batch", "instance"), 3
 LONGER = Cell("streets", "batch", rival="intensity"), Cell("streets", "instance", "encoder")
 
