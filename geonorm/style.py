@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geonorm.checks import statistics_dtype
+from geonorm.checks import positive, statistics_dtype
 from geonorm.inputs import Input, read
 from geonorm.ops.backends import checks_values
 from geonorm.pooling import moments
@@ -56,8 +56,7 @@ def style_statistics(
     >>> style.mean.shape, style.std.shape
     (torch.Size([2, 3]), torch.Size([2, 3]))
     """
-    if not eps > 0:
-        raise ValueError(f"eps must be positive; got {eps}")
+    positive(eps=eps)
     given = read(x, batch_index, num_instances)
     _refuse_empty(given)
     mean, var = moments(given)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from geonorm.datasets.synthetic.meshes import Mesh, boxes, lathe, leaves, merge
-from geonorm.datasets.synthetic.street_objects import StreetClass, albedo
+from geonorm.datasets.synthetic.meshes import Mesh, boxes, lathe, merge
+from geonorm.datasets.synthetic.street_objects import StreetClass, albedo, foliage
 
 
 def fan_tree(rng: np.random.Generator) -> Mesh:
@@ -24,7 +24,7 @@ def fan_tree(rng: np.random.Generator) -> Mesh:
     many = int(rng.uniform(0, 150) * len(tips) * spread**2)
     places = np.repeat(tips, -(-many // len(tips)), axis=0)[:many]
     crown = places + rng.normal(0, spread * 0.5, size=(many, 3))
-    parts.append(_foliage(crown[crown[:, 2] > 0.2], 0.2, rng))
+    parts.append(foliage(crown[crown[:, 2] > 0.2], 0.2, rng))
     return merge(parts)
 
 
@@ -49,7 +49,7 @@ def bed(rng: np.random.Generator) -> Mesh:
     waves = rng.uniform(0.8, 4.0, 2)
     bumps = np.sin(places[:, :2] * waves + rng.uniform(0, 6, 2)).sum(axis=1) / 2
     places[:, 2] = height * (1 + ragged * bumps) * (0.5 + places[:, 2]) ** 0.4
-    return _foliage(places, rng.uniform(0.1, 0.2), rng)
+    return foliage(places, rng.uniform(0.1, 0.2), rng)
 
 
 def rail(rng: np.random.Generator) -> Mesh:
@@ -71,8 +71,3 @@ def garage(rng: np.random.Generator) -> Mesh:
     walls = boxes((*-half, -1.0), (*half, top), label, tone)
     roof = boxes((*(-half - eaves), top), (*(half + eaves), top + 0.15), label, tone * 0.7)
     return merge([walls, roof])
-
-
-def _foliage(places: np.ndarray, size: float, rng: np.random.Generator) -> Mesh:
-    kind = StreetClass.VEGETATION
-    return leaves(places, size, kind, albedo(kind, rng), rng)

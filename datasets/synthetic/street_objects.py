@@ -111,6 +111,12 @@ def fence(length: float, rng: np.random.Generator) -> Mesh:
     return merge(parts)
 
 
+def foliage(centers: np.ndarray, size: float, rng: np.random.Generator) -> Mesh:
+    """Return leaves of this size at centers (K, 3), of one plant (m)."""
+    label = StreetClass.VEGETATION
+    return leaves(centers, size, label, albedo(label, rng), rng)
+
+
 def hedge(length: float, rng: np.random.Generator) -> Mesh:
     """Return a clipped hedge along x, centred: dense leaves around twigs (m)."""
     height, thick = rng.uniform(0.8, 2.4), rng.uniform(0.6, 1.2)
@@ -119,14 +125,14 @@ def hedge(length: float, rng: np.random.Generator) -> Mesh:
     bumps = 1 + 0.15 * np.sin(centers[:, :1] * rng.uniform(1, 3) + rng.uniform(0, 6))
     centers = centers * np.concatenate([np.ones_like(bumps), bumps, np.ones_like(bumps)], axis=1)
     centers[:, 2] += height / 2
-    return _foliage(centers, 0.16, rng)
+    return foliage(centers, 0.16, rng)
 
 
 def bush(rng: np.random.Generator) -> Mesh:
     """Return a round bush."""
     radii = rng.uniform((0.5, 0.5, 0.4), (1.3, 1.3, 1.1))
     centers = _in_ball(int(200 * radii.prod() ** (2 / 3)), rng) * radii + (0, 0, radii[2] * 0.7)
-    return _foliage(centers, 0.16, rng)
+    return foliage(centers, 0.16, rng)
 
 
 def tree(rng: np.random.Generator) -> Mesh:
@@ -140,7 +146,7 @@ def tree(rng: np.random.Generator) -> Mesh:
     radii = rng.uniform((1.2, 1.2, 1.0), (2.4, 2.4, 2.2))
     center = np.array([*(lean * bare), bare + radii[2] * 0.75])
     crown = _in_ball(int(160 * radii.prod() ** (2 / 3)), rng) * radii + center
-    return merge([trunk, _foliage(crown, 0.26, rng)])
+    return merge([trunk, foliage(crown, 0.26, rng)])
 
 
 def pole(rng: np.random.Generator) -> Mesh:
@@ -226,11 +232,6 @@ def _uprights(
     low = np.stack(np.broadcast_arrays(x - half, near, bottom), axis=1)
     high = np.stack(np.broadcast_arrays(x + half, far, top), axis=1)
     return boxes(low, high, label, tone)
-
-
-def _foliage(centers: np.ndarray, size: float, rng: np.random.Generator) -> Mesh:
-    label = StreetClass.VEGETATION
-    return leaves(centers, size, label, albedo(label, rng), rng)
 
 
 def _in_ball(count: int, rng: np.random.Generator) -> np.ndarray:

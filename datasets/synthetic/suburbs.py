@@ -8,7 +8,7 @@ import numpy as np
 
 from geonorm.datasets.synthetic import garden_objects as garden
 from geonorm.datasets.synthetic import street_objects as things
-from geonorm.datasets.synthetic.meshes import Mesh, boxes, heightfield, lathe, leaves, merge
+from geonorm.datasets.synthetic.meshes import Mesh, boxes, heightfield, lathe, merge
 from geonorm.datasets.synthetic.street_objects import ALBEDO, StreetClass
 
 REACH = 80.0  # metres from the middle within which things stand; the ground ends at 72
@@ -289,12 +289,7 @@ def _wild_hedge(length: float, rng: np.random.Generator) -> Mesh:
     places = rng.uniform(-0.5, 0.5, size=(count, 3)) * (length * 1.1, thick, 1.0)
     top = height * (1 + ragged * np.sin(places[:, 0] * rng.uniform(0.8, 3) + rng.uniform(0, 6)))
     places[:, 2] = (places[:, 2] + 0.5) * top
-    return _foliage(places, rng.uniform(0.14, 0.26), rng)
-
-
-def _foliage(places: np.ndarray, size: float, rng: np.random.Generator) -> Mesh:
-    tone = things.albedo(StreetClass.VEGETATION, rng)
-    return leaves(places, size, StreetClass.VEGETATION, tone, rng)
+    return things.foliage(places, rng.uniform(0.14, 0.26), rng)
 
 
 def _shrub(rng: np.random.Generator) -> Mesh:
@@ -306,7 +301,7 @@ def _shrub(rng: np.random.Generator) -> Mesh:
         count = int(rng.uniform(120, 320) * radii.prod() ** (2 / 3))
         lumps.append(_in_ball(count, rng) * radii + where)
     places = np.concatenate(lumps)
-    return _foliage(places[places[:, 2] > -0.1], rng.uniform(0.12, 0.24), rng)
+    return things.foliage(places[places[:, 2] > -0.1], rng.uniform(0.12, 0.24), rng)
 
 
 def _tree(rng: np.random.Generator) -> Mesh:
@@ -319,7 +314,7 @@ def _tree(rng: np.random.Generator) -> Mesh:
     radii = rng.uniform((0.9, 0.9, 1.0), (3.5, 3.5, 3.0))
     center = np.array([*(lean * bare), bare + radii[2] * rng.uniform(0.7, 1.0)])
     count = int(rng.uniform(80, 220) * radii.prod() ** (2 / 3))
-    return merge([trunk, _foliage(_in_ball(count, rng) * radii + center, 0.24, rng)])
+    return merge([trunk, things.foliage(_in_ball(count, rng) * radii + center, 0.24, rng)])
 
 
 def _in_ball(count: int, rng: np.random.Generator) -> np.ndarray:

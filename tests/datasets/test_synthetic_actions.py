@@ -201,7 +201,7 @@ def test_films_are_for_training_and_in_the_users_cache_if_nothing_else_is_said(
     films = SyntheticActions(num_videos=1, frames=1)
     assert films.folder.parent == tmp_path / "synthetic-actions"
     assert json.loads((films.folder / "complete.json").read_text())[1:4] == ["train", 1, 0]
-    assert synthetic_videos._NUM_VIDEOS == {"train": 600, "val": 240}  # drawing takes too long
+    assert synthetic_videos._NUM_VIDEOS == {"train": 600, "val": 240}
 
 
 def test_who_comes_second_leaves_a_complete_folder_as_it_is(tmp_path: Path) -> None:
