@@ -36,7 +36,7 @@ from geonorm.training.shift.run import (
     spread,
 )
 from geonorm.training.shift.scans import ScanTask, beams_of
-from geonorm.training.shift.tasks import Judged
+from geonorm.training.shift.tasks import Judged, data_section, judged_on
 from helpers.browser import shown_report
 
 pytestmark = pytest.mark.filterwarnings("default")  # as users run it
@@ -135,6 +135,9 @@ def test_a_resample_is_the_score_of_its_scans_worked_by_hand():
     found = scores_of(ScanTask([], SyntheticStreets(1)), cells, [0, 1], [], weights)
     assert found.clean == pytest.approx([np.mean(each) for each in iou.values()])
     assert class_iou(counts.sum(0)).tolist() == [4 / 8, 4 / 8]
+    cells[1, CLEAN, 0] = np.zeros((2, 2), dtype=np.int64)  # no point of it has a label
+    found = scores_of(ScanTask([], SyntheticStreets(1)), cells, [0, 1], [], weights)
+    assert found.clean == pytest.approx([np.mean(iou["first"])] * 2 + [np.nan], nan_ok=True)
 
 
 def test_networks_and_corruptions_share_their_resamples(tmp_path):
@@ -154,6 +157,8 @@ def test_networks_of_one_description_are_numbered():
         "MinkUNet", "r3d_18", "MinkUNet (2)", "MinkUNet (3)"]
     with pytest.raises(ValueError, match=r"must be 4 different names.*got a, b, a, c"):
         network_names(checkpoints, [*"abac"], titles)
+    with pytest.raises(ValueError, match=r"must be 4 different names.*got a, b, c$"):
+        network_names(checkpoints, [*"abc"], titles)
 
 
 def test_what_does_not_apply_is_named(tmp_path):
@@ -335,6 +340,8 @@ def test_a_baseline_is_a_name_a_checkpoint_or_a_file(tmp_path, monkeypatch):
     name, scores = find_baseline("base.csv", names, files, ["fog"])
     assert (name, scores.clean.tolist()) == ("base", [0.8])
     assert network_names(files, names, ["", ""]) == names
+    with pytest.raises(ValueError, match=r"must be a CSV file of scores or one.*got 'base\.txt'"):
+        find_baseline("base.txt", names, files, ["fog"])
     with pytest.raises(ValueError, match="each checkpoint must be given once"):
         network_names([files[0], tmp_path / "a.ckpt"], names, ["", ""])
 
@@ -435,6 +442,28 @@ def test_a_killed_run_goes_on_and_a_changed_option_begins_anew(run, tmp_path):
     assert command([*words, "--seed=1", f"--out={tmp_path / 'killed'}"]) == 0
     assert len([*(tmp_path / "killed/cells").iterdir()]) == 2
     assert (tmp_path / "killed/scores.csv").read_bytes() != csvs[0]
+
+
+@pytest.mark.parametrize("text", ["[]", "data: [1]", "model: {}", "3"])
+def test_a_configuration_without_data_is_refused(tmp_path, text):
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"c\.yaml has no section `data`"):
+        data_section(tmp_path / "a.ckpt", str(file))
+    checkpoint = tmp_path / "run" / "checkpoints" / "a.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text("data: {seed: 7}")
+    assert data_section(checkpoint, None) == {"seed": 7}
+
+
+def test_beams_and_domains_are_of_scans(tmp_path):
+    checkpoint = tmp_path / "run" / "checkpoints" / "a.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text("data: {seed: 7}")
+    torch.save({"ClipData": {}, "state_dict": {}, "epoch": 0}, checkpoint)
+    for option in ({"beams": 32}, {"domain": 0}):
+        with pytest.raises(ValueError, match=r"--beams and --domain are of scans"):
+            judged_on([checkpoint], **option)
 
 
 def test_bad_input_of_the_command(run, tmp_path):

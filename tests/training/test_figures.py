@@ -156,9 +156,10 @@ def test_scans_are_shown_with_truth_prediction_and_errors(drawn, tmp_path):
 
 
 def test_a_heat_map_has_every_score_beside_the_clean_one(drawn, tmp_path):
-    scored = {"fog": {1: (0.6,), 2: (0.2,)}, "rain": {1: (0.4,)}, "snow": {2: (0.0,)}}
-    networks = {"one": Scores((0.8,), scored),
-                "two": Scores((0.0,), {name: {1: (0.1,)} for name in scored})}  # fmt: skip
+    scored = {"fog": {1: (0.6, 0.3), 2: (0.2, 0.7)}, "rain": {1: (0.4, 0.1)},
+              "snow": {2: (0.0, 0.9)}}  # fmt: skip
+    networks = {"one": Scores((0.8, 0.5), scored),
+                "two": Scores((0.0, 0.2), {name: {1: (0.1, 0.4)} for name in scored})}  # fmt: skip
     groups = {"Robo3D": ["fog", "rain"], "others": ["snow"]}
     comparison = Comparison(networks, groups, "mIoU", ("one", networks["one"]), {}, {})
     draw(comparison, tmp_path / "heat_map.png")

@@ -262,6 +262,41 @@ def test_without_settings_there_is_no_journal(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_journal_knows_the_size_and_the_time_of_what_was_done(tmp_path):
+    kept = Journal(tmp_path / "out", {"votes": 1})
+    kept.add(Path("a.bin"), (50, 7), "a", {"read": 0.123456, "network": 2.00004})
+    (tmp_path / "out" / "a.npy").touch()
+    for again in (kept, Journal(tmp_path / "out", {"votes": 1})):
+        assert again.has(Path("a.bin"), (50, 7), ".npy")
+        for state in ((49, 7), (51, 7), (50, 6), (50, 8)):
+            assert not again.has(Path("a.bin"), state, ".npy")
+        assert not again.has(Path("a.bin"), (50, 7), ".label")
+        assert not again.has(Path("b.bin"), (50, 7), ".npy")
+        entry = again.entries[str(Path("a.bin").absolute())]
+        assert entry["seconds"] == {"read": 0.1235, "network": 2.0}
+        assert [again.stem(Path(name)) for name in ("a.bin", "x/a.bin")] == ["a", "a_2"]
+
+
+def test_a_part_that_a_scan_lacks_took_no_time():
+    latency = streams.Latency()
+    for seconds in ({"read": 0.01}, {"read": 0.03, "attribution": 0.2}):
+        latency.add(seconds)
+    lines = [line.split() for line in str(latency).splitlines()[1:]]
+    assert lines == [["read", "20.0", "29.0"], ["attribution", "100.0", "190.0"],
+                     ["all", "120.0", "219.0"]]  # fmt: skip
+
+
+def test_a_file_of_a_clock_that_is_ahead_is_ready_once_it_rests(tmp_path, monkeypatch):
+    monkeypatch.setattr(streams, "POLL", 0.01)
+    monkeypatch.setattr(streams, "SETTLED", 0.05)
+    (ahead,) = record(tmp_path / "drive", 1)
+    os.utime(ahead, (20_000_000_000, 20_000_000_000))
+    arrivals = Arrivals([tmp_path / "drive"], Stream(watch=0.15), lambda *_: False)
+    looks = list(arrivals)
+    assert [file for file in looks if file] == [ahead]
+    assert looks.index(ahead) > 1
+
+
 def started(checkpoint, folder, *words):
     """Start a command on a folder of scans."""
     return subprocess.Popen(

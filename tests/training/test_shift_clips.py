@@ -139,6 +139,8 @@ def test_clips_that_cannot_be_decoded_are_left_out(films, tmp_path, monkeypatch)
     films.videos[0][0].write_bytes(films.videos[0][0].read_bytes()[:1])  # damaged since it opened
     assert task.read(0).video is None
     assert task.read(1).video is not None
+    films.videos[7][0].write_bytes(films.videos[7][0].read_bytes()[:1])
+    assert task.read(7).video is None
 
 
 def test_what_cannot_be_judged_is_refused(films, tmp_path):
@@ -147,9 +149,14 @@ def test_what_cannot_be_judged_is_refused(films, tmp_path):
                         cache=tmp_path / "cache")  # fmt: skip
     with pytest.raises(ValueError, match="expected one clip of each of 8 videos; got 16 clips"):
         ClipTask([by_red], dense)
-    task = ClipTask([lambda video: torch.zeros(1, 3)], clips(films, tmp_path))
-    with pytest.raises(ValueError, match=r"for each of 2 classes, \(1, 2\); got \(1, 3\)"):
-        task.count(0, task.read(0))
+    shapes = [(1, 3), (1, 1), (2, 2), (2,)]
+    networks = [lambda video, shape=shape: torch.zeros(shape) for shape in shapes]
+    task = ClipTask(networks, clips(films, tmp_path))
+    sample = task.read(0)
+    for number, shape in enumerate(shapes):
+        told = rf"for each of 2 classes, \(1, 2\); got {re.escape(str(shape))}"
+        with pytest.raises(ValueError, match=told):
+            task.count(number, sample)
 
 
 @pytest.mark.slow

@@ -123,6 +123,17 @@ def test_measures_that_there_are_not(network, baseline, message):
         measure(network, baseline)
 
 
+def test_a_resample_in_which_the_baseline_makes_no_error_is_no_reason_to_refuse_it():
+    clean = np.array([0.8, 0.7, 0.9])
+    judged = Scores(clean, {"fog": {1: np.array([0.4, 0.5, 0.3])}})
+    other = Scores(clean, {"fog": {1: np.array([0.5, 1.0, 1.0])}})
+    assert measure(judged, other)["fog"].error.tolist() == [1.2, np.inf, np.inf]
+    error = as_json(Comparison({"a": judged}, {"all": ["fog"]}, "mIoU", ("b", other)))
+    assert error["networks"]["a"]["groups"]["all"]["mean"]["error"] == [1.2, None, None]
+    with pytest.raises(ValueError, match="no error under fog"):
+        measure(judged, Scores(clean, {"fog": {1: np.array([1.0, 0.5, 0.5])}}))
+
+
 def test_the_published_table_of_robo3d(tmp_path, capsys):
     file = published(tmp_path / "minkunet18.csv")
     assert command(["evaluate-shift", f"--summarize={file}", f"--baseline={file}"]) == 0
@@ -228,6 +239,7 @@ BAD_FILES = {
     "a negative score": ([CLEAN, ("fog", 1, -0.1)], r"line 3: a score must be in \[0, 1\].*-0\.1"),
     "more than 100": ([CLEAN, ("fog", 1, 101)], r"line 3: a score must be.*got 101"),
     "no number": ([CLEAN, ("fog", 1, "nan")], r"line 3: a score must be.*got nan"),
+    "no score in a row": ([CLEAN, ("fog", 1)], r"line 3: level must be.*got '1' and None"),
     "a row cut off": ([CLEAN, ("fog",)], r"line 3: level must be.*got None and None"),
     "a clean score of 0": ([("clean", "", 0), FOG], r"clean score must be above 0"),
 }
