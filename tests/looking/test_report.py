@@ -12,7 +12,7 @@ from PIL import Image
 
 from geonorm.__main__ import main as command
 from geonorm.looking import plots
-from geonorm.looking.report import write_report
+from geonorm.looking.report import _shares, write_report
 from geonorm.looking.runs import read_folder
 from geonorm.looking.tables import pictures, table, words
 from geonorm.training.metrics_file import read_metrics
@@ -183,6 +183,8 @@ def test_many_scans_and_classes_are_not_all_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MOST_CLASSES", 2)
     page, figures = report(run, path=tmp_path / "report.html")
     assert "val: 3 classes are too many to draw here" in page
+    monkeypatch.setattr(module, "MOST_CLASSES", 3)
+    assert titles(report(run, path=tmp_path / "three.html")[1])[-1] == "val"
     assert titles(figures)[-1] == "throughput/points_per_s"
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", page)
     assert captions == ["clips", "the best clips", "the worst clips", "scan0: mIoU 0.000",
@@ -194,6 +196,46 @@ def test_cells_of_large_matrices_are_not_written_on(classes, written):
     names = [str(number) for number in range(classes)]
     figure = plots.confusion("val", np.eye(classes), names)
     assert ("texttemplate" in figure["data"][0]) == written
+
+
+def test_a_confusion_is_drawn_from_0_to_1_and_read_from_above():
+    matrix = np.array([[3, 1], [0, 2000]])
+    figure = plots.confusion("val", matrix, ["a", "b"])
+    (heat,), layout = figure["data"], figure["layout"]
+    assert (heat["zmin"], heat["zmax"], heat["showscale"]) == (0, 1, False)
+    assert heat["customdata"] == matrix.tolist()
+    assert layout["yaxis"]["autorange"] == "reversed"
+    assert [layout[axis]["title"]["text"] for axis in ("xaxis", "yaxis")] == ["predicted", "true"]
+    shades = [sum(int(color[i : i + 2], 16) for i in (1, 3, 5)) for _, color in heat["colorscale"]]
+    assert shades == sorted(shades, reverse=True)
+
+
+def test_each_of_eight_runs_has_a_colour_of_its_own():
+    runs = {str(number): np.column_stack([np.arange(59 + number % 2)] * 2) for number in range(9)}
+    figure = plots.curves("loss", {"none": np.empty((0, 2)), **runs})
+    assert [trace["name"] for trace in figure["data"]] == [*runs]
+    colors = [trace["line"]["color"] for trace in figure["data"]]
+    assert len({*colors}) == 8
+    assert colors[7] == plots.COLORS[0]  # after that of the run without a value
+    assert [trace["mode"] for trace in figure["data"]][:2] == ["lines+markers", "lines"]
+    assert figure["layout"]["xaxis"]["title"]["text"] == "step"
+
+
+def test_classes_that_are_not_there_or_never_predicted_have_no_share():
+    found = _shares(np.array([0, 2, 0, 0]), np.array([3, 4, 0, 5]), np.array([0, 4, 6, 7]))
+    np.testing.assert_array_equal(found, [np.nan, 0.5, np.nan, 0])
+
+
+def test_a_folder_with_one_file_of_a_run_is_one(tmp_path):
+    run = write_run(tmp_path / "run")
+    for name in ("config.yaml", "metrics.csv", "val.json"):
+        (tmp_path / name[:3]).mkdir()
+        (tmp_path / name[:3] / name).write_bytes((run / name).read_bytes())
+    configured, logged, judged = (read_folder(tmp_path / name) for name in ("con", "met", "val"))
+    assert (configured.metrics, configured.judged, logged.config) == ({}, {}, {})
+    assert configured.config["model.norm"] == "instance"
+    assert logged.metrics["train/loss"][-1].tolist() == [2, 1]
+    assert (judged.judged["val"].matrix, judged.judged["val"].classes) == (None, ())
 
 
 def test_the_curves_of_a_resumed_run_are_whole(tmp_path):
@@ -246,7 +288,12 @@ def test_an_evaluation_under_shift(tmp_path):
     told = {"clean": [0.0, None, None], "groups": {"a": {"corruptions": {
         "fog": {"levels": {"1": [None, None, None]}}, "snow": {"levels": {"2": [0.5, None, None]}},
     }}}}  # fmt: skip
-    nothing = plots.shift("none", told, "mIoU")["data"][0]
+    figure = plots.shift("none", told, "mIoU")
+    nothing = figure["data"][0]
+    assert figure["layout"]["yaxis"]["autorange"] == "reversed"
+    assert (nothing["zmin"], nothing["zmax"]) == (heat["zmin"], heat["zmax"]) == (0, 1)
+    assert titles([figure, plots.shift("none", told | {"clean": [None] * 3}, "mIoU")]) == [
+        "none: clean mIoU 0.0%"] * 2  # fmt: skip
     assert nothing["z"] == [[None, None], [None, None]]
     assert nothing["text"] == [["", ""], ["", "50.0%"]]
 
@@ -313,8 +360,8 @@ def test_the_command_writes_a_page_and_says_where(tmp_path, monkeypatch, capsys)
     size = (tmp_path / "report.html").stat().st_size / 2**20
     said = capsys.readouterr().out
     assert said == f"report.html ({size:.1f} MiB): open it in any browser\n"
-    assert command(["report", "run", "--out=new/a.html"]) is None
-    assert (tmp_path / "new/a.html").is_file()
+    assert command(["report", "run", "--out=new/er/a.html"]) is None
+    assert (tmp_path / "new/er/a.html").is_file()
 
 
 def test_wrong_folders_are_explained(tmp_path, monkeypatch):

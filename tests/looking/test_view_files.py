@@ -8,6 +8,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from geonorm.__main__ import main as command
@@ -16,7 +17,9 @@ from geonorm.datasets.label_ids import distinct_color
 from geonorm.looking import clips, columns, scans
 from geonorm.looking.page import as_script, packed, viewer
 from geonorm.looking.scans import Legend, panels
+from geonorm.style import StyleStatistics
 from geonorm.training.action.predict import write_film
+from geonorm.training.attributions import write_statistics
 from helpers.scan_writers import rows, write
 from helpers.video_files import encode, numbered_film
 
@@ -134,6 +137,39 @@ def test_a_film_whose_times_are_given_is_shown_at_them(folder, monkeypatch):
     assert clips.clips([folder / "a.mp4"])[0]["seconds"] == pytest.approx([0, 0.3, 0.9])
 
 
+def test_attributions_and_statistics_are_of_the_points_that_are_left(folder):
+    np.array([5, 9, 0, 5, 9, 9], "<u4").tofile("guess/a.label")
+    values = np.array([[1, 2], [50, 60], [-3, 0], [4, -1], [-2, -2], [0, 9]], "<f4")
+    np.save("guess/a.attribution.npy", values)
+    style = StyleStatistics(torch.tensor([[0.5, -0.5]]), torch.ones(1, 2))
+    write_statistics(folder / "guess" / "a", {"bn1": style})
+    (panel,) = panels([folder / "a.bin"], [], [folder / "guess"])
+    column = columns_of(panel)["attribution"]
+    expected = columns.attributions(np.float32([3, -3, 3, -4, 9]))
+    assert (column.index.tolist(), column.high) == (expected.index.tolist(), expected.high)
+    assert panel.content()["statistics"] == [
+        {"name": "bn1", "mean": [[0.5, -0.5]], "std": [[1, 1]]}]  # fmt: skip
+    for shape in ((6,), (5, 2), (7, 2)):
+        np.save("guess/a.attribution.npy", np.zeros(shape, "<f4"))
+        with pytest.raises(ValueError, match=r"numbers for each of 6 points, \(6, features\); got"):
+            panels([folder / "a.bin"], [], [folder / "guess"])
+
+
+def test_a_scan_whose_intensities_are_0_has_no_colours_of_them(folder):
+    write(folder / "dark.bin", rows(6) * np.float32([1, 1, 1, 0]))
+    dark, lit = panels([folder / "dark.bin", folder / "a.bin"])
+    assert [*columns_of(dark)] == ["height"]
+    assert [*columns_of(lit)] == ["intensity", "height"]
+
+
+def test_an_attribution_of_nothing_is_not_seen(folder):
+    told = {"frames": np.array([[2, 4]]), "box": np.array([0.0, 0.0, 1.0, 1.0])}
+    np.savez(folder / "a.npz", values=np.zeros((1, 2, 8, 8), "f4"), **told)
+    heat = clips._heat(folder / "a.npz", range(6))
+    assert heat["at"] == [None, 0, 0, 0, 1, 1]
+    assert not decoded(heat["pictures"][0])[..., 3].any()
+
+
 def test_scores_of_the_highest_classes_are_told(folder):
     encode(folder / "a.mp4", numbered_film(3))
     scores = [{"a": 0.1, "b": 0.5, "c": 0.0, "d": 0.15, "e": 0.1, "f": 0.15},
@@ -151,6 +187,7 @@ def test_an_attribution_is_that_of_the_nearest_frame(folder):
     values = np.ones((2, 3, 8, 8), "f4")
     values[0, 0, 0, :3] = 0, 0.25, -1
     values[1] = -1
+    values[0, 2, 7, 7] = 50
     told = {"frames": np.array([[3, 5, 7], [5, 7, 9]]), "box": np.array([0.1, 0.2, 0.7, 0.8])}
     np.savez(folder / "a.npz", values=values, **told)
     heat = clips._heat(folder / "a.npz", range(12))
@@ -217,6 +254,8 @@ def test_wrong_input_is_explained(folder):
     np.save("beyond.npy", np.array([0, 0, 256, 0, 0, 0]))
     np.save("below.npy", np.array([0, 0, 0, -1, 0, 0]))
     np.save("real.npy", np.zeros(6))
+    np.save("short.npy", np.zeros(5, int))
+    np.save("long.npy", np.zeros(7, int))
     (folder / "text.txt").write_text("no labels")
     encode(folder / "a.mp4", numbered_film(4))
     (folder / "empty").mkdir()
@@ -227,6 +266,9 @@ def test_wrong_input_is_explained(folder):
         (["a.bin", "--labels", "beyond.npy"], "holds class 256; expected 0 to 18, or 255"),
         (["a.bin", "--labels", "below.npy"], "holds class -1; expected 0 to 18, or 255"),
         (["a.bin", "--labels", "real.npy"], r"whole number for each of 6 points.*float64 \(6,\)"),
+        (["a.bin", "--labels", "short.npy"], r"for each of 6 points.*int64 \(5,\)"),
+        (["a.bin", "--labels", "long.npy"], r"for each of 6 points.*int64 \(7,\)"),
+        (["a.bin", "b.bin", "--labels", "odd.npy"], "one file for each scan, 2; got 1"),
         (["a.bin", "--labels", "text.txt"], r"ends in \.label or \.npy"),
         (["a.bin", "--labels", "none.label"], "none.label is not a file"),
         (["a.bin", "--labels", "odd.npy", "odd.npy"], "one file for each scan, 1; got 2"),
