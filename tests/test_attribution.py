@@ -87,6 +87,50 @@ def near(scan, metres):
     )
 
 
+def test_of_the_points_of_a_class_alone():
+    pytest.importorskip("MinkowskiEngine")
+    from geonorm.datasets import SyntheticStreets
+    from geonorm.datasets.voxelize import collate_scans
+    from geonorm.training.segmentation.attribution import attribution
+    from geonorm.training.segmentation.module import SegmentationModule
+
+    torch.manual_seed(3)
+    module = SegmentationModule(name="PointMLP", classes=list("abcd")).eval()
+    street = SyntheticStreets(num_scans=1)[0]
+    batch = collate_scans([street.take(np.arange(0, len(street), 300))], voxel_size=0.5)
+    x = batch.point_features
+    with torch.no_grad():
+        module.network[-1].bias -= module.network(x).mean(dim=0)  # so that several are predicted
+        logits, mean = module.network(x), module.network(x.mean(dim=0, keepdim=True))[0]
+    predicted = logits.argmax(dim=1)
+    _, target, *_, last = sorted(predicted.unique().tolist())
+    assert last > target
+    ours = predicted == target
+    assert 0 < ours.sum() < len(x) - 1
+    found = attribution(module, batch, target)
+    assert (found.values[~ours] == 0).all()
+    whole = (logits[ours, target] - mean[target]).mean().item()
+    assert found.values.sum().item() == pytest.approx(whole, rel=0.02)
+
+
+def test_the_views_of_a_video_by_a_network_whose_share_is_known():
+    """Of a linear network each element adds its weight times what the blur has taken from it."""
+    from geonorm.training.action.attribution import blurred, of_views
+
+    clips, weights = torch.rand(2, 3, 2, 8, 10), torch.rand(3, 2, 8, 10)
+
+    def network(several):
+        score = (several * weights).sum(dim=(1, 2, 3, 4))
+        return torch.stack([score, -2 * score], dim=1)
+
+    values, gaps = of_views(network, clips, 1)
+    expected = [-2 * (weights * (clip - blurred(clip))).sum(dim=0) for clip in clips]
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values, torch.stack(expected), rtol=1e-4, atol=1e-5)
+    assert len(gaps) == 2
+    assert max(gaps) < 1e-3
+
+
 def test_a_real_scan(data_root):
     pytest.importorskip("MinkowskiEngine")
     from geonorm.datasets import SyntheticStreets, read_scan

@@ -13,7 +13,7 @@ import torch
 
 from geonorm import __version__
 from geonorm.__main__ import COMMANDS, PACKAGES, main
-from geonorm.commands import evaluate_shift, export, probes, share, view
+from geonorm.commands import evaluate_shift, export, probes, report, share, submit, view
 from geonorm.commands.evaluate_shift import split
 from geonorm.commands.predict import ended_by_signals, usable_device
 from geonorm.commands.predict import parser as predict_parser
@@ -167,6 +167,9 @@ def test_the_first_signal_asks_for_an_end_and_the_second_is_as_usual(which, caps
         "device": "auto", "config": None, "beams": None, "domain": None,
     }),
     (export, ["a.ckpt", "a.onnx"], {"compile": False}),
+    (report, ["a"], {"runs": [Path("a")], "out": Path("report.html")}),
+    (submit, ["train-seg"], {"cluster": "slurm", "nodes": 1, "tasks": 1, "gpus": None, "cpus": 8,
+                             "hours": 24.0, "partition": None, "wait": False}),
     (share, ["a.ckpt", "a", "--licence=mit"], {"licence": "mit", "push": None, "private": False}),
     (view, ["a.bin"], {"predictions": [], "out": Path("view.html"), "labels": [], "color": None,
                        "intensity_max": 1.0, "window": False}),

@@ -28,6 +28,7 @@ def test_the_documented_commands_are_trainings(tmp_path, monkeypatch):
     assert second.run_dir == tmp_path / "runs/train_action/001"
     given = training_of(parser().parse_args(["train-seg", "--run_dir", "mine"]))
     assert given.run_dir == tmp_path / "mine"
+    assert given.checkpoint().function is given  # the same again
 
 
 @pytest.mark.parametrize("words", ["", "predict a.ckpt b.bin", "train-seg test --ckpt_path a.ckpt",

@@ -172,6 +172,52 @@ def test_clips_of_some_videos_are_kept_for_pictures(tmp_path):
     assert keeping(3, SimpleNamespace(state=SimpleNamespace(fn="fit"))) == nothing
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_the_first_process_writes_what_was_judged(tmp_path, capsys, scores, first):
+    saved = []
+    clips = SimpleNamespace(videos=[(Path(f"{name}.mp4"), 0) for name in "abcd"])
+    asked = []
+    data = SimpleNamespace(judged=lambda stage: asked.append(stage) or [clips],
+                           clip=SimpleNamespace(mean=(0.5,) * 3, std=(0.5,) * 3))  # fmt: skip
+    trainer = SimpleNamespace(
+        state=SimpleNamespace(fn="validate"), is_global_zero=first, datamodule=data,
+        loggers=[SimpleNamespace(save=lambda: saved.append("log"))],
+    )  # fmt: skip
+    result = scores.compute()
+    module = SimpleNamespace(classes=list("uvwxyz"), title="a network",
+                             results=[result, result._replace(top1=0.25)])  # fmt: skip
+    report = ActionReport(tmp_path, 0)
+    report.on_validation_end(trainer, module)
+    files = {path.name for path in tmp_path.iterdir()}
+    if not first:
+        assert (files, asked) == (set(), [])
+        return
+    assert files == {"val.json", "val_videos.csv", "val_confusion.csv", "val_confusion.png"}
+    assert (saved, asked) == (["log"], ["validate"])
+    told = "middle frame alone, repeated: top-1 0.250 (by chance 0.167)"
+    assert told in capsys.readouterr().out
+    assert json.loads((tmp_path / "val.json").read_text())["still_top1"] == 0.25
+    lines = (tmp_path / "val_videos.csv").read_text().split()
+    assert lines[0] == "video,class,score,predicted"
+    assert [line.split(",")[::3] for line in lines[1:]] == [
+        ["a.mp4", "u"], ["b.mp4", "v"], ["c.mp4", "u"]]  # fmt: skip
+
+
+def test_data_of_other_classes_than_the_network_are_refused():
+    module = ActionModule("resnet3d_slim", classes=["a", "b"])
+    kinds = [SimpleNamespace(videos=range(5)), SimpleNamespace(videos=range(3))]
+    data = SimpleNamespace(classes=["a", "b"], judged=lambda stage: kinds[: len(stage) - 2])
+    module._trainer = SimpleNamespace(datamodule=data)
+    module.setup("fit")
+    assert [scores.sums.shape for scores in module.scores] == [(5, 2)]
+    module.setup("test")
+    assert [scores.sums.shape for scores in module.scores] == [(5, 2), (3, 2)]
+    for classes in (["b", "a"], ["a"], ["a", "b", "c"], ["a", "a"]):
+        data.classes = classes
+        with pytest.raises(ValueError, match="the checkpoint knows the classes"):
+            module.setup("test")
+
+
 def test_each_file_that_failed_is_listed_once(tmp_path, capsys):
     first, second = FileReport(Path("a"), "skipped", 3), FileReport(Path("b"), "left out", 1)
     data = ClipData()
@@ -423,13 +469,19 @@ def test_each_part_of_a_film_shows_its_own_scores():
     frames = np.full((9, 31, 101, 3), 7, np.uint8)
     scores = np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
     film = annotate(frames, scores, [(0, "up", 0.5), (1, "down", 0.5)])
-    assert film.shape[1] % 2 == film.shape[2] % 2 == 0
+    assert film.shape == (9, 76, 102, 3)  # 31 and two rows of 22, made even
+    assert annotate(frames[:, :30, :100], scores, [(1, "down", 0.5)]).shape == (9, 52, 100, 3)
     assert np.array_equal(film[:, :31, :101], frames)
     # The length of the first bar, in a row of pixels above its text.
     lengths = [(picture[34, :, 2] > 100).sum() for picture in film]
     assert lengths[0] == lengths[1] == lengths[2] > 95
     assert 45 < lengths[3] == lengths[5] < 55
     assert lengths[6] == lengths[8] <= 1
+    lower = [(picture[56, :, 2] > 100).sum() for picture in film]
+    assert lower[0] == lengths[6]
+    assert (lower[3], lower[8]) == (lengths[3], lengths[0])
+    turned = annotate(frames, scores, [(1, "down", 0.5), (0, "up", 0.5)])
+    assert [(picture[34, :, 2] > 100).sum() for picture in turned] == lower
 
 
 def test_a_network_that_recomputes_keeps_less_and_learns_the_same() -> None:

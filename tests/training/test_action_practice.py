@@ -305,6 +305,18 @@ def test_still_clips_beside_real_ones_are_one_of_each_film(films):
     }  # fmt: skip
 
 
+def test_still_clips_are_judged_where_a_validation_stands_alone(films):
+    data = ClipData(lambda: films, lambda: films, still="also", num_workers=0)
+    state = SimpleNamespace(fn=TrainerFn.VALIDATING)
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, state=state)
+    data.setup("validate")
+    assert [*data.datasets] == ["val", "still"]
+    assert [each.dataset.sampling for each in data.val_dataloader()] == ["dense", "still"]
+    state.fn = TrainerFn.FITTING
+    assert [each.dataset.sampling for each in data.val_dataloader()] == ["dense"]
+    assert data.test_dataloader()[0].dataset.sampling == "still"
+
+
 def test_a_short_last_batch_is_left_out_of_training_alone(films):
     def batches(size, world_size=1):
         data = ClipData(lambda: films, lambda: films, clip=ClipFormat(length=3, size=36, crop=32),

@@ -414,6 +414,18 @@ def test_the_command_writes_scores_tables_and_a_heat_map(run, tmp_path, capsys):
     assert summary == ["mean of Robo3D (1 of 8)", "mean of others (1)"]
 
 
+def test_what_a_checkpoint_is_judged_on(run):
+    judged = judged_on([run / "checkpoints" / "last.ckpt"], beams=40, domain=1, seed=4,
+                       words=["--data.val.init_args.num_scans=5"])  # fmt: skip
+    assert (judged.score, judged.total, judged.samples) == ("mIoU", 5, 16)
+    assert judged.titles == ["MinkUNetSlim, instance norm"]
+    assert (judged.task.beams, judged.task.seed) == (40, 4)
+    (network,) = judged.task.networks
+    assert network.domain == 1
+    assert {name: value for name, value in judged.facts.items() if name != "data"} == {
+        "scans": 5, "beams": 40, "domain": 1, "seed": 4}  # fmt: skip
+
+
 @pytest.mark.slow  # 20 s
 def test_a_killed_run_goes_on_and_a_changed_option_begins_anew(run, tmp_path):
     checkpoint = str(run / "checkpoints" / "last.ckpt")

@@ -256,6 +256,16 @@ def test_a_file_that_is_empty_or_just_written_is_not_ready(tmp_path, monkeypatch
     assert new.is_file()
 
 
+def test_scans_of_a_folder_are_files_of_known_kinds_in_capitals_too(tmp_path):
+    for name in ("b.npy", "a.BIN", "c.txt", ".d.bin", "._e.bin"):
+        (tmp_path / name).touch()
+    (tmp_path / "f.bin").mkdir()
+    assert [path.name for path in streams.scans_in(tmp_path)] == ["a.BIN", "b.npy"]
+    assert not Stream().keeps_journal
+    assert Stream(resume=True).keeps_journal
+    assert Stream(watch=0.5).keeps_journal
+
+
 def test_without_settings_there_is_no_journal(tmp_path):
     kept = Journal(tmp_path / "out", None)
     kept.add(Path("a.bin"), (1, 1), "a", {})
