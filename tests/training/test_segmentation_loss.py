@@ -101,5 +101,9 @@ def test_scans_without_labels_cannot_be_counted():
         def __getitem__(self, index):
             return Scan(np.zeros((1, 3), "f4"), None, None, "07/000001")
 
+    for weights in ([1.0] * 10, [1.0] * 12):
+        told = rf"class_weights must be 11 numbers, one for each of .*; got {len(weights)}$"
+        with pytest.raises(ValueError, match=told):
+            SegmentationModule("PointMLP", class_weights=weights, classes=list(STREET))
     with pytest.raises(ValueError, match="class weights need labels, which scan 07/000001 lacks"):
         LabelCounts(Unlabelled())[0]

@@ -184,6 +184,9 @@ def test_a_file_of_a_spreadsheet_is_read(tmp_path):
     assert read == {"mine": Scores(np.array([0.8]), {"fog": {2: np.array([0.5])}})}
     assert groups == {"": ["fog"]}
     assert read_baseline(file, ["rain", "fog"])[0] == "mine"
+    file.write_text("")
+    with pytest.raises(ValueError, match="it lacks corruption, level, score"):
+        read_scores(file)
 
 
 def test_groups_are_those_of_the_file_and_others(tmp_path, capsys):
@@ -336,6 +339,18 @@ def test_measures_have_intervals_of_the_same_resamples():
     assert found["score"] == pytest.approx([0.4, low, high])
     assert found["levels"]["1"] == found["score"]
     assert found["error"] == pytest.approx([1.2, (1 - high) / 0.5, (1 - low) / 0.5])
+
+
+def test_a_mean_over_levels_has_no_level_in_the_files(tmp_path):
+    levels = {"fog": {MEAN: np.array([0.25])}, "snow": {2: np.array([0.5])}}
+    comparison = Comparison({"a": Scores(np.array([0.5]), levels)}, {"all": [*levels]}, "mIoU")
+    each = as_json(comparison)["networks"]["a"]["groups"]["all"]["corruptions"]
+    assert [each[name]["levels"] for name in levels] == [{}, {"2": [0.5, None, None]}]
+    assert each["fog"]["score"] == [0.25, None, None]
+    write_scores(comparison, tmp_path / "a.csv")
+    assert read_scores(tmp_path / "a.csv")[0]["a"].corrupted == levels
+    text = (tmp_path / "a.csv").read_text().split()
+    assert text[2:] == ["a,all,fog,,0.25,,", "a,all,snow,2,0.5,,"]
 
 
 def test_networks_stand_side_by_side_in_the_table():

@@ -11,7 +11,7 @@ import train_seg
 from geonorm import InstanceNorm
 from geonorm.training import VideoScores
 from geonorm.training.action.module import ActionModule
-from geonorm.training.cli import run_folder
+from geonorm.training.cli import _listed, run_folder
 from geonorm.training.norm_option import norm_in_words, with_factories
 from geonorm.training.segmentation.module import SegmentationModule
 from geonorm.training.segmentation.networks import build, check_precision, names
@@ -182,6 +182,14 @@ def test_networks_are_named_in_words():
     assert norm_in_words({"stem": "none"}) == "none in stem"
     assert norm_in_words("none") == "no norm"
     assert norm_in_words({"default": "none", "stem": "batch"}) == "no norm, batch in stem"
+
+
+def test_an_option_may_be_absent_one_thing_or_several():
+    assert _listed(None) == []
+    assert _listed("one") == ["one"]
+    given = ["one", 2]
+    assert _listed(given) == _listed(tuple(given)) == given
+    assert _listed(given) is not given  # what is added to it is not added to the option
 
 
 def test_names_of_norms_stand_for_what_builds_them():
