@@ -18,7 +18,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch import Trainer
 
 from geonorm.training import throughput
-from geonorm.training.checkpoints import StepCheckpoint, read_run_checkpoint
+from geonorm.training.checkpoints import LastCheckpoint, StepCheckpoint, read_run_checkpoint
 from geonorm.training.launch import chosen_by_the_first, launcher
 from geonorm.training.progress import RunProgressLines
 from geonorm.training.sampler import (
@@ -247,6 +247,30 @@ def test_a_checkpoint_every_no_steps_is_refused():
     with pytest.raises(ValueError, match="--save_every must be at least 1 step; got 0"):
         StepCheckpoint(Path("last.ckpt"), 0)
     assert StepCheckpoint(Path("last.ckpt"), 1).every == 1
+
+
+def test_checkpoints_are_written_once_at_each_of_their_steps_and_whole():
+    """A run that begins at step 6, of which every other batch only adds to the gradient."""
+    saved, steps = [], []
+    trainer = SimpleNamespace(
+        global_step=6, checkpoint_callback=None,
+        save_checkpoint=lambda path, weights_only: saved.append(
+            (len(steps), path.name, weights_only)
+        ),
+    )  # fmt: skip
+    every = StepCheckpoint(Path("run/last.ckpt"), 3)
+    every.on_train_start(trainer, None)
+    for step in (6, 7, 7, 8, 8, 9, 9, 10, 11, 12):
+        steps.append(step)
+        trainer.global_step = step
+        every.on_train_batch_end(trainer, None, None, None, 0)
+    assert saved == [(6, "last.ckpt", False), (10, "last.ckpt", False)]
+    end = LastCheckpoint(Path("run/end.ckpt"))
+    end.on_train_end(trainer, None)
+    assert len(saved) == 2
+    trainer.checkpoint_callback = every
+    end.on_train_end(trainer, None)
+    assert saved[2:] == [(10, "end.ckpt", False)]
 
 
 @pytest.fixture(scope="module")
