@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -315,6 +316,24 @@ def test_still_clips_are_judged_where_a_validation_stands_alone(films):
     state.fn = TrainerFn.FITTING
     assert [each.dataset.sampling for each in data.val_dataloader()] == ["dense"]
     assert data.test_dataloader()[0].dataset.sampling == "still"
+
+
+@pytest.mark.parametrize(
+    ("function", "opened"),
+    [
+        (TrainerFn.FITTING, ["train", "val"]),
+        (TrainerFn.VALIDATING, ["val", "still"]),
+        (TrainerFn.TESTING, ["test", "still"]),
+        (TrainerFn.PREDICTING, []),
+        (None, []),
+    ],
+)
+def test_the_first_process_opens_what_the_others_will(films, function, opened):
+    data = ClipData(lambda: films, lambda: films, still="also", num_workers=0)
+    data.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    data.trainer.state.fn = function
+    data.prepare_data()
+    assert [*data.datasets] == opened
 
 
 def test_a_short_last_batch_is_left_out_of_training_alone(films):

@@ -234,7 +234,9 @@ class ClipData(EpochData):
 
     def prepare_data(self) -> None:
         """Index the videos in the first process of each machine, before the others read that."""
-        self.setup(str(trainer_of(self).state.fn))
+        function = trainer_of(self).state.fn
+        if function is not None:
+            self.setup(function.value)
 
     def _clips(self, name: str, videos: VideoSet, still: bool = False) -> ClipDataset:
         """Return the clips of a stage's videos."""
