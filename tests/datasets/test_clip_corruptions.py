@@ -295,6 +295,18 @@ def test_a_streak_is_as_long_as_told(severity: int, length: int):
     assert wet.sum(1).tolist() == [length + 1] * 3
 
 
+def test_a_streak_leans_to_the_left_by_one_column():
+    film = np.zeros((8, 224, 5, 3), np.float32)  # so narrow that it has one
+    out = rain(film, 2, 25.0, np.random.default_rng(0))
+    for frame in (out > out.min() + 0.01).any(-1):
+        rows, columns = frame.nonzero()
+        top = columns[0]
+        assert columns.tolist() == [top] * 16 + [max(top - 1, 0)] * 15
+        assert np.ptp(rows) == 30
+    low = rain(np.zeros((3, 16, 2, 3), np.float32), 1, 25.0, np.random.default_rng(0))
+    assert (low > low.min() + 0.01).any((2, 3)).sum(1).tolist() == [2] * 3  # one long, ends told
+
+
 def heights_of_patches(mask: np.ndarray) -> list[int]:
     """Return how many rows each patch of pixels that touch has."""
     left, heights = {tuple(place) for place in np.argwhere(mask)}, []

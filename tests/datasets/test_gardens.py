@@ -6,7 +6,7 @@ import pytest
 from geonorm.datasets.synthetic import garden_objects as garden
 from geonorm.datasets.synthetic.street_objects import StreetClass
 from geonorm.datasets.synthetic.streets import SyntheticStreets
-from geonorm.datasets.synthetic.suburbs import OWN, suburb
+from geonorm.datasets.synthetic.suburbs import OWN, Ground, _gardens, suburb
 
 MANY = range(150)
 # Corners of the things of seeds 3 and 4, their mean and their spread, as networks were trained on.
@@ -178,6 +178,8 @@ ADDED = {
     5: ([144, 252, 13956, 128, 252], [-20.81, -7.65, 0.2]),
 }
 
+WEIGHED = {2: (-341.92, 316.04, 5.0), 5: (-30.79, 996.69, -34.62)}
+
 
 @pytest.mark.parametrize("seed", ADDED)
 def test_so_many_things_stand_in_gardens_and_none_where_the_car_is(seed):
@@ -192,6 +194,18 @@ def test_so_many_things_stand_in_gardens_and_none_where_the_car_is(seed):
     places = mesh.vertices[mesh.triangles[new]].astype(np.float64)
     np.testing.assert_allclose(places.mean(axis=(0, 1)), middle, atol=0.02)
     assert np.hypot(*(places.mean(axis=1) - position).T[:2]).min() > 1.5
+    # Weighed so that a thing that is turned another way shows.
+    solid = np.isin(mesh.labels[new], [StreetClass.BUILDING, StreetClass.FENCE, StreetClass.POLE])
+    weights = np.arange(solid.sum()) * 31 % 17 - 8.0
+    np.testing.assert_allclose(weights @ places[solid].mean(axis=1), WEIGHED[seed], atol=0.05)
+
+
+def test_what_stands_in_gardens_keeps_its_own_distance_from_the_car():
+    asked = set()
+    for seed in range(3):
+        draw = np.random.default_rng(seed)
+        assert _gardens(Ground(draw), lambda x, y, gap: asked.add(gap), draw) == []
+    assert asked == {1.0, 2.5, 3.0, 5.0}
 
 
 def test_scans_of_gardens_are_drawn_by_seed_and_index():

@@ -17,8 +17,9 @@ from geonorm.datasets.scan_corruptions import (
     levels,
     rings,
 )
+from geonorm.datasets.scan_weather import EXTINCTIONS, in_fog, in_snow, on_wet_ground
 from geonorm.datasets.semantickitti import SemanticKITTI
-from helpers.ring_scans import CLASSES, ring_scan
+from helpers.ring_scans import CLASSES, ray_scan, ring_scan
 
 NAMES = get_args(Corruption)
 CERTAIN = ("incomplete_echo", "cross_sensor", "duplication", "field_of_view", "wet_ground")
@@ -212,6 +213,34 @@ def test_range_noise_is_along_the_ray():
         along = (moves * scan.points).sum(1) / ranges
         assert along.std() == pytest.approx(0.02 * level, rel=0.03)
         np.testing.assert_allclose(moves, (along / ranges)[:, None] * scan.points, atol=1e-5)
+
+
+def test_range_noise_is_in_metres_next_to_the_sensor_too():
+    scan = ray_scan(np.full(4000, 0.5))
+    moves = corrupted(scan, "range_noise", 2).points - scan.points
+    assert moves[:, 0].std() == pytest.approx(0.04, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("level", "beta", "water", "snow"),
+    [(1, 0.008, (0.2, 0.3), (0.5, 2.0)), (2, 0.05, (1.0, 0.3), (1.0, 1.6)),
+     (3, 0.2, (1.2, 0.7), (2.5, 1.6))],
+)  # fmt: skip
+def test_weather_is_that_of_its_level(level, beta, water, snow):
+    scan = ring_scan()
+    rng = np.random.default_rng((5, 0))
+    fog = in_fog(scan, rng.choice(EXTINCTIONS), beta, rng)
+    changed = corrupted(scan, "fog", level)
+    np.testing.assert_array_equal(changed.points, fog.points)
+    np.testing.assert_array_equal(changed.intensity, fog.intensity)
+    intensity, kept = on_wet_ground(scan, scan.labels == 0, *water)
+    changed = corrupted(scan, "wet_ground", level)
+    np.testing.assert_array_equal(changed.intensity, intensity[kept])
+    np.testing.assert_array_equal(number(changed), np.flatnonzero(kept))
+    flaky = in_snow(scan, *snow, np.random.default_rng((5, 0)))
+    changed = corrupted(scan, "snow", level)
+    np.testing.assert_array_equal(changed.points, flaky.points[~flaky.lost])
+    np.testing.assert_array_equal(changed.intensity, flaky.intensity[~flaky.lost])
 
 
 def test_field_of_view_keeps_what_is_ahead():

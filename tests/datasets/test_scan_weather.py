@@ -1,6 +1,7 @@
 """Fog, snow and wet ground follow the laws of their papers."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from geonorm.datasets.scan import Scan
 from geonorm.datasets.scan_weather import (
     EXTINCTIONS,
+    _strongest,
     flakes,
     fog_return,
     in_fog,
@@ -67,6 +69,17 @@ def test_fog_that_returns_more_than_the_wall_is_seen_in_its_place():
     assert EXTINCTIONS == (0.0, 0.005, 0.01, 0.02, 0.03, 0.06)
 
 
+def test_fog_is_put_no_farther_than_a_thousand_times_its_distance_times_that_of_the_wall():
+    """Of walls nearer than 10 m the number that is drawn may be next to 0, and negative."""
+    scan = ray_scan([8.0, 8.0, 8.0])
+    _, distance = fog_return(0.06)
+    for drawn, over in ((0.0, 1e-3), (-9e-4, 1e-3), (-0.5, -0.5), (0.5, 0.5)):
+        rng = SimpleNamespace(uniform=lambda low, high, drawn=drawn: np.full_like(low, drawn))
+        seen = in_fog(scan, alpha=0.06, beta=5.0, rng=rng)
+        assert seen.moved.all()
+        np.testing.assert_allclose(seen.points[:, 0], 8 * distance[80] / over, rtol=1e-5)
+
+
 def test_flakes_of_the_three_levels_as_the_benchmark_tabulates_them():
     # Rain and share of the plane, as the names of its sampled flakes give them.
     for rate, speed, rain, filled in [
@@ -91,6 +104,7 @@ def test_before_a_black_wall_every_flake_is_seen():
     # Evenly in the area of a triangle, but for a few beams with two flakes.
     assert np.square(at).mean() == pytest.approx((12**2 + 0.9**2) / 2, rel=0.06)
     assert seen.intensity.max() <= np.float32(0.9)
+    assert not seen.lost.any()
     # A flake of diameter D, exponential with mean m, covers min(1, D / w) of a beam w wide: on
     # average m / w (1 - exp(-w / m)). Of two flakes the nearer is seen as a rule; far ones seldom.
     _, mean = flakes(2.5, 1.6)
@@ -121,6 +135,26 @@ def test_what_is_weaker_than_the_noise_is_lost():
     power = seen.intensity / np.linalg.norm(seen.points, axis=1) ** 2
     np.testing.assert_array_equal(seen.lost, power < 3 * weakest)
     assert 0 < seen.lost.sum() < 1000
+
+
+def test_of_each_beam_the_flake_that_returns_most_is_seen():
+    beam, reflected = np.array([2, 0, 2, 0, 2]), np.array([0.9, 0.2, 0.4, 0.1, 0.6])
+    r = np.array([3.0, 2.0, 1.0, 1.0, 1.5])
+    power, at, share = _strongest(beam, reflected, r, 4)  # 0.1, 0.05, 0.4, 0.1 and 0.27
+    np.testing.assert_allclose(power, [0.1, 0, 0.4, 0])
+    np.testing.assert_array_equal(at, [1, 0, 1, 0])
+    np.testing.assert_array_equal(share, [0.1, 0, 0.4, 0])
+
+
+def test_what_is_next_to_the_sensor_is_seen_as_it_is_and_what_is_very_far_not_brighter():
+    ranges = np.full(100, 0.5)
+    ranges[7] = 0.56
+    seen = in_snow(ray_scan(ranges), 2.5, 1.6, np.random.default_rng(0), noise_floor=1)
+    np.testing.assert_array_equal(seen.intensity, np.float32(0.5))
+    np.testing.assert_array_equal(seen.lost, ranges > 0.5)  # returns less than one in a hundred
+    seen = in_snow(ray_scan(np.full(50, 2000.0)), 2.5, 1.6, np.random.default_rng(0))
+    assert (seen.intensity[~seen.moved] == 0).all()
+    assert (~seen.moved).sum() > 5
 
 
 def test_water_mirrors_as_fresnel_says():
@@ -170,9 +204,18 @@ def test_dark_wet_ground_is_lost_and_little_ground_is_left_alone():
     np.testing.assert_array_equal(intensity, dark)
 
 
+def test_ground_above_the_sensor_counts_as_grazed():
+    scan, _ = ground(2000)
+    scan.points[3] = (4, 0, 0.5)
+    scan.intensity[3] = 1e-3
+    intensity, _ = on_wet_ground(scan, np.ones(2000, dtype=bool), water=0.6, noise_floor=0.3)
+    assert 0 < intensity[3] < 1e-3
+
+
 def test_fog_beyond_its_table_is_that_of_its_end():
     seen = in_fog(ray_scan([350.0]), alpha=0.06, beta=0.05, rng=np.random.default_rng(0))
     strength, distance = fog_return(0.06)
+    assert len(strength) == len(distance) == 2001
     assert seen.moved.all()
     assert seen.intensity[0] == pytest.approx(
         0.5 * 350**2 * 0.05 * np.pi / 1e-6 * strength[2000], rel=1e-5

@@ -8,6 +8,7 @@ CHANGELOG.md, since earlier results do not compare with later ones then.
 import numpy as np
 import pytest
 
+from geonorm.datasets.synthetic import garden_objects as garden
 from geonorm.datasets.synthetic import street_objects as things
 from geonorm.datasets.synthetic.action_drawing import MOTIONS, draw_action
 from geonorm.datasets.synthetic.lidar import SENSORS
@@ -20,7 +21,8 @@ MAKERS = {
     "fence": lambda rng: things.fence(7.0, rng),
     "hedge": lambda rng: things.hedge(3.0, rng),
     "bush": things.bush, "tree": things.tree, "pole": things.pole, "person": things.person,
-    "car": things.car, "truck": things.truck,
+    "car": things.car, "truck": things.truck, "fan_tree": garden.fan_tree, "board": garden.board,
+    "bed": garden.bed, "rail": garden.rail, "garage": garden.garage,
 }  # fmt: skip
 
 # Of twelve seeds: triangles, then sums by `weighed` of x, y, z, albedo and label.
@@ -34,6 +36,11 @@ OBJECTS = {
     "person": (2112, 69.126, -30.314, 4961.607, 3339.518, 60000),
     "car": (3168, -183.185, -427.152, 1983.931, 929.5, 76704),
     "truck": (4020, 1939.576, 493.78, 4824.2, 1346.422, 106731),
+    "fan_tree": (5956, -324.739, -1261.52, 123966.404, 5443.064, 95190),
+    "board": (432, 261.037, 23.535, 690.124, 749.603, 7728),
+    "bed": (13478, -2468.776, -993.726, 58990.921, 13319.337, 201295),
+    "rail": (900, 876.376, -5.357, 360.275, 637.889, 10684),
+    "garage": (288, 349.231, -363.314, 218.154, 273.211, 2088),
 }
 # Of one seed each: the same of a whole street, and the place of the sensor.
 STREETS = {

@@ -2,6 +2,8 @@
 
 import os
 from dataclasses import replace
+from fractions import Fraction
+from io import BytesIO
 from itertools import accumulate, cycle
 from pathlib import Path
 
@@ -92,6 +94,8 @@ def test_landing_elsewhere_is_noticed_by_the_time_stamp(tmp_path: Path) -> None:
     assert numbers_of(read_frames(path, [33, 31], info=lying).video) == [33, 31]
     beyond = replace(info, keyframes=(0, 5000))
     assert numbers_of(read_frames(path, [5002], info=beyond).video) == [5002 % 60]
+    after = replace(info, keyframes=(0, 60))  # the number behind the last
+    assert numbers_of(read_frames(path, [62], info=after).video) == [2]
 
 
 def test_real_clips_equal_pyav_bit_for_bit(data_root: Path) -> None:
@@ -298,6 +302,14 @@ def test_what_is_written_is_read(tmp_path: Path, name: str, codec: str) -> None:
     assert np.abs(read.astype(int) - film).mean() < 12
     write_video(tmp_path / name, film, codec=codec)
     assert probe(tmp_path / name).fps == 25.0
+
+
+def test_the_rate_of_television_is_kept_as_a_fraction() -> None:
+    film, target = numbered_film(3), BytesIO()
+    video_io.encode(target, film, fps=30000 / 1001, codec="mpeg4", options={}, container="mp4")
+    target.seek(0)
+    with av.open(target) as container:
+        assert container.streams.video[0].average_rate == Fraction(30000, 1001)
 
 
 @pytest.mark.parametrize(("film", "message"), [
