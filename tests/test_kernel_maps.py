@@ -80,3 +80,7 @@ def test_places_beyond_32_bits_are_in_order():
     found = kernel_map(each, 2, last + 1)
     expected = [[1, 0] * 5, [row for offset in range(5) for row in (3 + offset, last)]]
     assert found.pairs.tolist() == expected
+    last = 2**30 + 2**29  # of which two, but not one, are more
+    each = [torch.tensor([[0, 1], [last - 1, offset]]) for offset in range(2)]
+    assert kernel_map(each, 2, last).pairs.tolist() == [
+        [1, 0, 1, 0], [0, last - 1, 1, last - 1]]

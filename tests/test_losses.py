@@ -128,6 +128,11 @@ def test_an_instance_without_rows_has_a_gram_matrix_of_zeros() -> None:
     assert float(found) == pytest.approx((9 + 4 + 4 + 16 + 16) / 8)
 
 
+def test_a_dense_instance_without_positions_has_a_gram_matrix_of_zeros_too() -> None:
+    style = torch.tensor([[[2.0, 0.0], [0.0, 4.0]]])  # of which [[2, 0], [0, 8]]
+    assert float(losses.gram_loss(torch.zeros(3, 2, 0), style)) == (4 + 64) / 4
+
+
 @pytest.mark.parametrize("loss", [losses.style_loss, losses.gram_loss, losses.content_loss])
 def test_gradients_of_dense_and_rows(loss) -> None:  # type: ignore[no-untyped-def]
     x, target = example(1)[:, :, :2, :2].requires_grad_(), example(2)[:, :, :2, :2]

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -297,6 +298,20 @@ def test_a_stated_rate_stays_where_the_time_stamps_agree(tmp_path: Path) -> None
     """Matroska's stamps, rounded to milliseconds, would tell 29.966 of these."""
     path = encode(tmp_path / "a.mkv", numbered_film(30), rate=30)
     assert probe(path).fps == 30.0
+
+
+def test_time_stamps_agree_with_a_stated_rate_to_a_quarter_of_a_frame_or_a_tick() -> None:
+    """120 frames last 4.76 seconds between the first and the last; 25 are measured a second."""
+    fine, coarse = Fraction(1, 1000), Fraction(1, 50)
+    for tick, off, agrees in ((fine, 0.0008, True), (fine, 0.0012, False), (coarse, 0.009, True),
+                              (coarse, 0.011, False)):  # fmt: skip
+        ticks = [round(0.04 * frame / tick) for frame in range(120)]
+        for lasts in (4.76 - off, 4.76 + off):
+            stated = 119 / lasts
+            fps, times = video_probe._timing(ticks, tick, stated)
+            assert fps == (stated if agrees else pytest.approx(25))
+            assert (fps == stated) is agrees
+            assert times == ()
 
 
 def test_one_skipped_frame_in_a_long_avi_lowers_its_rate(tmp_path: Path) -> None:
