@@ -9,6 +9,7 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from geonorm import BatchNorm, InstanceNorm, LayerNorm, convert
+from geonorm.convert.fitting import _Fit
 from helpers.minkunet_cases import MinkUNet14A, batch, scan
 from helpers.models import randomized, small
 
@@ -108,6 +109,13 @@ def test_a_channel_that_is_the_same_everywhere_is_fitted_by_its_offset_alone():
     assert [row.affine for row in report.rows] == ["fitted"]
     assert model[0].weight.tolist() == [0, 0]  # not what rounding leaves, by what rounding leaves
     assert torch.allclose(model[0].bias, x.mean((0, 2, 3)), rtol=1e-4)
+
+
+def test_one_position_is_fitted_by_its_offset() -> None:
+    fit = _Fit(2, torch.device("cpu"))
+    fit.add(torch.tensor([[1.0, -2.0]]), torch.tensor([[3.0, 5.0]]))
+    weight, bias, rest = fit.solve()
+    assert (weight.tolist(), bias.tolist(), rest) == ([0, 0], [3, 5], 0)
 
 
 def test_recalibration_where_the_channels_come_last():

@@ -307,6 +307,10 @@ def test_of_lines_with_one_name_the_first_counts(tmp_path):
     twice = PADDED.replace("DATA", "WIDTH 7\nCOLUMNS a\nDATA").replace("FIELDS", "\nCOLUMNS")
     (tmp_path / "a.pcd").write_bytes(twice.encode() + bytes(5 * 32))
     assert read_pcd(tmp_path / "a.pcd").shape == (5, 4)
+    for height, points in (("HEIGHT 3\n", 15), ("", 5)):
+        text = PADDED.replace("HEIGHT 1\n", height).encode()
+        (tmp_path / "a.pcd").write_bytes(text + bytes(points * 32))
+        assert read_pcd(tmp_path / "a.pcd").shape == (points, 4)
 
 
 def test_files_of_no_points(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from geonorm.datasets import read_scan
 from geonorm.datasets.ply import read_ply, read_ply_fields, write_ply
-from geonorm.datasets.scan_io import read_bin
+from geonorm.datasets.scan_io import _more_columns, read_bin
 from helpers.scan_writers import ply, rows, write
 
 KINDS = {
@@ -297,6 +297,14 @@ def test_six_columns_with_colours(tmp_path, scale, intensity_max):
     np.save(tmp_path / "a.npy", rows_of_six[:, :3])  # as the message says
     with pytest.warns(UserWarning, match="has no intensity"):
         np.testing.assert_array_equal(read_scan(tmp_path / "a.npy").points, places)
+
+
+def test_colours_are_whole_up_to_255_or_shares_up_to_1():
+    places = [-3.5, 40.25, 1.5]
+    for columns, colored in (([0, 255, 7], True), ([0, 256, 7], False), ([-1, 255, 7], False),
+                             ([0, 0.5, 1], True), ([0, 0.5, 2], False), ([0, np.nan, 1], False)):
+        assert _more_columns(np.array([[*places, *columns], [*places, 0, 1, 1]])) is colored
+        assert not _more_columns(np.array([[3, 4, 200, *columns], [0, 0, 0, 1, 1, 1]]))
 
 
 def test_five_columns(tmp_path):
