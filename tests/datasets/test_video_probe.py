@@ -284,6 +284,20 @@ def test_three_frames_can_be_uneven(tmp_path: Path) -> None:
     assert (info.times, info.fps) == ((0.0, 0.1, 0.5), pytest.approx(4))
 
 
+def test_portions_of_no_one_and_two_frames_of_an_uneven_video(tmp_path: Path) -> None:
+    path = uneven(tmp_path / "a.mp4", [0, 10, 50], 100, options={"bf": "0"})
+
+    def clips(portion: tuple[float, float], sampling: str = "dense") -> ClipDataset:
+        return ClipDataset(VideoSet([(path, 0)], "a"), length=5, fps=10, sampling=sampling,
+                           portion=portion, cache=tmp_path / "cache")  # fmt: skip
+
+    for portion, expected in (((0.0, 0.2), [0] * 5), ((0.4, 0.7), [1] * 5),
+                              ((0.34, 1.0), [1, 1, 1, 1, 2])):  # fmt: skip
+        assert clips(portion).frames(0).tolist() == expected
+    assert clips((0.0, 0.2), "uniform").rate(0) == pytest.approx(4 * 5)
+    assert clips((0.34, 1.0), "uniform").rate(0) == pytest.approx(4 * 5 / 2)
+
+
 def test_an_uneven_file_that_is_cut_short_has_the_frames_that_it_lists(tmp_path: Path) -> None:
     ticks = [n + 3 * (n % 3 == 1) for n in range(0, 120, 4)]
     path = encode(tmp_path / "a.mp4", noisy_film(30), times=ticks,
