@@ -183,6 +183,16 @@ def stations(norm, x):
     return passed[:passed.index("segment_norm") + 1]
 
 
+def test_a_tensor_without_rows_has_the_instances_that_its_manager_knows():
+    x = sparse_tensor(coordinates())
+    none = ME.MinkowskiPruning()(x, torch.zeros(len(x.F), dtype=torch.bool))
+    assert read(none).num_instances == 0
+    y = sparse_tensor(coordinates())
+    known = read(y).num_instances
+    none = ME.MinkowskiPruning()(y, torch.zeros(len(y.F), dtype=torch.bool))
+    assert read(none).num_instances == known > 1
+
+
 def test_the_way_to_the_operator_is_short_and_reads_the_input_once():
     x, norm = sparse_tensor(coordinates()), SparseInstanceNorm(4, activation="relu")
     norm(x)  # works out the layout
