@@ -11,8 +11,9 @@ RATES = {"1/3": 1 / 3, "1": 1.0, "3": 3.0}
 RATE_SEED = 100  # judges rates and nothing else
 SEEDS = {"streets": 5, "actions": 3}
 BROKEN_SEEDS = 3
-# Seeds that were not there when the rows before them suggested a claim, for its two entries.
+# Seeds that were not there when the rows before them suggested a claim, for its entries.
 FRESH = (3, 4, 5)
+FRESH_STEM = (4, 5, 6)
 COMPANIONS = 3  # clean items that the broken norm sees beside each it is judged on
 
 EVERYWHERE = "everywhere"
@@ -133,6 +134,9 @@ def grid() -> list[Cell]:
     pair = ("batch", "intensity"), ("instance", "")
     fresh = [Cell("streets", norm, rival=rival, seed=seed)
              for seed in FRESH for norm, rival in pair]  # fmt: skip
+    trio = ("instance", "stem"), ("batch", EVERYWHERE), ("instance", EVERYWHERE)
+    fresh += [Cell("streets", norm, place, seed=seed)
+              for seed in FRESH_STEM for norm, place in trio]  # fmt: skip
     cells = [
         *_rates(norms), *_seeds(norms), *_rates(places), *_seeds(places), *control,
         *_seeds(rivals), *fresh, *closer,

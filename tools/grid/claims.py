@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from geonorm.studies.outcome import Interval
-from grid.cells import BROKEN, EVERYWHERE, FRESH
+from grid.cells import BROKEN, EVERYWHERE, FRESH, FRESH_STEM
 from grid.rows import Row
 from grid.streets import NEAR, REAL
 from grid.table import BASE, Entry, entries, groups_of, judged, name_of, tests_of
@@ -74,6 +74,8 @@ CLAIMS = {
         Claim("group norm is better than layer norm", "streets", _norm("group"), _norm("layer"),
               "clean"),
         Claim("batch norm is better than no norm", "streets", BASE, _norm("none"), "clean"),
+        Claim("instance norm at the stem alone is better than batch norm", "streets",
+              _place("stem"), BASE, "clean", seeds=FRESH_STEM),
     ),
     "Another sensor, another light": (
         Claim("instance norm is better than batch norm", "streets", INSTANCE, BASE,
@@ -90,6 +92,10 @@ CLAIMS = {
         Claim("instance norm is better than batch norm", "actions", INSTANCE, BASE, "gamma"),
         Claim("instance norm is better than group norm", "streets", INSTANCE, _norm("group"),
               "other sensors"),
+        Claim("instance norm at the stem alone is better than batch norm", "streets",
+              _place("stem"), BASE, "other sensors", seeds=FRESH_STEM),
+        Claim("instance norm at the stem alone is no worse than everywhere", "streets",
+              _place("stem"), INSTANCE, "other sensors", -MARGIN, FRESH_STEM),
     ),
     "Weather, damage and codecs": (
         Claim("instance norm is better than batch norm", "streets", INSTANCE, BASE, "Robo3D"),
