@@ -90,7 +90,7 @@ def entries(data: str) -> list[Entry]:
 def name_of(entry: Entry) -> str:
     """Return the name of an entry in the tables."""
     norm, place, rival = entry
-    words = [norm if place == EVERYWHERE else f"{norm}, {place}", rival]
+    words = [norm if place == EVERYWHERE else f"{norm} ({place})", rival]
     return " + ".join(word for word in words if word)
 
 
