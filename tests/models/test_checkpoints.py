@@ -379,6 +379,17 @@ def test_a_head_for_other_classes_keeps_its_own_weights():
     assert torch.equal(model.final.weight, Small(seed=2).final.weight)
 
 
+def test_a_head_of_which_a_part_is_missing_is_refused_unless_the_rest_is_of_other_classes():
+    model, state = Small(), Small(seed=1).state_dict()
+    del state["final.bias"]
+    with pytest.raises(ValueError, match=r"missing there: 1: final\.bias$"):
+        load_checkpoint(model, state, heads=("final",))
+    before = model.final.bias.clone()
+    report = load_checkpoint(model, state | {"final.weight": torch.ones(5, 6)}, heads=("final",))
+    assert report.fresh == ("final.weight", "final.bias")
+    assert torch.equal(model.final.bias, before)
+
+
 def test_only_the_heads_that_are_named_may_differ():
     model, trained = Small(), Small(seed=1)
     trained.conv = nn.Linear(4, 6)
