@@ -119,6 +119,14 @@ def test_one_position_is_fitted_by_its_offset() -> None:
     assert (weight.tolist(), bias.tolist(), rest) == ([0, 0], [3, 5], 0)
 
 
+def test_data_that_the_model_cannot_take_leave_no_hooks_and_no_new_norms():
+    model = small()
+    with pytest.raises(RuntimeError, match="to have 3 channels, but got 5"):
+        convert(model, data=[torch.ones(1, 3, 9, 9), torch.ones(1, 5, 9, 9)])
+    assert type(model[1]) is nn.BatchNorm2d
+    assert not model[1]._forward_hooks
+
+
 @pytest.mark.parametrize("to", [nn.RMSNorm, ME.MinkowskiInstanceNorm])
 def test_norms_without_a_bias_or_with_rows_of_weights_are_not_fitted(to):
     model = small()
