@@ -12,6 +12,7 @@ from torch import nn
 import geonorm
 from geonorm import BatchNorm, InstanceBatchNorm, InstanceNorm, convert
 from geonorm.convert.conversion import Conversion, ConversionReport
+from geonorm.convert.sources import source_of
 from geonorm.inputs import read
 from helpers.minkunet_cases import ME, MinkUNet14A, batch, scan
 from helpers.models import randomized, small
@@ -279,6 +280,17 @@ def test_norms_that_tell_their_layout_need_none():
     assert convert(nn.Sequential(first), "batch").rows[0].target == "BatchNorm"
     with pytest.raises(ValueError, match=r"1 norms \(AxisInstanceNorm\) cannot be known"):
         convert(nn.Sequential(last), "batch")
+
+
+def test_which_of_torchs_norms_tell_that_channels_come_first():
+    first = (nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d,
+             nn.InstanceNorm3d, lambda channels: nn.GroupNorm(2, channels))  # fmt: skip
+    untold = (nn.BatchNorm1d, nn.SyncBatchNorm, nn.LayerNorm, nn.RMSNorm,
+              lambda channels: nn.LayerNorm((5, channels)))  # fmt: skip
+    for layout, kinds in (("channels first", first), (None, untold)):
+        for kind in kinds:
+            source = source_of(kind(4), None)
+            assert (source.channels, source.layout, source.obstacle) == (4, layout, None), kind
 
 
 def test_only_the_first_of_many_names_are_listed():
