@@ -43,6 +43,8 @@ BLIND = {
     "pair of ones": (nn.BatchNorm2d(4), mean((1, 1)), nn.Flatten()),
     "behind it": (mean(), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten()),
     "dropout between": (nn.BatchNorm2d(4), nn.Dropout(), nn.Identity(), mean(), nn.Flatten()),
+    "other dropouts between": (nn.BatchNorm2d(4), nn.Dropout2d(), nn.AlphaDropout(), mean(),
+                               nn.Flatten()),
     "permuted between": (nn.BatchNorm2d(4), Permute(), mean(), nn.Flatten()),
     "end of a sequence": (nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4)), mean(), nn.Flatten()),
     "begin of a sequence": (mean(), nn.Sequential(nn.GroupNorm(2, 4), nn.Flatten())),
@@ -93,6 +95,30 @@ def test_any_other_norm_is_not_warned_of(layers: tuple[nn.Module, ...]) -> None:
     assert not report.blind
 
 
+def test_pools_of_every_number_of_axes() -> None:
+    for axes, norm in ((1, nn.InstanceNorm1d(4)), (2, nn.BatchNorm2d(4)), (3, nn.BatchNorm3d(4))):
+        average, maximum = (getattr(nn, f"Adaptive{kind}Pool{axes}d")(1) for kind in ("Avg", "Max"))
+        dropout = getattr(nn, f"Dropout{axes}d")()
+        for layers, blind in (((norm, average), {"0": "1"}), ((average, norm), {"1": "0"}),
+                              ((norm, maximum), {}), ((maximum, norm), {"1": "0"}),
+                              ((norm, dropout, average), {"0": "2"})):  # fmt: skip
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                assert convert(nn.Sequential(*layers)).blind == blind
+
+
+def test_of_two_pools_the_one_behind_the_norm_is_named() -> None:
+    model = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.BatchNorm2d(4), mean())
+    with pytest.warns(UserWarning, match="'1' stands beside the global pool '2'"):
+        assert convert(model).blind == {"1": "2"}
+
+
+def test_norms_that_were_not_converted_are_not_warned_of() -> None:
+    model = ends_in(nn.InstanceNorm2d(4), mean(), nn.Flatten())
+    model.insert(1, nn.BatchNorm2d(4))
+    assert not convert(model, where=nn.BatchNorm2d).blind
+
+
 @pytest.mark.parametrize("to", ["group", "layer", "batch"])
 def test_other_norms_see_beside_a_mean(to: str) -> None:
     assert not convert(ends_in(nn.BatchNorm2d(4), mean(), nn.Flatten()), to).blind
@@ -131,6 +157,9 @@ def test_minkowski_engines_global_means() -> None:
             warnings.simplefilter("always")
             report = convert(model)
         assert bool(report.blind) == bool(caught) == blind
+    for pool in (ME.MinkowskiGlobalMaxPooling(), ME.MinkowskiGlobalSumPooling()):
+        with pytest.warns(UserWarning, match="stands beside the global pool '0'"):
+            convert(nn.Sequential(pool, ME.MinkowskiBatchNorm(4)))
 
 
 def test_torchvisions_networks() -> None:

@@ -12,6 +12,7 @@ from torch import nn
 import geonorm
 from geonorm import BatchNorm, InstanceBatchNorm, InstanceNorm, convert
 from geonorm.convert.conversion import Conversion, ConversionReport
+from geonorm.convert.sources import source_of
 from geonorm.inputs import read
 from helpers.minkunet_cases import ME, MinkUNet14A, batch, scan
 from helpers.models import randomized, small
@@ -208,6 +209,10 @@ def test_eps_mode_device_and_dtype_are_kept():
     assert model[0].eps == 0.25
     assert model[0].weight.dtype == torch.float64
     assert not model[0].training
+    model = nn.Sequential(nn.BatchNorm2d(4, eps=0.25), ME.MinkowskiBatchNorm(4, 0.125, 0.3))
+    convert(model, "ibn-a")
+    assert [(norm.instance.eps, norm.batch.eps) for norm in model] == [(0.25,) * 2, (0.125,) * 2]
+    assert [norm.batch.momentum for norm in model] == [0.1, 0.3]
     plain = nn.Sequential(nn.InstanceNorm2d(4))
     assert convert(plain).rows[0].affine == "fresh"
 
@@ -218,6 +223,11 @@ def test_a_norm_used_twice_stays_one():
     assert len(convert(model).rows) == 1
     assert model["a"] is model["b"][0]
     assert isinstance(model["a"], InstanceNorm)
+
+
+def test_norms_within_norms_are_left_to_these_and_others_of_like_names_are_not():
+    model = nn.Sequential(*(InstanceBatchNorm(4) for _ in range(11)))
+    assert [row.name for row in convert(model).rows] == [str(number) for number in range(11)]
 
 
 def test_norms_of_domains_are_left_alone():
@@ -272,10 +282,24 @@ def test_norms_that_tell_their_layout_need_none():
         convert(nn.Sequential(last), "batch")
 
 
+def test_which_of_torchs_norms_tell_that_channels_come_first():
+    first = (nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d,
+             nn.InstanceNorm3d, lambda channels: nn.GroupNorm(2, channels))  # fmt: skip
+    untold = (nn.BatchNorm1d, nn.SyncBatchNorm, nn.LayerNorm, nn.RMSNorm,
+              lambda channels: nn.LayerNorm((5, channels)))  # fmt: skip
+    for layout, kinds in (("channels first", first), (None, untold)):
+        for kind in kinds:
+            source = source_of(kind(4), None)
+            assert (source.channels, source.layout, source.obstacle) == (4, layout, None), kind
+
+
 def test_only_the_first_of_many_names_are_listed():
     model = nn.Sequential(*(nn.LayerNorm(3) for _ in range(8)))
     with pytest.raises(ValueError, match=r"8 norms .* known: 0, 1, 2, 3, 4, 5 and 2 more\. Pass"):
         convert(model)
+    mixed = nn.Sequential(nn.LayerNorm(3), nn.BatchNorm1d(3), nn.LayerNorm(3))
+    with pytest.raises(ValueError, match=r"3 norms \(BatchNorm1d, LayerNorm\) cannot be known"):
+        convert(mixed)
     with pytest.raises(ValueError, match=r"6 norms .* known: 0, 1, 2, 3, 4, 5\. Pass"):
         convert(model, where=slice(0, 6))
 

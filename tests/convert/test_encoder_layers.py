@@ -71,3 +71,10 @@ def test_torchs_encoder_packs_no_padded_sequences_for_new_norms():
         fast = model(x, src_key_padding_mask=padding)
     torch.testing.assert_close(fast, model(x, src_key_padding_mask=padding))
     assert fast.shape == (2, 7, 16)
+
+
+def test_an_encoder_without_new_norms_goes_on_packing():
+    encoders = [nn.TransformerEncoder(encoder_layer(norm_first=False), 2) for _ in range(2)]
+    model = nn.ModuleList(encoders)
+    convert(model, layout="BNC", where="0.layers.1.*")
+    assert [encoder.use_nested_tensor for encoder in encoders] == [False, True]

@@ -10,7 +10,7 @@ from torch import nn
 
 from geonorm import BatchNorm, InstanceNorm, LayerNorm, convert
 from geonorm.convert.fitting import _Fit
-from helpers.minkunet_cases import MinkUNet14A, batch, scan
+from helpers.minkunet_cases import ME, MinkUNet14A, batch, scan
 from helpers.models import randomized, small
 
 
@@ -29,7 +29,7 @@ def test_recalibration_changes_the_function_less_and_says_by_how_much():
     model, data = trained()
     kept, fitted = copy.deepcopy(model), copy.deepcopy(model)
     convert(kept)
-    report = convert(fitted, data=data)
+    report = convert(fitted, data=iter(data))
 
     def distance(other):
         with torch.no_grad():
@@ -54,6 +54,7 @@ def test_recalibration_leaves_modes_and_unreached_norms_as_they_were():
     report = convert(model, data=data, forward=lambda net, x: net[:6](x))
     assert [module.training for module in model] == [True, False, True, True, True, True, True]
     assert report.rows[-1].change is None
+    assert [row.affine for row in report.rows] == ["fitted", "fitted", "fitted", "kept"]
     assert torch.equal(model.unused[0].weight, weight)
 
 
@@ -116,6 +117,22 @@ def test_one_position_is_fitted_by_its_offset() -> None:
     fit.add(torch.tensor([[1.0, -2.0]]), torch.tensor([[3.0, 5.0]]))
     weight, bias, rest = fit.solve()
     assert (weight.tolist(), bias.tolist(), rest) == ([0, 0], [3, 5], 0)
+
+
+def test_data_that_the_model_cannot_take_leave_no_hooks_and_no_new_norms():
+    model = small()
+    with pytest.raises(RuntimeError, match="to have 3 channels, but got 5"):
+        convert(model, data=[torch.ones(1, 3, 9, 9), torch.ones(1, 5, 9, 9)])
+    assert type(model[1]) is nn.BatchNorm2d
+    assert not model[1]._forward_hooks
+
+
+@pytest.mark.parametrize("to", [nn.RMSNorm, ME.MinkowskiInstanceNorm])
+def test_norms_without_a_bias_or_with_rows_of_weights_are_not_fitted(to):
+    model = small()
+    with pytest.raises(ValueError, match=rf"a bias per channel; {to.__name__} at '1' has none"):
+        convert(model, to, data=[torch.ones(1, 3, 9, 9)])
+    assert type(model[1]) is nn.BatchNorm2d
 
 
 def test_recalibration_where_the_channels_come_last():

@@ -290,6 +290,8 @@ def test_what_only_has_another_name_is_replaced():
     assert [row.source for row in convert(model, where="0").rows] == ["Named"]
     with pytest.raises(ValueError, match=r"Doubling cannot become SyncBatchNorm: its forward"):
         geonorm.SyncBatchNorm.convert_sync_batchnorm(model)
+    plain = nn.Sequential(nn.BatchNorm2d(3, affine=False))
+    assert geonorm.SyncBatchNorm.convert_sync_batchnorm(plain)[0].weight is None
 
 
 def test_a_norm_with_an_activation_is_not_what_a_callable_should_build():

@@ -93,6 +93,10 @@ def test_other_keys_of_a_lightning_file_are_dropped_and_said():
     state = {"model." + key: value for key, value in Small(seed=1).state_dict().items()}
     report = load_checkpoint(Small(), {"state_dict": {**state, "loss.weight": torch.ones(2)}})
     assert report.dropped == ("loss.weight",)
+    inner = {key.replace("model.", "model._orig_mod."): value for key, value in state.items()}
+    report = load_checkpoint(Small(group), {"loss.weight": torch.ones(2), **inner})
+    assert report.dropped[:2] == ("loss.weight", "norm.running_mean")
+    assert len(report.dropped) == 7
 
 
 def test_a_file_from_before_torch_1_6_loads(tmp_path):
@@ -377,6 +381,21 @@ def test_a_head_for_other_classes_keeps_its_own_weights():
     assert torch.equal(model.conv.weight, trained.conv.weight)
     load_checkpoint(model, Small(seed=2).state_dict(), heads=("final",))
     assert torch.equal(model.final.weight, Small(seed=2).final.weight)
+
+
+def test_a_head_of_which_a_part_is_missing_is_refused_unless_the_rest_is_of_other_classes():
+    model, state = Small(), Small(seed=1).state_dict()
+    del state["final.bias"]
+    with pytest.raises(ValueError, match=r"missing there: 1: final\.bias$"):
+        load_checkpoint(model, state, heads=("final",))
+    before = model.final.bias.clone()
+    report = load_checkpoint(model, state | {"final.weight": torch.ones(5, 6)}, heads=("final",))
+    assert report.fresh == ("final.weight", "final.bias")
+    assert torch.equal(model.final.bias, before)
+    other = {**Small(nothing).state_dict(), "final.weight": torch.ones(5, 6)}
+    norms = ("norm.weight", "norm.bias", "blocks.1.weight", "blocks.1.bias")
+    report = load_checkpoint(Small(group), other, heads=("final",))
+    assert report.fresh == (*norms, "final.weight", "final.bias")
 
 
 def test_only_the_heads_that_are_named_may_differ():

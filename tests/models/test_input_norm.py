@@ -78,6 +78,11 @@ def test_any_norm_may_stand_there():
     keys = resnet3d(10, num_classes=4).state_dict().keys()
     assert model.state_dict().keys() == keys
     assert isinstance(resnet3d(10, input_norm="batch").input_norm, BatchNorm)
+    for batch_norm in ("batch", {2: "batch"}):  # the engine's own, as within the network
+        with torch.device("meta"):
+            keys = MinkUNet14A(3, 5, input_norm=batch_norm).state_dict().keys()
+        place = "input_norm" if batch_norm == "batch" else "input_norm.norms.2"
+        assert f"{place}.bn.running_mean" in keys
 
 
 def test_a_checkpoint_with_it_loads_again(tmp_path):

@@ -285,8 +285,12 @@ def test_other_inputs_are_refused():
         model(torch.zeros(3, 3))
     with pytest.raises(ValueError, match=r"must be \(N, 3\); got \(300, 4\).*in_channels=4"):
         model(batch(scan(channels=4)))
+    with pytest.raises(ValueError, match=r"must be \(N, 3\); got \(300, 2\).*in_channels=2"):
+        model(batch(scan(channels=2)))
     with pytest.raises(ValueError, match=r"batch column and 3 dim.* got 2 dim.*MinkUNet14A.*D=2"):
         model(batch((torch.tensor([[0, 1], [2, 3]]).int(), torch.ones(2, 3))))
+    with pytest.raises(ValueError, match=r"batch column and 3 dim.* got 4 dim.*MinkUNet14A.*D=4"):
+        model(batch((torch.tensor([[0, 1, 2, 3], [4, 5, 6, 7]]).int(), torch.ones(2, 3))))
     with pytest.raises(TypeError, match=r"floating point; got torch\.int64"):
         model(batch((scan()[0], torch.ones(300, 3, dtype=torch.int64))))
 
@@ -339,3 +343,11 @@ def test_a_state_dict_tells_channels_and_dimension(taps, written):
     assert candidates(minkunet.MinkUNet14A, shapes) == expected
     assert candidates(minkunet.MinkUNet14A, shapes | {"conv0p1s1.kernel": (4, 32)}) == []
     assert candidates(minkunet.MinkUNet14A, shapes | {"final.kernel": (1, 96, 20)}) == []
+
+
+def test_nets_that_a_state_dict_may_be_of_take_no_memory():
+    shapes = {"conv0p1s1.kernel": torch.Size([125, 4, 32]), "final.kernel": torch.Size([96, 20])}
+    nets = minkunet.MinkUNet14A.candidates(shapes)
+    first = next(nets)[1]
+    nets.close()
+    assert {tensor.device.type for tensor in first.state_dict().values()} == {"meta"}

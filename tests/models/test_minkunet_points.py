@@ -30,6 +30,18 @@ def moved_by_duplication(norm, times, weighted=False):
     return relative_error(out[last_copy], plain)
 
 
+def test_the_point_stem_is_one_of_the_stem_and_has_no_bias():
+    with torch.device("meta"):
+        model = build(norm={"default": "batch", "stem": "ibn-b"}, point_stem=16)
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()
+              if key.startswith("point_")}  # fmt: skip
+    assert shapes == {
+        "point_linear.linear.weight": (16, 3), "point_norm.weight": (16,), "point_norm.bias": (16,)
+    }  # fmt: skip
+    assert type(model.point_norm) is type(model.bn0)
+    assert model.point_norm.activation == model.bn0.activation == "relu"
+
+
 @pytest.mark.parametrize("k", [2, 3, 7])
 def test_point_stem_ignores_duplication_of_one_scan(k):
     times = torch.full((300,), k)
@@ -95,6 +107,9 @@ def test_wrong_point_weights_are_refused():
         model(batch(scan()), point_weights=torch.ones(300))
     with pytest.raises(ValueError, match=r"\(300,\), one per point; got torch\.float32 \(299,\)"):
         model(field, point_weights=torch.ones(299))
+    for shape in ((301,), (300, 1)):
+        with pytest.raises(ValueError, match=r"\(300,\), one per point; got torch\.float32 \(30"):
+            model(field, point_weights=torch.ones(shape))
     with pytest.raises(ValueError, match=r"floating point, .* got torch\.int64"):
         model(field, point_weights=torch.ones(300, dtype=torch.int64))
     with pytest.raises(ValueError, match="must be positive"):

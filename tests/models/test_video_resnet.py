@@ -246,6 +246,9 @@ def test_compiles_into_one_graph():
 @pytest.mark.parametrize(("x", "error", "match"), [
     (torch.zeros(3, 8, 32, 32), ValueError, r"got \(3, 8, 32, 32\).*unsqueeze\(0\)"),
     (torch.zeros(2, 8, 3, 32, 32), ValueError, r"\(B, 3, T, H, W\).*transpose\(1, 2\)"),
+    (torch.zeros(2, 2, 3, 32, 32), ValueError, r"got \(2, 2, 3, 32, 32\)"),
+    (torch.zeros(2, 3, 32, 32), ValueError, r"got \(2, 3, 32, 32\)"),
+    (torch.zeros(2, 3, 8, 32, 32, 1), ValueError, r"got \(2, 3, 8, 32, 32, 1\)"),
     (torch.zeros(2, 3, 8, 32, 32, dtype=torch.uint8), TypeError, r"uint8.*/ 255"),
 ])
 def test_bad_clips_are_refused(x, error, match):
@@ -353,3 +356,5 @@ def test_a_state_dict_may_be_of_every_published_net():
     nets += [f"resnet3d({depth}, num_classes=7)" for depth in HARA]
     assert candidates(r3d_18(num_classes=3), {"fc.bias": (7,)}) == nets
     assert candidates(r3d_18(num_classes=3), {"fc.weight": (7, 512)}) == []
+    _, first = next(resnet3d(10, 3).candidates({"fc.bias": torch.Size([7])}))
+    assert {tensor.device.type for tensor in first.state_dict().values()} == {"meta"}

@@ -94,6 +94,7 @@ def test_waves_of_time():
     expected = [[1, 1, 0, 0],
                 [math.cos(7), math.cos(0.07), math.sin(7), math.sin(0.07)]]  # fmt: skip
     torch.testing.assert_close(waves, torch.tensor(expected))
+    assert time_waves(torch.tensor([0.5]).double(), 4).dtype == torch.float32
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -212,6 +213,8 @@ def test_arguments_that_are_refused(options, message):
     ((2, 4, 3, 8, 8), [1, 2], r"got \(2, 4, 3, 8, 8\).*need transpose\(1, 2\)"),
     ((2, 3, 4, 8, 8), None, r"the network takes a time \(B,\).*got none"),
     ((2, 3, 4, 8, 8), [1], r"time must be \(2,\), one for each clip; got \(1,\)"),
+    ((2, 3, 4, 8, 8), [1, 2, 3], r"time must be \(2,\), one for each clip; got \(3,\)"),
+    ((2, 3, 4, 8, 8), [[1], [2]], r"time must be \(2,\), one for each clip; got \(2, 1\)"),
 ])  # fmt: skip
 def test_inputs_that_are_refused(shape, time, message):
     time = None if time is None else torch.tensor(time)

@@ -115,8 +115,10 @@ def test_a_hash_that_nobody_compared_is_said(there):
     cache.mkdir(parents=True)
     weights = member(url, sha256=None)
     assert not weights.verified
-    with pytest.warns(UserWarning, match=rf"nobody has compared .* sha256 is {digest(served)}"):
+    said = rf"nobody has compared .* sha256 is {digest(served)}"
+    with pytest.warns(UserWarning, match=said) as caught:
         fetch(weights)
+    assert caught[0].filename == __file__
 
 
 def test_what_cannot_be_fetched_says_where_to_put_the_file(there):
@@ -140,6 +142,7 @@ def test_torchvisions_recipes_are_those_of_the_installed_torchvision(enum):
         assert list(ours.classes()) == their.meta["categories"]
         assert ours.num_classes == 400
         assert ours.metrics == their.meta["_metrics"]
+        assert ours.source == their.meta["recipe"]
         frames = torch.randint(0, 256, (4, 3, 130, 180), dtype=torch.uint8)
         assert torch.equal(ours.transforms()(frames), their.transforms()(frames))
 
@@ -163,6 +166,10 @@ def test_every_recipe_is_whole(weights):
     assert recipe.classes is None or len(recipe.classes()) == recipe.num_classes
     assert recipe.verified == (type(weights).__module__ == "geonorm.models.torchvision_weights")
     assert NETWORKS[type(weights)] == recipe.network
+    if recipe.network.startswith("resnet3d"):
+        depth, sets = recipe.network[9:-1], weights.name
+        assert recipe.file == f"r3d{depth}_{sets}_200ep.pth"
+        assert recipe.num_classes == sum({"K": 700, "M": 339, "S": 100}[one] for one in sets)
     network(recipe.network)
 
 
@@ -171,6 +178,9 @@ def test_scannets_weights_are_files_and_haras_a_folder():
     assert MinkUNet34C_Weights.DEFAULT is train
     assert train.metrics == {"ScanNet val": {"mIoU": 72.219}}
     assert example.metrics == {}
+    assert (train.file, train.url.rpartition("/")[2]) == ("MinkUNet34C-train-conv1-5.pth",) * 2
+    assert example.file == "minkowskiengine-weights.pth"
+    assert example.url.endswith("/minkowskiengine/weights.pth")
     for enum in NETWORKS:
         assert {each.direct for each in enum} == {not enum.__name__.startswith("ResNet3D_")}
     assert ResNet3D_18_Weights.KM.file == "r3d18_KM_200ep.pth"
