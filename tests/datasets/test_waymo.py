@@ -129,6 +129,8 @@ def test_lists_of_frames(root, tmp_path):
     assert test[0].labels is None
     file.write_text("c_2,20\n")
     assert names(Waymo(root, "val", frames=file)) == ["c_2/20"]
+    file.write_text("d,3,10\n")  # a name may hold a comma
+    refused(root, r"incomplete: 4 of 4 files are missing: .*lidar.d,3.parquet", file, "test")
     file.write_text("c_2,20\n c_2, 10 \n")
     assert names(Waymo(root, "val", frames=file)) == ["c_2/20", "c_2/10"]
     file.write_text("c_2,20\nc_2,40\nc_2,30\n")
