@@ -68,7 +68,11 @@ def test_shared_classes(trainval, tmp_path, label_map, published):
     scan = shared[0]
     assert scan.labels.tolist() == [published.get(raw, 256) - 1 for raw in range(32)]
     write(tmp_path, "v1.0-test", ["0077"], labelled=False)
-    assert NuScenes(tmp_path, "test").submission.num_points("0077d1") == 32
+    rows("0077d1")[:9].tofile(tmp_path / "samples/LIDAR_TOP/0077d1.pcd.bin")
+    submission = NuScenes(tmp_path, "test").submission
+    assert [submission.num_points(token) for token in ("0077d0", "0077d1")] == [32, 9]
+    assert submission.files["0077d1"] == "lidarseg/test/0077d1_lidarseg.bin"
+    assert NuScenes(tmp_path, "test")[1].labels is None
     assert NuScenes(tmp_path, "test", label_map=label_map).submission is None
 
 

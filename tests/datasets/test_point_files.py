@@ -142,6 +142,7 @@ PCD_FAULTS = {
     "a count of no number": (PADDED.replace("COUNT 1", "COUNT -1"), "COUNT must be a whole .*'-1'"),
     "no number of points": (PADDED.replace("WIDTH 5\n", ""), "neither POINTS nor WIDTH"),
     "two numbers of points": (PADDED.replace("DATA", "POINTS 4\nDATA"), "4 POINTS, but WIDTH .* 5"),
+    "more points than places": (PADDED.replace("DATA", "POINTS 6\nDATA"), "6 POINTS, but .* is 5"),
     "points of no number": (PADDED.replace("WIDTH 5", "WIDTH x"), "WIDTH must be a whole number"),
     "points of a long number": (PADDED.replace("WIDTH 5", f"WIDTH {10**60}"), "got '10{39}'"),
     "several x": (PADDED.replace("COUNT 1", "COUNT 2"), "expected one x for each point; got 2 val"),

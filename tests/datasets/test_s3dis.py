@@ -83,6 +83,7 @@ def test_area_5_and_the_six_folds(released):
         (b"1.0 2.0 3.0 103 167.\x1000000 105", [1, 2, 3, 103, 167, 105]),
         (b"19.302 -9.1 1.785 185\x00187 106", [19.302, -9.1, 1.785, 185, 187, 106]),
         (b"\r1.0 2.0\t3.0  185 187 10\x13\r", [1, 2, 3, 185, 187, 103]),
+        (b"1.0 2.0 3.0 \x0b103 104 105", [1, 2, 3, 103, 104, 105]),  # a +, and in Python a blank
     ],
 )
 def test_broken_bytes_get_their_lost_bit_back(tmp_path, broken, right):
@@ -136,10 +137,18 @@ def test_a_file_of_one_line(tmp_path):
     assert (found.tolist(), mended) == ([[1, 2, 3, 4, 5, 6]], 0)
 
 
-def test_a_file_of_seven_columns_throughout(tmp_path):
-    (tmp_path / "wall_1.txt").write_bytes(b"1 2 3 4 5 6 7\n" * 3)
+@pytest.mark.parametrize("line", [b"1 2 3 4 5\n", b"1 2 3 4 5 6 7\n"])
+def test_a_file_of_other_columns_throughout(tmp_path, line):
+    (tmp_path / "wall_1.txt").write_bytes(line * 3)
     with pytest.raises(ValueError, match=r"wall_1.txt, line 1: expected six numbers"):
         read_text(tmp_path / "wall_1.txt")
+
+
+def test_objects_have_as_many_labels_as_points(tmp_path):
+    room = write_released(tmp_path, 5, "office_1", ["sofa_1", "beam_1"])
+    with (room / "Annotations" / "beam_1.txt").open("ab") as file:
+        file.write(lines(rows("more")[:3]))
+    assert S3DIS(tmp_path, "val")[0].labels.tolist() == [3] * 7 + [9] * 4
 
 
 @pytest.mark.parametrize("write", [write_processed, write_array])

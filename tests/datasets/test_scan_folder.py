@@ -65,12 +65,12 @@ def test_a_number_that_its_type_does_not_hold(root):
 
 
 def test_the_limits_of_ids_and_colours(root):
-    rows = "65535,a,255,0,255\n-65535,b,0,0,0\n-1,a,7,7,7\n"
+    rows = " 65535 ,a,255,0,255\n-65535,b,0,0,0\n-1,a,7,7,7\n+65534,a,0,0,0\n"
     (root / "classes.csv").write_text(f"id,name,red,green,blue\n{rows}")
     ids = read_classes(root / "classes.csv")
     assert (ids.names, ids.raw_ids) == (("a", "b"), (65535, -65535))
     assert ids.colors.tolist() == [[255, 0, 255], [0, 0, 0]]
-    assert ids.train_ids(np.array([-65535, -1, 65535]), "a").tolist() == [1, 0, 0]
+    assert ids.train_ids(np.array([-65535, -1, 65535, 65534]), "a").tolist() == [1, 0, 0, 0]
 
 
 def test_a_table_with_blanks_after_its_commas(root):
@@ -157,9 +157,10 @@ def test_labels_beside_a_scan(root):
     np.save(labels / "a.npy", ids[:, None].astype("f4"))  # which is no scan
     assert len(read(root)) == 1
     assert read(root)[0].labels.tolist() == expected
-    np.save(labels / "a.npy", ids[:7])
-    with pytest.raises(ValueError, match=r"labels.a.npy must hold 60 labels, one .*; got \(7,\)"):
-        read(root)[0]
+    for count in (7, 61):
+        np.save(labels / "a.npy", np.resize(ids, count))
+        with pytest.raises(ValueError, match=rf"a.npy must hold 60 labels, .*; got .{count},"):
+            read(root)[0]
     (labels / "a.label").write_bytes(bytes(4 * 59))
     with pytest.raises(ValueError, match=r"a.las has several files of labels, .*a.label, .*a.npy"):
         read(root)[0]
@@ -357,7 +358,7 @@ def test_lists_and_folders(root, tmp_path):
     assert [scan.name for scan in read(root, "val", intensity_max=1)] == [
         "val/deep/a.ply", "train/scan.las",
     ]  # fmt: skip
-    outside = write(tmp_path / "elsewhere" / "my scan.ply", points())
+    outside = write(tmp_path / "elsewhere" / "my scan.PLY", points())
     (root / "other.txt").write_text(f"{outside}\n")
     assert read(root, "other")[0].labels[0] == TRAIN_IDS[points()["label"][0]]
     (tmp_path / "mine").mkdir()

@@ -57,6 +57,9 @@ def test_processed_scenes(tmp_path):
     assert ScanNet(tmp_path, ["c"])[0].name == "c"
     np.save(tmp_path / "val/c/segment200.npy", np.array([199, 0, -1, 20, 7, 7], "i2"))
     assert ScanNet200(tmp_path, "val")[0].labels.tolist() == [199, 0, 255, 20, 7, 7]
+    write_released(tmp_path, "c")
+    assert ScanNet(tmp_path, ["c", "a"]).files == [tmp_path / "val/c", tmp_path / "train/a"]
+    assert ScanNet(tmp_path, ["c"])[0].features == ("position", "height", "color", "normal")
 
 
 def test_a_submission_of_processed_scenes(tmp_path):
@@ -86,9 +89,10 @@ def test_the_categories_of_scannet200(released):
     labels = ScanNet200(released, "val")[0].labels
     assert labels.tolist() == [0, ScanNet200.classes.index("potted plant"), 255, 255, 255, 0]
     assert ScanNet200.raw_ids[labels[1]] == 1189
-    segments.write_text(json.dumps({"segIndices": [5, 3]}))
-    with pytest.raises(ValueError, match=r"segs.json must hold 6 labels, .* got 2"):
-        ScanNet200(released, "val")[0]
+    for count in (2, 7):
+        segments.write_text(json.dumps({"segIndices": [5] * count}))
+        with pytest.raises(ValueError, match=rf"segs.json must hold 6 labels, .* got {count}"):
+            ScanNet200(released, "val")[0]
     with pytest.raises(ValueError, match=r"0000_01 has no labels; .*segs.json, .*aggregation.json"):
         ScanNet200(released)[0]
     (released / "scannetv2-labels.combined.tsv").unlink()
@@ -129,7 +133,9 @@ def test_a_run_and_a_submission(released, tmp_path):
 
 def test_a_part_of_the_test_scenes_is_refused(released):
     """A list of some, or a download of some, would make a zip that the server refuses."""
-    assert len(ScanNet(released, "test").submission.files) == 100
+    submission = ScanNet(released, "test").submission
+    assert len(submission.files) == 100
+    assert [submission.num_points(f"scene07{number:02d}_00") for number in (7, 8)] == [6, 9]
     assert ScanNet(released, ["scene0001_00", "scene0707_00"]).submission is None
     message = (
         r"ScanNet takes all 100 scans of its test split; 99 of them .* such as scene0708_00, "
@@ -204,8 +210,14 @@ def test_broken_downloads(tmp_path, released):
             ScanNet(released, scenes)
     folder = released / "scans" / "scene0001_00"
     labels = folder / "scene0001_00_vh_clean_2.labels.ply"
-    labels.write_bytes(mesh(*vertices("scene0001_00", 4), NYU40[:4]))
-    with pytest.raises(ValueError, match=r"labels.ply must hold 6 labels, .* got 4"):
+    for count in (4, 9):
+        labels.write_bytes(mesh(*vertices("scene0001_00", count), np.resize(NYU40, count)))
+        with pytest.raises(ValueError, match=rf"labels.ply must hold 6 labels, .* got {count}"):
+            ScanNet(released, "val")[0]
+    labels.write_bytes(mesh(*vertices("scene0001_00"), [40, 0, 15, 39, 40, 1]))
+    assert ScanNet(released, "val")[0].labels.tolist() == [255, 255, 255, 19, 255, 0]
+    labels.write_bytes(mesh(*vertices("scene0001_00"), [41, 41, 2, 1, 1, 1]))
+    with pytest.raises(ValueError, match=r"class id 41 \(2 points\), which ScanNet does not"):
         ScanNet(released, "val")[0]
     labels.write_bytes(mesh(*vertices("scene0001_00"), [1, 77, 2, 77, 500, 1]))
     with pytest.raises(ValueError, match=r"class id 77 \(2 points\), 500 \(1 points\), which Scan"):

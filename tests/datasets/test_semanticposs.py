@@ -68,6 +68,7 @@ def test_broken_downloads(root, tmp_path):
     refused(tmp_path / "nothing", r"no SemanticPOSS under .*; tried .*nothing.sequences and .*data")
     refused(root, r"one of train, val or a list of seq.*got 'vall'. Did you mean 'val'", "vall")
     refused(root, r"got '03'. Did you mean \['03'\]", "03")
+    refused(root, r"split must name at least one sequence; got \[\]", [])
     sequence = root / "dataset/sequences/03"
     scan, label = sequence / "velodyne/000001.bin", sequence / "labels/000001.label"
     whole = scan.read_bytes()

@@ -1,5 +1,6 @@
 """Lists and folders of videos: the formats of the datasets as they are published."""
 
+import codecs
 import json
 from pathlib import Path
 
@@ -231,13 +232,19 @@ def test_class_folders(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_list_splits_lines_from_the_right(tmp_path: Path, end: str) -> None:
-    lines = "a.mp4 1\nmy films/b c.mp4\t0\n\nd 3.mp4 120 2\n/abs/e 7.avi 1\n"
+    lines = (
+        "a.mp4 1\nmy films/b c.mp4\t0\n\nd 3.mp4 120 2\n/abs/e 7.avi 1\nv1.5/clip 7 0\n"
+        "f.mp4 7 8 2\ng\u2028h.mp4 0\n"
+    )
     videos = VideoList(write(tmp_path / "list.txt", lines, end))
     assert videos.videos == [
         (tmp_path / "a.mp4", 1),
         (tmp_path / "my films/b c.mp4", 0),
         (tmp_path / "d 3.mp4", 2),
         (Path("/abs/e 7.avi"), 1),
+        (tmp_path / "v1.5/clip 7", 0),
+        (tmp_path / "f.mp4 7 8", 2),
+        (tmp_path / "g\u2028h.mp4", 0),
     ]
     assert videos.classes == ("0", "1", "2")
     assert VideoList(tmp_path / "list.txt", root="/data").videos[0][0] == Path("/data/a.mp4")
@@ -249,13 +256,14 @@ def test_list_without_labels(tmp_path: Path) -> None:
         (tmp_path / "a.mp4", -1), (tmp_path / "b c.mp4", -1),
     ]
     assert VideoList(path, labelled=False).classes == ()
+    assert VideoList(path, "/data", ["x", "y"], labelled=False).classes == ("x", "y")
     with pytest.raises(ValueError, match="line 1: expected `path label`"):
         VideoList(path)
     write(path, "x" * 999)
     with pytest.raises(ValueError, match=r"; got 'x{200}'\. For a list without labels"):
         VideoList(path)
-    write(path, "a.mp4 0\nb c.mp4\n")
-    with pytest.raises(ValueError, match=r"line 2: expected `path label`.*got 'b c.mp4'"):
+    write(path, "\na.mp4 0\n\nb c.mp4\n")
+    with pytest.raises(ValueError, match=r"line 4: expected `path label`.*got 'b c.mp4'"):
         VideoList(path)
 
 
@@ -277,6 +285,15 @@ def test_bad_lists(tmp_path: Path, text: str, message: str) -> None:
 def test_a_set_needs_videos() -> None:
     with pytest.raises(ValueError, match="the list is empty"):
         VideoSet([], ["a"])
+
+
+def test_the_labels_of_a_set() -> None:
+    videos = VideoSet([("a.mp4", True), (Path("b.mp4"), -1), ("c.mp4", 0)], ["x", "y"])
+    assert str(videos.videos) == str([(Path("a.mp4"), 1), (Path("b.mp4"), -1), (Path("c.mp4"), 0)])
+    assert len(videos) == 3
+    for label in (-2, 2):
+        with pytest.raises(ValueError, match=rf"0, 2\), or -1 for none; got {label} for b.mp4"):
+            VideoSet([("a.mp4", 1), ("b.mp4", label)], ["x", "y"])
 
 
 def test_hidden_files_are_no_videos_and_hidden_folders_no_classes(tmp_path: Path) -> None:
@@ -352,6 +369,16 @@ def test_order_is_that_of_names_whatever_the_file_system_says(
 
 
 MARKED = ["utf-8-sig", "utf-16", "utf-32"]
+
+
+@pytest.mark.parametrize(("encoding", "mark"), [
+    ("utf-16-le", codecs.BOM_UTF16_LE), ("utf-16-be", codecs.BOM_UTF16_BE),
+    ("utf-32-le", codecs.BOM_UTF32_LE), ("utf-32-be", codecs.BOM_UTF32_BE),
+])  # fmt: skip
+def test_lists_of_either_order_of_bytes(tmp_path: Path, encoding: str, mark: bytes) -> None:
+    (tmp_path / "list.txt").write_bytes(mark + "é.mp4 0\nb.mp4 1\n".encode(encoding))
+    videos = VideoList(tmp_path / "list.txt").videos
+    assert videos == [(tmp_path / "é.mp4", 0), (tmp_path / "b.mp4", 1)]
 
 
 @pytest.mark.parametrize("encoding", [*MARKED, "utf-8"])

@@ -65,10 +65,12 @@ def test_two_rows_of_three_pixels_by_hand(tmp_path):
     poses = np.zeros((2, 3, 6))
     poses[1, 1, 3] = 30  # of both returns of this pixel
     write_poses(folder, "s", {7: poses})
-    write_vehicle(folder, "s", {7: NO_TURN})
+    vehicle = np.array([[0, -1, 0, 2], [1, 0, 0, 3], [0, 0, 1, 4], [0, 0, 0, 1]])
+    write_vehicle(folder, "s", {3: NO_TURN, 7: vehicle})
     [scan] = [*Waymo(tmp_path, "val")]
     root = np.sqrt(3) / 2
-    expected = [[9, 0, 8], [-0.5, 3 * root, -2], [-5, -12 * root, -14], [37, 0, -6]]
+    world = np.array([[9, 0, 8], [-0.5, 3 * root, -2], [-5, -12 * root, -14], [37, 0, -6]])
+    expected = np.stack([world[:, 1] - 3, 2 - world[:, 0], world[:, 2] - 4], axis=1)
     np.testing.assert_allclose(scan.points, expected, rtol=1e-6, atol=1e-5)
     np.testing.assert_allclose(scan.intensity, [np.tanh(0.5), 0, 1, 0], rtol=1e-6)
     assert scan.extra["echo"].tolist() == [[1], [1], [1], [2]]
@@ -127,6 +129,8 @@ def test_lists_of_frames(root, tmp_path):
     assert test[0].labels is None
     file.write_text("c_2,20\n")
     assert names(Waymo(root, "val", frames=file)) == ["c_2/20"]
+    file.write_text("d,3,10\n")  # a name may hold a comma
+    refused(root, r"incomplete: 4 of 4 files are missing: .*lidar.d,3.parquet", file, "test")
     file.write_text("c_2,20\n c_2, 10 \n")
     assert names(Waymo(root, "val", frames=file)) == ["c_2/20", "c_2/10"]
     file.write_text("c_2,20\nc_2,40\nc_2,30\n")
@@ -195,6 +199,10 @@ def test_broken_files(root):
     write_table(folder, "lidar", "c_2", image_types("LiDARComponent", (1, 2), pyarrow.float32()),
                 [keys("c_2", 10, 1) | cells])  # fmt: skip
     refused(root, r"return 1: expected .*\(4, 30, 4\); got 479 values for the shape \(4, 30, 4\)")
+    cells["[LiDARComponent].range_image_return1.values"] += [0, 0]
+    write_table(folder, "lidar", "c_2", image_types("LiDARComponent", (1, 2), pyarrow.float32()),
+                [keys("c_2", 10, 1) | cells])  # fmt: skip
+    refused(root, r"return 1: expected .*\(4, 30, 4\); got 481 values for the shape \(4, 30, 4\)")
     write_lidar(folder, "c_2", {10: {1: frames[10][1], 2: frames[10][2][:, :29]}})
     refused(root, r"frame 10, return 2: expected .*\(4, 30, 4\); got 464 .*\(4, 29, 4\)")
     write_lidar(folder, "c_2", {10: {1: None, 2: None}})
@@ -205,8 +213,15 @@ def test_broken_files(root):
     write_poses(folder, "c_2", {10: None})
     refused(root, r"lidar_pose.c_2.parquet: frame 10 has no image of the top LiDAR")
     write_segment(folder, "c_2")
-    write_calibration(folder, "c_2", NO_TURN, [-0.1, 0.1])
-    refused(root, r"lidar_calibration.c_2.*must tell 4 inclinations of beams, .*; got 2")
+    for beams in (2, 5):
+        write_calibration(folder, "c_2", NO_TURN, np.linspace(-0.1, 0.1, beams).tolist())
+        refused(root, rf"lidar_calibration.c_2.*must tell 4 inclinations of beams, .*; got {beams}")
+
+
+def test_a_frame_without_points_is_named(root):
+    write_lidar(root / "training", "b_1", {10: {1: np.zeros((4, 30, 4)), 2: None}})
+    with pytest.raises(ValueError, match=r"training.lidar.b_1.parquet is empty: none of its 0 poi"):
+        Waymo(root)[2]
 
 
 def test_poses_that_are_there_twice(root):

@@ -28,6 +28,7 @@ def submission(tmp_path, monkeypatch):
     (tmp_path / "frames.txt").write_text("s_1,300\nr,7\n")
     scans = Waymo(tmp_path, "test", tmp_path / "frames.txt", account=ACCOUNT, method=METHOD)
     assert [(scan.name, len(scan)) for scan in scans] == [("s_1/300", 4), ("r/7", 3)]
+    assert [scans.submission.num_points(scan.name) for scan in scans] == [4, 3]
     return scans.submission
 
 
@@ -132,6 +133,8 @@ def test_two_frames_by_hand(submission, tmp_path):
         (message(frame(matrix([[0, 1, 0], [0, 18, 22]]), b""), OTHER), r"return 1 holds the id 0;"),
         (message(frame(matrix([[0, 1, 0], [23, 0, 22]]), b""), OTHER), r"holds the id 23; .* 22"),
         (message(frame(b"", b"", laser=2), OTHER), r"must have one laser, 1 \(the to.*; got \[2\]"),
+        (message(said(1, said(1, 1)) + ONE, OTHER), r"s_1/300 in .* one laser, .*; got \[1, 1\]"),
+        (message(said(2, b"s_1") + b"\x18\xac\x02", OTHER), r"one laser, .*; got \[\]$"),
     ],
     ids=lambda value: "" if isinstance(value, bytes) else None,
 )  # fmt: skip
@@ -164,8 +167,9 @@ def test_the_whole_list_and_a_name_are_wanted(submission, tmp_path, monkeypatch)
         with pytest.raises(ValueError, match=r"waymo.com/open and a short name .*account= and met"):
             _ = scans.submission
     assert Waymo(tmp_path, "test", frames, "dglss", **named).submission is None
-    frames.write_text("r,7\nr,7\n")
-    with pytest.raises(ValueError, match=r"takes all 2 frames of 3d_semseg_test.*; got 1: test on"):
-        _ = Waymo(tmp_path, "test", frames, **named).submission
+    for listed, count in (("r,7\nr,7\n", 1), ("s_1,300\nr,7\nr,8\n", 3)):
+        frames.write_text(listed)
+        with pytest.raises(ValueError, match=rf"takes all 2 frames of 3d_sem.*; got {count}: te"):
+            _ = Waymo(tmp_path, "test", frames, **named).submission
     monkeypatch.undo()
     assert waymo.TEST_FRAMES == 2982

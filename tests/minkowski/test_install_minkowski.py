@@ -1,6 +1,9 @@
 """The installer: what it builds for, what it refuses, and that the installed copy works."""
 
 import argparse
+import io
+import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -13,7 +16,7 @@ import torch
 from geonorm.minkowski import host
 from geonorm.minkowski import install as installer
 from geonorm.minkowski.cuda import Toolkit, check_arches, cuda_environment, find_nvcc, gather
-from geonorm.minkowski.running import InstallError, Runner, diagnosis
+from geonorm.minkowski.running import InstallError, Runner, _follow, diagnosis
 from geonorm.minkowski.self_test import self_test
 from geonorm.minkowski.source import (
     CPU_EDITS,
@@ -25,6 +28,7 @@ from geonorm.minkowski.source import (
     build_settings,
     fetch_source,
     mend_source,
+    pip,
     save_source,
 )
 
@@ -79,7 +83,16 @@ def test_version_and_wheel_name_what_they_were_built_for(monkeypatch, tmp_path) 
     assert ".cpu." in here
     assert f"cp{sys.version_info.major}{sys.version_info.minor}" in here
     assert "torch9.9.9.cpu.cpu" in installer.wheel_path(tmp_path, Target("9.9.9+cpu")).name
-    assert "torch2.15.0.cuda13.2.sm80.sm90ptx." in CUDA.version
+    cuda = r"0\.5\.4\+torch2\.15\.0\.cuda13\.2\.sm80\.sm90ptx\.[0-9a-f]{8}"
+    assert re.fullmatch(cuda, CUDA.version)
+    assert re.fullmatch(r"0\.5\.4\+torch9\.9\.9\.cpu\.[0-9a-f]{8}", Target("9.9.9").version)
+    assert not installer.is_installed(CUDA)
+    with monkeypatch.context() as patch:
+        patch.setattr(installer.sysconfig, "get_platform", lambda: "macosx-11.0-arm64")
+        python = f"cp{sys.version_info.major}{sys.version_info.minor}"
+        assert installer.wheel_path(tmp_path, CUDA) == tmp_path / (
+            f"minkowskiengine-{CUDA.version}-{python}-{python}-macosx_11_0_arm64.whl"
+        )
     # Another BLAS and other edits are other wheels.
     assert CPU._replace(blas="torch").version != CPU.version
     other = {**UNITS, "unit_2": UNITS["unit_2"][:-1]}
@@ -100,13 +113,16 @@ def test_another_header_is_another_cuda_wheel(monkeypatch, tmp_path) -> None:
 def test_without_a_wish_it_builds_for_what_torch_sees(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert installer.choose_target(asked()) == CPU
+    assert installer.choose_target(asked(blas="torch")) == CPU._replace(blas="torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: ((8, 9), (9, 0))[index])
-    assert installer.choose_target(asked()) == CPU._replace(
-        cuda=torch.version.cuda, arches=("8.9", "9.0")
-    )
+    seen = ((10, 0), (9, 0), (8, 9), (9, 0))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(seen))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", seen.__getitem__)
+    every = CPU._replace(cuda=torch.version.cuda, arches=("8.9", "9.0", "10.0"))
+    assert installer.choose_target(asked()) == every
+    assert installer.choose_target(asked(blas="torch")) == every._replace(blas="torch")
     assert installer.choose_target(asked(cpu=True)) == CPU
+    assert installer.choose_target(asked(cpu=True, blas="torch")) == CPU._replace(blas="torch")
     assert installer.choose_target(asked(cuda=True, arch=["8.0"])).arches == ("8.0",)
 
 
@@ -136,12 +152,26 @@ def test_an_edit_without_its_single_place_is_refused(tmp_path, edit, times) -> N
     (source / edit.file).write_text(text + (edit.old + "\n") * times)
     with pytest.raises(InstallError, match=f"exactly once, found it {times} times"):
         mend_source(source, CUDA)
+    (source / edit.file).unlink()
+    with pytest.raises(InstallError, match="exactly once, found it 0 times; this is not Minkowski"):
+        mend_source(source, CUDA)
+
+
+def test_what_is_changed_for_cuda(tmp_path) -> None:
+    source = source_tree(tmp_path)
+    mend_source(source, CUDA)
+    changed = (source / "src" / "3rdparty" / "concurrent_unordered_map.cuh").read_text()
+    assert changed == "return std::shared_ptr<Self>{\n"
+    assert "std::unique_ptr<Self, std::function<void(Self*)>>{" in CUDA_EDITS[0].old
 
 
 def test_the_setup_script_is_told_the_device() -> None:
     for target, said in ((CPU, "--cpu_only"), (CUDA, "--force_cuda")):
-        (setting,) = [word for word in build_settings(target) if word.startswith("--config")]
+        *others, setting = build_settings(target)
+        assert others == ["--no-deps", "--no-build-isolation", "--no-cache-dir", "--use-pep517"]
         assert setting == f"--config-settings=--global-option=--blas=openblas {said}"
+    begin = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    assert pip("wheel", Path("/a")) == [*begin, "wheel", "/a"]
 
 
 def test_every_edit_says_why_and_since_when() -> None:
@@ -152,13 +182,33 @@ def test_every_edit_says_why_and_since_when() -> None:
 
 def test_a_saved_source_comes_back_from_the_archive(tmp_path) -> None:
     sdist = tmp_path / "to" / "be" / "carried" / "MinkowskiEngine-0.5.4.tar.gz"
-    save_source(source_tree(tmp_path / "source"), sdist)
+    source_tree(tmp_path / "source")
+    for _ in range(2):  # the second in the place of the first
+        save_source(tmp_path / "source", sdist)
     with tarfile.open(sdist) as archive:
         assert "MinkowskiEngine-0.5.4/setup.py" in archive.getnames()
     found = fetch_source(tmp_path, sdist, Runner(tmp_path / "log"))
     mend_source(found, CUDA)
     with pytest.raises(InstallError, match=r"no source archive .*--save-sdist"):
         fetch_source(tmp_path, tmp_path / "none.tar.gz", Runner(tmp_path / "log"))
+
+
+@pytest.mark.parametrize("names", [["a/readme"], ["a/setup.py", "b/setup.py"]])
+def test_an_archive_of_other_than_one_source_is_refused(tmp_path, names) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in names:
+            archive.addfile(tarfile.TarInfo(name))
+    said = f"expected one source folder .*setup.py, found {len(names) if len(names) > 1 else 0}"
+    with pytest.raises(InstallError, match=said):
+        fetch_source(tmp_path, tmp_path / "a.tar", Runner(tmp_path / "log"))
+
+
+def test_an_archive_writes_nothing_outside_its_folder(tmp_path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("../outside/setup.py"))
+    with pytest.raises(tarfile.OutsideDestinationError):
+        fetch_source(tmp_path, tmp_path / "a.tar", Runner(tmp_path / "log"))
+    assert not (tmp_path / "outside").exists()
 
 
 @pytest.mark.slow  # pip fetches the source from the index
@@ -177,7 +227,9 @@ def test_to_build_only_takes_the_wheel_from_the_cache_and_installs_nothing(
     installer.wheel_path(tmp_path, CPU).touch()  # no wheel at all, had anyone opened it
     arguments = ["--cpu", "--wheel-dir", str(tmp_path)]
     assert installer.main([*arguments, "--build-only"]) is None
-    assert "install … failed" in installer.main(arguments)
+    said = installer.main(arguments)
+    assert said.startswith("geonorm install-minkowski: ")
+    assert "install … failed" in said
 
 
 def test_the_build_cannot_uninstall_a_working_copy(tmp_path) -> None:
@@ -259,7 +311,7 @@ def test_what_a_toolkit_lacks_is_linked_from_pip_packages(tmp_path, monkeypatch)
     for gone in ("home/include/cublas_v2.h", "home/lib64/libcudart.so",
                  "site/nvidia/b/lib/libcudart.so.13"):  # fmt: skip
         (tmp_path / gone).unlink()
-    for version, suffix in (("13.0", ""), ("12.8", "-cu12")):
+    for version, suffix in (("13.0", ""), ("12.8", "-cu12"), ("14.1", "")):
         again = tmp_path / version
         (again / "include").mkdir(parents=True)
         (again / "lib").mkdir()
@@ -270,6 +322,21 @@ def test_what_a_toolkit_lacks_is_linked_from_pip_packages(tmp_path, monkeypatch)
         assert f"pip install {packages_named}" in str(said.value)
         assert f'"cuda-toolkit[cublas,cudart]=={version}.*"' in str(said.value)
         assert not (again / "include/curand.h").exists()
+
+
+def test_libraries_of_the_toolkit_go_before_those_of_packages(tmp_path, monkeypatch) -> None:
+    home, scratch, packages = tmp_path / "home", tmp_path / "scratch", tmp_path / "site" / "nvidia"
+    files = [home / "include" / name for name in ("cublas_v2.h", "cusparse.h", "cusolverDn.h")]
+    files += [home / "lib" / name for name in ("libcudart.so", "libcusparse.so.13",
+                                               "libcusparse.so.12")]  # fmt: skip
+    files += [packages / "a" / "lib" / name for name in ("libcusparse.so.11", "libcudart.so.13")]
+    for file in (*files, scratch / "include" / "x", scratch / "lib" / "x"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "site")])
+    gather(TOOLKIT._replace(home=home), scratch, "13.0")
+    assert sorted(file.name for file in (scratch / "lib").iterdir()) == ["libcusparse.so", "x"]
+    assert (scratch / "lib/libcusparse.so").resolve() == home / "lib" / "libcusparse.so.12"
 
 
 def test_as_many_compilers_as_cores_and_memory_allow(monkeypatch) -> None:
@@ -295,6 +362,18 @@ def test_options_of_the_command_line(monkeypatch, tmp_path) -> None:
     assert (given.cuda, given.arch, given.blas) == (True, ["8.0", "9.0"], "torch")
     with pytest.raises(SystemExit):
         installer.parse_arguments(["--cuda", "--cpu"])
+    named = ["--jobs=3", "--sdist=/a", "--save-sdist=/b", "--wheel-dir=/c"]
+    files = installer.parse_arguments(named)
+    assert (files.jobs, files.sdist, files.save_sdist) == (3, Path("/a"), Path("/b"))
+    assert files.wheel_dir == Path("/c")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert installer.parse_arguments([]).wheel_dir == Path("/home/me/.cache/geonorm/wheels")
+
+
+def test_nothing_is_fetched_where_nothing_is_missing(tmp_path) -> None:
+    installer.fetch_missing(["numpy", "torch"], tmp_path / "new" / "log")
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_the_environment_of_a_build_searches_its_own_folders_first(tmp_path, monkeypatch) -> None:
@@ -312,7 +391,7 @@ def test_the_environment_of_a_build_searches_its_own_folders_first(tmp_path, mon
 
 def test_all_that_a_machine_lacks_is_named_at_once(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.setattr(host.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(host.sysconfig, "get_path", {"include": str(tmp_path)}.__getitem__)
     for blas, packages in (("openblas", "g++ libopenblas-dev python3-dev"),
                            ("torch", "g++ python3-dev")):  # fmt: skip
         for name in ("include", "lib"):
@@ -322,6 +401,24 @@ def test_all_that_a_machine_lacks_is_named_at_once(monkeypatch, tmp_path) -> Non
         said = str(caught.value)
         assert said.endswith(f"\nOn Debian and Ubuntu: apt-get install {packages}")
         assert said.count("no C++ compiler") == said.count("Python's own headers") == 1
+    (tmp_path / "Python.h").touch()
+    assert host.python_headers() == tmp_path / "Python.h"
+    with pytest.raises(InstallError, match=r"\nOn Debian and Ubuntu: apt-get install g\+\+$"):
+        host.check_host("torch", tmp_path / "torch", tmp_path)
+
+
+def test_the_compiler_is_that_of_cxx_or_the_systems(tmp_path, monkeypatch) -> None:
+    for name in ("c++", "mine"):
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert host.host_compiler() == "c++"
+    monkeypatch.setenv("CXX", "mine -O2")
+    assert host.host_compiler() == "mine -O2"
+    for name in ("", " ", "other mine"):
+        monkeypatch.setenv("CXX", name)
+        with pytest.raises(InstallError, match=rf"no C\+\+ compiler: '{name}' is not on PATH"):
+            host.host_compiler()
 
 
 def test_known_failures_and_their_advice() -> None:
@@ -331,19 +428,52 @@ def test_known_failures_and_their_advice() -> None:
     assert "--blas torch" in diagnosis("ld: cannot find -lopenblas", 1, 3)
     assert "with --cuda" in diagnosis("cublas_v2.h: No such file or directory", 1, 3)
     assert diagnosis("error: expected ';'", 1, 3) is None
+    assert (Runner(Path("log")).jobs, Runner(Path("log")).gib_per_job) == (1, 3)
+
+
+@pytest.mark.parametrize(("lines", "advice"), [
+    (("c++: internal compiler error: cc1plus died due to signal 9 (Kill signal)",
+      "cc1plus: out of memory allocating 65536 bytes", "nvcc: Out of memory allocating 8 bytes",
+      "virtual memory exhausted: Cannot allocate", "fork: Cannot allocate memory"),
+     "--jobs 4"),
+    (("x.cpp:1:10: fatal error: cblas.h: No such file or directory",), "libopenblas-dev"),
+    (("x.cpp:1:10: fatal error: Python.h: No such file or directory",), "python3-dev"),
+    (("fatal error: cusparse.h: No such file", "fatal error: cusolverDn.h: No such file",
+      "fatal error: cublas_v2.h: No such file", "ld: cannot find -lcusparse",
+      "ld: cannot find -lcudart: No such file"), "with --cuda"),
+])  # fmt: skip
+def test_every_sign_of_a_known_failure(lines, advice) -> None:
+    for line in lines:
+        assert advice in (diagnosis(f"a\n{line}\nb", 8, 3) or ""), line
+    assert diagnosis("mystd::bad_allocator, cblas_h: No such file", 8, 3) is None
 
 
 def test_progress_shows_files_done_of_total_and_the_log_has_everything(tmp_path, capsys) -> None:
-    lines = "print('[1/3] g++ a.cpp'); print('a warning'); print('[3/3] g++ c.cpp')"
-    Runner(tmp_path / "log").run([sys.executable, "-c", lines])
+    lines = (
+        "import os, sys; print('[1/3] g++ a.cpp', flush=True); os.write(2, b'a warning \\xff\\n'); "
+        "print('[3/3]', os.environ['WORD'])"
+    )
+    (tmp_path / "log").write_text("before\n")
+    environment = {**os.environ, "WORD": "c.cpp"}
+    Runner(tmp_path / "log", environment).run([sys.executable, "-c", lines])
     assert capsys.readouterr().out == "\r  compiled 1/3\r  compiled 3/3\n"
-    assert (tmp_path / "log").read_text() == "[1/3] g++ a.cpp\na warning\n[3/3] g++ c.cpp\n"
+    told = "before\n[1/3] g++ a.cpp\na warning \ufffd\n[3/3] c.cpp\n"
+    assert (tmp_path / "log").read_text(encoding="utf-8") == told
+
+
+def test_progress_is_told_by_the_beginning_of_a_line(capsys) -> None:
+    log = io.StringIO()
+    _follow(["  [2/10] g++\n", "see [3/10]\n", "[10/10]"], log)
+    assert capsys.readouterr().out == "\r  compiled 2/10\r  compiled 10/10\n"
+    assert log.getvalue() == "  [2/10] g++\nsee [3/10]\n[10/10]"
 
 
 def test_a_failing_step_shows_its_last_lines_and_the_log(tmp_path) -> None:
-    command = [sys.executable, "-c", "print('no such thing'); raise SystemExit(3)"]
-    with pytest.raises(InstallError, match=r"no such thing[\s\S]*build.log$"):
-        Runner(tmp_path / "build.log").run(command)
+    """Those of an earlier step, which the log holds too, are none of its own."""
+    (tmp_path / "build.log").write_text("Killed signal\n")
+    code = "print(*range(50), 'no such thing', sep='\\n'); raise SystemExit(3)"
+    with pytest.raises(InstallError, match=r"failed:\n11\n12\n[\s\S]*no such thing\n.*build.log$"):
+        Runner(tmp_path / "build.log").run([sys.executable, "-c", code])
 
 
 def test_make_hands_its_options_on() -> None:
