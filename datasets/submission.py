@@ -1,6 +1,7 @@
 """The predictions that a benchmark's server takes: written, packed, and checked as it does."""
 
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,8 +139,9 @@ class Submission:
             path: the zip.
 
         Raises:
-            ValueError: scans are missing, there are files that the server does not know, a file
-                has another number of points than its scan, or an id that is no class.
+            ValueError: scans are missing, there are files that the server does not know or the same
+                file twice, a file has another number of points than its scan, or an id that is no
+                class.
         """
         with zipfile.ZipFile(path) as packed:
             names = [name for name in packed.namelist() if not name.endswith("/")]
@@ -190,4 +192,10 @@ class Submission:
         if foreign:
             raise ValueError(
                 f"{path} holds {', '.join(foreign[:_NAMED])}, which {self.server} does not know"
+            )
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
+        if twice:
+            raise ValueError(
+                f"{path} must hold each of the {self.parts} once; {', '.join(twice[:_NAMED])} "
+                "stands in it more than once"
             )

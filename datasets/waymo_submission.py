@@ -89,18 +89,19 @@ class WaymoSubmission(Submission):
 
         Raises:
             ValueError: it is no such message, lacks the account or the method, lacks frames or
-                holds others, or a frame has not both images of the top LiDAR, of its size and with
-                the id of a class wherever there is a return.
+                holds others or one twice, or a frame has not both images of the top LiDAR, of its
+                size and with the id of a class wherever there is a return.
         """
         submission = _parsed("SemanticSegmentationSubmission", Path(path).read_bytes(), path)
         for field in ("account_name", "unique_method_name"):
             if not getattr(submission, field):
                 raise ValueError(f"{path} lacks {field}; {self.server} takes nothing without it")
-        frames = {
-            f"{frame.context_name}/{frame.frame_timestamp_micros}": frame
+        named = [
+            (f"{frame.context_name}/{frame.frame_timestamp_micros}", frame)
             for frame in submission.inference_results.frames
-        }
-        self._check_names(path, [*frames])
+        ]
+        self._check_names(path, [name for name, _ in named])
+        frames = dict(named)
         for name in self.files:
             self._check_frame(frames[name], self.masks(name), f"frame {name} in {path}")
 

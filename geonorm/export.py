@@ -14,6 +14,7 @@ from torch._dynamo.exc import UserError
 from torch.export import Dim, ExportedProgram, default_decompositions, export
 
 from geonorm.files import written_whole
+from geonorm.modes import in_evaluation
 from geonorm.ops import axis_norm, segment_norm
 
 
@@ -96,7 +97,7 @@ def to_onnx(
     (given,) = session.get_inputs()
     worst = 0.0
     for x in (example, _twice(example, dynamic)):
-        with torch.no_grad():
+        with in_evaluation(model.modules()), torch.no_grad():
             expected = model(x)
         try:
             (found,) = session.run(None, {given.name: x.numpy()})
@@ -134,15 +135,18 @@ def exported(model: nn.Module, example: Tensor, dynamic: Sequence[int] = ()) -> 
             "dynamic axes must be some of the example's, with two elements or more; got "
             f"{[*dynamic]} and the sizes {tuple(example.shape)}"
         )
-    model = model.eval()
-    with torch.no_grad():
-        out = model(example)
-    if not isinstance(out, Tensor):
-        raise ValueError(f"expected a model that gives one tensor; got {type(out).__name__}")
-    try:
-        return export(model, (example,), dynamic_shapes=(dict.fromkeys(dynamic, Dim.DYNAMIC),))
-    except UserError as error:
-        raise ValueError(f"this model's axes {[*dynamic]} cannot be dynamic: {error}") from error
+    with in_evaluation(model.modules()):
+        with torch.no_grad():
+            out = model(example)
+        if not isinstance(out, Tensor):
+            raise ValueError(f"expected a model that gives one tensor; got {type(out).__name__}")
+        shapes = (dict.fromkeys(dynamic, Dim.DYNAMIC),)
+        try:
+            return export(model, (example,), dynamic_shapes=shapes)
+        except UserError as error:
+            raise ValueError(
+                f"this model's axes {[*dynamic]} cannot be dynamic: {error}"
+            ) from error
 
 
 def _twice(example: Tensor, dynamic: Sequence[int]) -> Tensor:

@@ -350,7 +350,8 @@ class MinkUNet(nn.Module):
         written = ", ".join(f"{key}={value}" for key, value in arguments.items())
         for variant in VARIANTS:
             with torch.device("meta"):
-                yield f"{variant.__name__}({written})", variant(**arguments)
+                model = variant(**arguments)
+            yield f"{variant.__name__}({written})", model
 
 
 class MinkUNet14(MinkUNet):

@@ -70,7 +70,9 @@ def test_a_small_model_of_ones_own_in_onnx(dims: int, tmp_path: Path) -> None:
     for name, parameter in model.named_parameters():
         nn.init.normal_(parameter, 0, 0.5) if "bias" in name else None
     path = tmp_path / "own.onnx"
+    model[1].eval()
     to_onnx(model, torch.randn(2, 3, *[12] * dims), path, dynamic=range(2, 2 + dims))
+    assert [module.training for module in model] == [True, False, *[True] * 4]
     x = torch.randn(2, 3, *range(9, 9 + dims)) * torch.tensor([0.1, 30]).view(2, *[1] * (dims + 1))
     with torch.no_grad():
         assert difference(runs(path, x), model(x)) < LARGEST
@@ -113,11 +115,13 @@ def test_every_norm_of_dense_tensors_loses_our_operators() -> None:
     }
     x = torch.rand(2, 3, 12, 10) + 0.1
     for name, norm in norms.items():
+        norm.train()
         plain = decomposed(exported(norm, x, (0, 3)))
+        assert norm.training, name
         assert not any("geonorm" in each for each in operators(plain)), name
         other = torch.rand(4, 3, 12, 7) + 0.1
         with torch.no_grad():
-            assert difference(plain.module()(other), norm(other)) < 1e-5, name
+            assert difference(plain.module()(other), norm.eval()(other)) < 1e-5, name
 
 
 @pytest.mark.slow

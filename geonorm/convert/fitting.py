@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from geonorm.inputs import read
+from geonorm.modes import in_evaluation
 from geonorm.norms.base import Norm
 
 Forward = Callable[[nn.Module, Any], Any]
@@ -75,9 +76,12 @@ class Recalibration:
         """
         cores: dict[str, Any] = dict(new)
         _refuse_unfit(cores)
-        modes = [(module, module.training) for module in (*self.model.modules(), *cores.values())]
-        for module, _ in modes:
-            module.training = False
+        with in_evaluation((*self.model.modules(), *cores.values())):
+            return self._fitted(old, cores, put)
+
+    def _fitted(
+        self, old: dict[str, nn.Module], cores: dict[str, Any], put: Callable[[], None]
+    ) -> Changes:
         before, fits = self._watched(old, cores)
         put()
         kept = _distance(self._outputs(), before)
@@ -92,8 +96,6 @@ class Recalibration:
         if not fitted < kept:
             for name, core in cores.items():
                 _set(core, *held[name])
-        for module, training in modes:
-            module.training = training
         return Changes(kept, fitted, norms)
 
     def _watched(

@@ -120,11 +120,14 @@ def test_one_position_is_fitted_by_its_offset() -> None:
 
 
 def test_data_that_the_model_cannot_take_leave_no_hooks_and_no_new_norms():
-    model = small()
+    model = small().train()
+    model[0].eval()
     with pytest.raises(RuntimeError, match="to have 3 channels, but got 5"):
         convert(model, data=[torch.ones(1, 3, 9, 9), torch.ones(1, 5, 9, 9)])
     assert type(model[1]) is nn.BatchNorm2d
     assert not model[1]._forward_hooks
+    modes = [module.training for module in model.modules()]
+    assert modes == [True, False, *[True] * (len(modes) - 2)]
 
 
 @pytest.mark.parametrize("to", [nn.RMSNorm, ME.MinkowskiInstanceNorm])

@@ -272,3 +272,7 @@ def test_what_the_server_would_refuse(tmp_path):
             continue
         with pytest.raises(ValueError, match=message):
             scans.check(packed)
+    with zipfile.ZipFile(packed, "a") as file, pytest.warns(UserWarning, match="Duplicate name"):
+        file.writestr(path, raw)
+    with pytest.raises(ValueError, match=r"each of the files once; .*/000000.label stands in it"):
+        scans.check(packed)

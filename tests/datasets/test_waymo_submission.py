@@ -120,6 +120,7 @@ def test_two_frames_by_hand(submission, tmp_path):
     [
         (message(ONE), r"lacks 1 of 2 frames that Waymo takes, such as r/7; predict every scan"),
         (message(ONE, OTHER, frame(matrix([0]), matrix([0]), b"q")), r"holds q/300, which Waymo d"),
+        (message(ONE, OTHER, ONE), r"hold each of the frames once; s_1/300 stands in it more"),
         (message(ONE, OTHER, account=""), r"submission.bin lacks account_name; Waymo takes noth"),
         (message(ONE, OTHER, method=""), r"submission.bin lacks unique_method_name; Waymo takes"),
         (message(ONE, OTHER)[:-1], r"submission.bin: expected Waymo's message SemanticSeg"),

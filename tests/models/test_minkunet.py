@@ -349,5 +349,6 @@ def test_nets_that_a_state_dict_may_be_of_take_no_memory():
     shapes = {"conv0p1s1.kernel": torch.Size([125, 4, 32]), "final.kernel": torch.Size([96, 20])}
     nets = minkunet.MinkUNet14A.candidates(shapes)
     first = next(nets)[1]
+    assert torch.empty(1).device.type == "cpu"
     nets.close()
     assert {tensor.device.type for tensor in first.state_dict().values()} == {"meta"}
