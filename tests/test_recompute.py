@@ -87,11 +87,16 @@ def test_each_output_is_computed_again_once(monkeypatch) -> None:
         out = model(x)
         for norm in (model.first, *model.norms):
             monkeypatch.setattr(norm, "forward", partial(counted, norm))
-        out.sum().backward()
+        loss = out.sum()
+        loss.backward(retain_graph=True)
     # The last one's output is kept by nobody but itself, and the fifth of a chain is kept.
     assert len(calls) == len({*calls})
     assert model.norms[4] not in calls
     assert {model.first, *model.norms[:4], *model.norms[5:7]} <= {*calls}
+    # Who asked last has let the output go, though the graph lives on.
+    once = len(calls)
+    loss.backward()
+    assert calls[once:] == calls[:once]
 
 
 def test_it_keeps_little_more_than_half() -> None:

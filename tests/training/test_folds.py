@@ -71,3 +71,8 @@ def test_what_has_no_sum_is_refused(runs):
             read_matrix(file)
     with pytest.raises(ValueError, match="longer"):
         write_matrix(file, SECOND, CLASSES[:2])
+
+
+def test_a_class_of_one_point_counts_as_any(tmp_path):
+    write_matrix(tmp_path / "val_confusion.csv", torch.tensor([[9, 1], [1, 0]]), ["wall", "beam"])
+    assert "overall accuracy 0.818, mean accuracy 0.450, over 1 runs" in add_folds([tmp_path])
