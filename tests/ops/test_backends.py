@@ -236,6 +236,13 @@ def test_the_reference_runs_when_forced():
         assert module.backend_for(torch.device("cuda")) == "reference"
 
 
+def test_without_a_wish_each_device_has_the_fastest_backend_that_is_present():
+    for device, fastest in (("cpu", "cpp"), ("cuda", "triton"), ("meta", "triton")):
+        there = geonorm.backends()[fastest] == "available"
+        expected = fastest if there else "reference"
+        assert module.backend_for(torch.device(device)) == expected, device
+
+
 def test_a_backend_of_another_device_is_refused():
     if geonorm.backends()["cpp"] != "available":
         pytest.skip(geonorm.backends()["cpp"])
