@@ -57,9 +57,20 @@ def source_tree(root: Path) -> Path:
 
 def test_the_installed_copy_is_the_wanted_one_and_works() -> None:
     assert installer.is_installed(installer.choose_target(asked()))
-    done = subprocess.run([sys.executable, SCRIPT, "--self-test"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "self-test passed on cpu" in done.stdout
+
+
+def test_what_is_installed_and_does_not_work_is_said(monkeypatch, tmp_path) -> None:
+    broken = tmp_path / "MinkowskiEngine.py"
+    broken.write_text("raise ImportError('of another torch')\n")
+    assert installer.is_installed(installer.choose_target(asked()))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert installer.main([]) == (
+        "geonorm install-minkowski: it is installed and does not work; the self-test's message is "
+        "above"
+    )
 
 
 def test_the_self_test_says_what_it_could_not_try(monkeypatch, capsys) -> None:
