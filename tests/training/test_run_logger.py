@@ -26,6 +26,17 @@ def test_every_log_of_a_folder_is_kept(tmp_path):
     assert found["train/loss"].tolist() == [[0, 0], [1, 10], [2, 20], [3, 21]]
 
 
+def test_a_log_without_training_leaves_the_steps_as_they_were(tmp_path):
+    logs = "metrics_001.csv", "metrics_002.csv", "metrics_003.csv", "metrics.csv"
+    for name, text in zip(logs, ("test/loss\n0,1", "test/loss\n0,2", "train/loss\n0,3",
+                                 "test/loss\n0,4"), strict=True):  # fmt: skip
+        (tmp_path / name).write_text(f"step,{text}\n")
+    found = read_metrics(tmp_path / "metrics.csv")
+    assert {name: pairs.tolist() for name, pairs in found.items()} == {"train/loss": [[0, 3]]}
+    (tmp_path / logs[2]).unlink()
+    assert read_metrics(tmp_path / "metrics.csv")["test/loss"].tolist() == [[0, 4]]
+
+
 def test_what_logs_nothing_leaves_the_folder_as_it_is(tmp_path):
     (tmp_path / "metrics.csv").write_text("step,train/loss\n0,1\n")
     assert Path(RunLogger(tmp_path).log_dir) == tmp_path
