@@ -126,15 +126,16 @@ def test_what_runs_on_import_is_told_from_what_a_test_calls() -> None:
     assert runs_on_import("class A:\n    b = 1\n    def c(self):\n        return 2\n", 2)
 
 
-def test_the_quickest_case_of_each_test_that_executes_the_lines_comes_first() -> None:
+def test_what_executes_the_lines_is_tried_by_time_and_of_a_function_in_turn() -> None:
     tests = [
         {"test": name, "seconds": seconds, "lines": {"a.py": lines, "b.py": [8]}}
         for name, seconds, lines in (
             ("test_a[1]", 5, [7]), ("test_a[2]", 1, [6, 7]), ("test_a[3]", 3, [7, 8]),
             ("test_b", 2, [1, 7]), ("test_other", 0.1, [6, 8]), ("test_c[1]", 4, [7]),
+            ("test_d", 10, [7]),
         )
     ]  # fmt: skip
-    ordered = ["test_a[2]", "test_b", "test_c[1]", "test_a[3]", "test_a[1]"]
+    ordered = ["test_a[2]", "test_b", "test_c[1]", "test_a[3]", "test_d", "test_a[1]"]
     assert executing_tests("a.py", {7, 9}, tests, seconds=100) == ordered
     assert executing_tests("a.py", {7}, tests, seconds=7.5) == ordered[:4]  # 1 + 2 + 4 before
     assert executing_tests("a.py", {7}, tests, seconds=7) == ordered[:3]

@@ -57,7 +57,10 @@ def runs_on_import(code: str, line: int) -> bool:
 
 def executing_tests(source: str, lines: set[int], tests: Sequence[dict[str, Any]],
              seconds: float) -> list[str]:  # fmt: skip
-    """Return tests that execute some of these lines, the quickest case of each function first.
+    """Return tests that execute some of these lines, in order of the time they take.
+
+    The second case of a function counts as twice as long, the third as three times: what the first
+    lets pass, the next may do, too.
 
     Args:
         source: the file that the lines are of.
@@ -70,8 +73,8 @@ def executing_tests(source: str, lines: set[int], tests: Sequence[dict[str, Any]
     for test in sorted(tests, key=lambda test: test["seconds"]):
         if not lines.isdisjoint(test["lines"].get(source, ())):
             function = test["test"].partition("[")[0]
-            ranked.append((cases[function], test["seconds"], test["test"]))
             cases[function] += 1
+            ranked.append((cases[function] * test["seconds"], test["seconds"], test["test"]))
     ranked.sort()
     before = accumulate((took for _, took, _ in ranked), initial=0.0)
     return [name for (_, _, name), so_far in zip(ranked, before, strict=False) if so_far < seconds]
