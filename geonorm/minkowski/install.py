@@ -137,12 +137,20 @@ def build(target: Target, wheel: Path, sdist: Path | None, jobs: int) -> None:
         mend_source(source, target)
         runner.run(pip("wheel", "--verbose", *build_settings(target), "--wheel-dir",
                        scratch / "out", source))  # fmt: skip
-        built = next((scratch / "out").glob("*.whl"))
-        if built.name.lower() != wheel.name.lower():
-            raise InstallError(f"expected the wheel {wheel.name}, the build made {built.name}")
-        partial = wheel.with_suffix(".partial")
-        shutil.copy(built, partial)
-        partial.replace(wheel)
+        keep(next((scratch / "out").glob("*.whl")), wheel)
+
+
+def keep(built: Path, wheel: Path) -> None:
+    """Copy the wheel that a build has made into the cache, whole.
+
+    Raises:
+        InstallError: it has another name than the one that the cache is asked for.
+    """
+    if built.name.lower() != wheel.name.lower():
+        raise InstallError(f"expected the wheel {wheel.name}, the build made {built.name}")
+    partial = wheel.with_suffix(".partial")
+    shutil.copy(built, partial)
+    partial.replace(wheel)
 
 
 def default_jobs(cuda: bool) -> int:

@@ -231,6 +231,18 @@ def test_the_source_is_saved_as_it_is_published(tmp_path, capfd) -> None:
     assert [file.name for file in sdist.parent.iterdir()] == ["source.tar.gz"]
 
 
+def test_a_wheel_of_another_name_is_not_kept(tmp_path) -> None:
+    built, cache = tmp_path / "minkowskiengine-0.5.4-cp311.whl", tmp_path / "cache"
+    built.write_bytes(b"wheel")
+    cache.mkdir()
+    with pytest.raises(InstallError, match=r"wheel M.*-cp312.whl, the build made m.*-cp311.whl"):
+        installer.keep(built, cache / "MinkowskiEngine-0.5.4-cp312.whl")
+    assert [*cache.iterdir()] == []
+    installer.keep(built, wheel := cache / "MinkowskiEngine-0.5.4-cp311.whl")
+    assert [*cache.iterdir()] == [wheel]
+    assert wheel.read_bytes() == b"wheel"
+
+
 def test_to_build_only_takes_the_wheel_from_the_cache_and_installs_nothing(
     monkeypatch, tmp_path
 ) -> None:
