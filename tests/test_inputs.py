@@ -94,6 +94,7 @@ def test_one_graph_is_one_instance_and_one_without_features_is_refused():
     assert counts(read(alone)) == [59]
     unbatched = data.Data(x=rows(), batch=torch.arange(59).div(30, rounding_mode="floor"))
     assert counts(read(unbatched)) == [30, 29]  # without ptr
+    assert counts(read(data.Data(x=rows()[:0], batch=torch.zeros(0).long()))) == []
     with pytest.raises(ValueError, match="Data holds no features: its x is None"):
         SparseInstanceNorm(6)(data.Data(pos=torch.zeros(3, 3)))
 
@@ -205,6 +206,8 @@ def test_torchsparse_numbers_its_scans_first_or_last(others, column):
     others_columns = [norm(x.feats, x.coords[:, other].long()) for other in {0, 1, 2, 3} - {column}]
     assert not any(torch.equal(out.feats, other) for other in others_columns)
     torch.testing.assert_close(norm(x, residual=out).feats, 2 * out.feats)
+    x.feats, x.coords = x.feats[:0], x.coords[:0]
+    assert counts(read(x)) == []
     elsewhere = copy.copy(out)
     elsewhere.coords = x.coords.clone()
     with pytest.raises(ValueError, match="residual must have the input's coordinates in the"):

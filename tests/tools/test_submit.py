@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from geonorm.__main__ import main
+from geonorm.commands.submit import Training, parser, training_of
 from geonorm.commands.submit import __doc__ as documentation
-from geonorm.commands.submit import parser, training_of
 from geonorm.training.checkpoints import read_run_checkpoint
 from helpers.semantickitti_trees import write_labelled
 
@@ -37,6 +37,16 @@ def test_what_is_no_training_is_refused(words):
     said = main(["submit", *words.split()])
     assert said.startswith("geonorm submit: expected a training, geonorm submit ... train-seg fit")
     assert said.endswith(f"got {words or 'none'}")
+
+
+def test_a_training_that_fails_fails_its_job(tmp_path, monkeypatch):
+    """In the environment that submitit makes for the only process of a local job."""
+    told = {"EXECUTOR": "local", "LOCAL_JOB_ID": "1", "LOCAL_NTASKS": "1", "LOCAL_NODEID": "0",
+            "LOCAL_JOB_NUM_NODES": "1", "LOCAL_GLOBALID": "0", "LOCAL_LOCALID": "0"}  # fmt: skip
+    for name, value in told.items():
+        monkeypatch.setenv(f"SUBMITIT_{name}", value)
+    with pytest.raises(RuntimeError, match=r"-m geonorm no-training ended with 1; see its log"):
+        Training(["no-training"], tmp_path)()
 
 
 @pytest.mark.long
