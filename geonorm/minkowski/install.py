@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
+from geonorm.files import written_whole
 from geonorm.minkowski.cuda import check_arches, cuda_environment, find_toolkit, gather
 from geonorm.minkowski.host import check_host, host_compiler
 from geonorm.minkowski.running import InstallError, Runner
@@ -148,9 +149,8 @@ def keep(built: Path, wheel: Path) -> None:
     """
     if built.name.lower() != wheel.name.lower():
         raise InstallError(f"expected the wheel {wheel.name}, the build made {built.name}")
-    partial = wheel.with_suffix(".partial")
-    shutil.copy(built, partial)
-    partial.replace(wheel)
+    with written_whole(wheel) as aside:
+        shutil.copy(built, aside)
 
 
 def default_jobs(cuda: bool) -> int:

@@ -1,8 +1,6 @@
 """The installer: what it builds for, what it refuses, and that the installed copy works."""
 
 import argparse
-import io
-import os
 import re
 import subprocess
 import sys
@@ -15,8 +13,7 @@ import torch
 
 from geonorm.minkowski import host
 from geonorm.minkowski import install as installer
-from geonorm.minkowski.cuda import Toolkit, check_arches, cuda_environment, find_nvcc, gather
-from geonorm.minkowski.running import InstallError, Runner, _follow, diagnosis
+from geonorm.minkowski.running import InstallError, Runner
 from geonorm.minkowski.self_test import self_test
 from geonorm.minkowski.source import (
     CPU_EDITS,
@@ -264,104 +261,6 @@ def test_the_build_cannot_uninstall_a_working_copy(tmp_path) -> None:
     assert environment["PATH"].split(":")[0] == str(tmp_path / "bin")
 
 
-TOOLKIT = Toolkit(Path("/none"), "13.0", ("8.0", "9.0", "10.0"))
-
-
-def test_compute_capabilities_that_a_compiler_knows() -> None:
-    check_arches(["8.0", "10.0a", "9.0+PTX", "9.0f+PTX"], TOOLKIT)
-    check_arches(["7.5"], TOOLKIT._replace(arches=()))
-    for arch in ("7.5", "90", "sm_90", "9.0b", "19.0"):
-        with pytest.raises(InstallError, match=r"nvcc 13\.0 does not .*; it does for 8\.0, 9\.0"):
-            check_arches(["9.0", arch], TOOLKIT)
-    with pytest.raises(InstallError, match="capability 'sm_75'"):
-        check_arches(["sm_75"], TOOLKIT._replace(arches=()))
-
-
-def test_the_environment_of_a_cuda_build(tmp_path) -> None:
-    toolkit = TOOLKIT._replace(home=tmp_path)
-    include = f"--pre-include {tmp_path}/s/include/cuda13.h -DCCCL_DISABLE_NVTX"
-    told = cuda_environment(toolkit, ["8.0", "9.0"], tmp_path / "s", {})
-    assert told == {"CUDA_HOME": str(tmp_path), "TORCH_CUDA_ARCH_LIST": "8.0;9.0",
-                    "NVCC_APPEND_FLAGS": include, "CPATH": ""}  # fmt: skip
-    (tmp_path / "include" / "cccl").mkdir(parents=True)
-    before = {"NVCC_APPEND_FLAGS": "-O1", "CPATH": "/mine"}
-    told = cuda_environment(toolkit, [], tmp_path / "s", before)
-    assert told["NVCC_APPEND_FLAGS"] == f"-O1 {include}"
-    assert told["CPATH"] == f"/mine:{tmp_path}/include/cccl"
-
-
-def test_nvcc_is_looked_for_in_this_order(tmp_path, monkeypatch) -> None:
-    folders = {}
-    for name in ("home", "path", "search", "usual"):
-        folders[name] = tmp_path / name / "bin"
-        folders[name].mkdir(parents=True)
-        (folders[name] / "nvcc").touch(mode=0o755)
-    monkeypatch.setattr("geonorm.minkowski.cuda.USUAL_PLACES", (tmp_path / "usual",))
-    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("CUDA_PATH", str(tmp_path / "path"))
-    monkeypatch.setenv("PATH", str(folders["search"]))
-    for name, gone in (("home", "CUDA_HOME"), ("path", "CUDA_PATH"), ("search", "PATH")):
-        assert find_nvcc("13.0") == folders[name] / "nvcc"
-        monkeypatch.delenv(gone)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert find_nvcc("13.0") == folders["usual"] / "nvcc"
-    monkeypatch.setenv("CUDA_PATH", str(tmp_path))
-    with pytest.raises(InstallError, match=rf"CUDA_PATH is {tmp_path}, and there is no"):
-        find_nvcc("13.0")
-
-
-def test_what_a_toolkit_lacks_is_linked_from_pip_packages(tmp_path, monkeypatch) -> None:
-    home, scratch = tmp_path / "home", tmp_path / "scratch"
-    packages = tmp_path / "site" / "nvidia"
-    for folder in (scratch / "include", scratch / "lib", home / "include", home / "lib64"):
-        folder.mkdir(parents=True)
-    files = [home / "include/cublas_v2.h", home / "lib64/libcudart.so"]
-    for file in ("a/include/cusparse.h", "a/include/cusparse_v2.h", "a/include/cudart.h",
-                 "b/include/cusolverDn.h", "b/lib/libcusparse.so.12",
-                 "b/lib/libcudart.so.13"):  # fmt: skip
-        files.append(packages / file)
-    for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    monkeypatch.setattr(sys, "path", [str(tmp_path / "site")])
-    gather(TOOLKIT._replace(home=home), scratch, "13.0")
-    assert {file.name for file in (scratch / "include").iterdir()} == {
-        HEADER.name, "curand.h", "cusparse.h", "cusparse_v2.h", "cusolverDn.h",
-    }  # fmt: skip
-    assert [file.name for file in (scratch / "lib").iterdir()] == ["libcusparse.so"]
-    assert (scratch / "lib/libcusparse.so").resolve() == packages / "b/lib/libcusparse.so.12"
-    assert not (scratch / "include/curand.h").is_symlink()
-    for gone in ("home/include/cublas_v2.h", "home/lib64/libcudart.so",
-                 "site/nvidia/b/lib/libcudart.so.13"):  # fmt: skip
-        (tmp_path / gone).unlink()
-    for version, suffix in (("13.0", ""), ("12.8", "-cu12"), ("14.1", "")):
-        again = tmp_path / version
-        (again / "include").mkdir(parents=True)
-        (again / "lib").mkdir()
-        (home / "include/curand.h").touch()
-        with pytest.raises(InstallError, match=r"CUDA: cublas_v2\.h, libcudart\.so; ") as said:
-            gather(TOOLKIT._replace(home=home), again, version)
-        packages_named = f"nvidia-cublas{suffix} nvidia-cuda-runtime{suffix} (of"
-        assert f"pip install {packages_named}" in str(said.value)
-        assert f'"cuda-toolkit[cublas,cudart]=={version}.*"' in str(said.value)
-        assert not (again / "include/curand.h").exists()
-
-
-def test_libraries_of_the_toolkit_go_before_those_of_packages(tmp_path, monkeypatch) -> None:
-    home, scratch, packages = tmp_path / "home", tmp_path / "scratch", tmp_path / "site" / "nvidia"
-    files = [home / "include" / name for name in ("cublas_v2.h", "cusparse.h", "cusolverDn.h")]
-    files += [home / "lib" / name for name in ("libcudart.so", "libcusparse.so.13",
-                                               "libcusparse.so.12")]  # fmt: skip
-    files += [packages / "a" / "lib" / name for name in ("libcusparse.so.11", "libcudart.so.13")]
-    for file in (*files, scratch / "include" / "x", scratch / "lib" / "x"):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    monkeypatch.setattr(sys, "path", [str(tmp_path / "site")])
-    gather(TOOLKIT._replace(home=home), scratch, "13.0")
-    assert sorted(file.name for file in (scratch / "lib").iterdir()) == ["libcusparse.so", "x"]
-    assert (scratch / "lib/libcusparse.so").resolve() == home / "lib" / "libcusparse.so.12"
-
-
 def test_as_many_compilers_as_cores_and_memory_allow(monkeypatch) -> None:
     pages = {"SC_PAGE_SIZE": 2**20, "SC_PHYS_PAGES": 12 * 1024}  # 12 GiB
     monkeypatch.setattr(installer.os, "sysconf", pages.__getitem__)
@@ -442,61 +341,6 @@ def test_the_compiler_is_that_of_cxx_or_the_systems(tmp_path, monkeypatch) -> No
         monkeypatch.setenv("CXX", name)
         with pytest.raises(InstallError, match=rf"no C\+\+ compiler: '{name}' is not on PATH"):
             host.host_compiler()
-
-
-def test_known_failures_and_their_advice() -> None:
-    killed = "g++: fatal error: Killed signal terminated program cc1plus"
-    assert "up to 3 GiB): --jobs 2" in diagnosis(killed, 5, 3)
-    assert diagnosis("std::bad_alloc", 1, 4).endswith("up to 4 GiB): --jobs 1")
-    assert "--blas torch" in diagnosis("ld: cannot find -lopenblas", 1, 3)
-    assert "with --cuda" in diagnosis("cublas_v2.h: No such file or directory", 1, 3)
-    assert diagnosis("error: expected ';'", 1, 3) is None
-    assert (Runner(Path("log")).jobs, Runner(Path("log")).gib_per_job) == (1, 3)
-
-
-@pytest.mark.parametrize(("lines", "advice"), [
-    (("c++: internal compiler error: cc1plus died due to signal 9 (Kill signal)",
-      "cc1plus: out of memory allocating 65536 bytes", "nvcc: Out of memory allocating 8 bytes",
-      "virtual memory exhausted: Cannot allocate", "fork: Cannot allocate memory"),
-     "--jobs 4"),
-    (("x.cpp:1:10: fatal error: cblas.h: No such file or directory",), "libopenblas-dev"),
-    (("x.cpp:1:10: fatal error: Python.h: No such file or directory",), "python3-dev"),
-    (("fatal error: cusparse.h: No such file", "fatal error: cusolverDn.h: No such file",
-      "fatal error: cublas_v2.h: No such file", "ld: cannot find -lcusparse",
-      "ld: cannot find -lcudart: No such file"), "with --cuda"),
-])  # fmt: skip
-def test_every_sign_of_a_known_failure(lines, advice) -> None:
-    for line in lines:
-        assert advice in (diagnosis(f"a\n{line}\nb", 8, 3) or ""), line
-    assert diagnosis("mystd::bad_allocator, cblas_h: No such file", 8, 3) is None
-
-
-def test_progress_shows_files_done_of_total_and_the_log_has_everything(tmp_path, capsys) -> None:
-    lines = (
-        "import os, sys; print('[1/3] g++ a.cpp', flush=True); os.write(2, b'a warning \\xff\\n'); "
-        "print('[3/3]', os.environ['WORD'])"
-    )
-    (tmp_path / "log").write_text("before\n")
-    environment = {**os.environ, "WORD": "c.cpp"}
-    Runner(tmp_path / "log", environment).run([sys.executable, "-c", lines])
-    assert capsys.readouterr().out == "\r  compiled 1/3\r  compiled 3/3\n"
-    told = "before\n[1/3] g++ a.cpp\na warning \ufffd\n[3/3] c.cpp\n"
-    assert (tmp_path / "log").read_text(encoding="utf-8") == told
-
-
-def test_progress_is_told_by_the_beginning_of_a_line(capsys) -> None:
-    log = io.StringIO()
-    _follow(["  [2/10] g++\n", "see [3/10]\n", "[10/10]"], log)
-    assert capsys.readouterr().out == "\r  compiled 2/10\r  compiled 10/10\n"
-    assert log.getvalue() == "  [2/10] g++\nsee [3/10]\n[10/10]"
-
-
-def test_a_failing_step_shows_its_last_lines_and_the_log(tmp_path) -> None:
-    """Those of an earlier step, which the log holds too, are none of its own."""
-    (tmp_path / "build.log").write_text("Killed signal\n")
-    code = "print(*range(50), 'no such thing', sep='\\n'); raise SystemExit(3)"
-    with pytest.raises(InstallError, match=r"failed:\n11\n12\n[\s\S]*no such thing\n.*build.log$"):
-        Runner(tmp_path / "build.log").run([sys.executable, "-c", code])
 
 
 def test_make_hands_its_options_on() -> None:
