@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from geonorm.names import choices
 
+EVERYWHERE = "everywhere"
 # Raised whenever a training or a test changes: rows of another design are not counted.
 DESIGN = 1
 # Parts of the base learning rate, of which one is chosen for each norm on validation data.
@@ -11,12 +12,16 @@ RATES = {"1/3": 1 / 3, "1": 1.0, "3": 3.0}
 RATE_SEED = 100  # judges rates and nothing else
 SEEDS = {"streets": 5, "actions": 3}
 BROKEN_SEEDS = 3
-# Seeds that were not there when the rows before them suggested a claim, for its entries.
-FRESH = (3, 4, 5)
-FRESH_STEM = (4, 5, 6)
+# Entries that have further seeds, for claims that the rows suggested, and those of these seeds that
+# were not there when the claims were made.
+FURTHER = {
+    "streets": (("batch", EVERYWHERE, ""), ("instance", EVERYWHERE, ""), ("instance", "stem", ""),
+                ("batch", EVERYWHERE, "intensity")),
+    "actions": (("batch", EVERYWHERE, ""), ("none", EVERYWHERE, ""),
+                ("batch", EVERYWHERE, "adabn")),
+}  # fmt: skip
+FRESH = {"streets": (7, 8, 9, 10, 11), "actions": (3, 4, 5, 6, 7)}
 COMPANIONS = 3  # clean items that the broken norm sees beside each it is judged on
-
-EVERYWHERE = "everywhere"
 NORMS = ("batch", "instance", "ibn-a", "group", "layer", "none")
 # Instance norm over the whole batch (`geonorm.studies.broken`): the control.
 BROKEN = "broken"
@@ -114,7 +119,7 @@ def grid() -> list[Cell]:
     """Return every cell in order.
 
     First the learning rates of the norms, then the first seed of each, further seeds, the places
-    with their rates, the control, the rivals, seeds for a claim that the rows suggested, and the
+    with their rates, the control, the rivals, seeds for claims that the rows suggested, and the
     streets that are nearer to the real scan.
     """
     norms = [Cell(data, norm) for data in SEEDS for norm in NORMS]
@@ -131,12 +136,9 @@ def grid() -> list[Cell]:
     closer += [replace(cell, variant="garden suburb") for cell in LONGER]
     closer += [replace(LONGER[0], seed=seed, variant="garden suburb")
                for seed in range(1, CLOSER_SEEDS)]  # fmt: skip
-    pair = ("batch", "intensity"), ("instance", "")
-    fresh = [Cell("streets", norm, rival=rival, seed=seed)
-             for seed in FRESH for norm, rival in pair]  # fmt: skip
-    trio = ("instance", "stem"), ("batch", EVERYWHERE), ("instance", EVERYWHERE)
-    fresh += [Cell("streets", norm, place, seed=seed)
-              for seed in FRESH_STEM for norm, place in trio]  # fmt: skip
+    fresh = [Cell(data, norm, place, rival, seed)
+             for data in SEEDS for seed in range(SEEDS[data], FRESH[data][-1] + 1)
+             for norm, place, rival in FURTHER[data]]  # fmt: skip
     cells = [
         *_rates(norms), *_seeds(norms), *_rates(places), *_seeds(places), *control,
         *_seeds(rivals), *fresh, *closer,
