@@ -25,8 +25,8 @@ COMPANIONS = 3  # clean items that the broken norm sees beside each it is judged
 NORMS = ("batch", "instance", "ibn-a", "group", "layer", "none")
 # Instance norm over the whole batch (`geonorm.studies.broken`): the control.
 BROKEN = "broken"
-# Instance norm at these stages or on the input, batch norm at the others; "also input" is instance
-# norm everywhere and on the input.
+# Instance norm at these stages or on the input, batch norm at the others; "but last" is instance
+# norm at all stages but the last one, "also input" is instance norm everywhere and on the input.
 PLACES = {
     "streets": {
         "stem": {"default": "batch", "stem": "instance"},
@@ -40,6 +40,7 @@ PLACES = {
         "stem": {"default": "batch", "stem": "instance"},
         "early": {"default": "batch", "stem": "instance", "layer1": "instance"},
         "late": {"default": "batch", "layer3": "instance", "layer4": "instance"},
+        "but last": {"default": "instance", "layer4": "batch"},
         "input": "batch",
         "also input": "instance",
     },
