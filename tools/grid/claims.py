@@ -67,8 +67,8 @@ LATE = (
     "than batch norm"
 )
 BUT_LAST = (
-    "with batch norm in its last stage alone, in front of the global pooling, a 3D-ResNet of "
-    "instance norms is better than with them everywhere"
+    "with batch norm in its last stage alone, where an instance has nine positions and global "
+    "pooling follows, a 3D-ResNet of instance norms is better than with them everywhere"
 )
 
 CLAIMS = {
