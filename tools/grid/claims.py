@@ -67,7 +67,7 @@ LATE = (
     "than batch norm"
 )
 BUT_LAST = (
-    "with batch norm in its last stage alone, where an instance has nine positions and global "
+    "with batch norm in its last stage alone, where an instance has four positions and global "
     "pooling follows, a 3D-ResNet of instance norms is better than with them everywhere"
 )
 
