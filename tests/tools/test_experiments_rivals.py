@@ -177,7 +177,7 @@ def test_every_rival_of_streets_is_trained_and_answers(rival, tmp_path):
     assert hooks == (["block1", "block2"] if rival == "mixstyle" else [])
 
 
-@pytest.mark.parametrize("rival", ["tent", "mixstyle", "augmented"])
+@pytest.mark.parametrize("rival", ["tent", "mixstyle", "augmented", "unstrided"])
 def test_every_rival_of_actions_is_trained_and_answers(rival, tmp_path):
     small = Actions(steps=1, batch=4, films=12, tested=3, validated=3, corruptions=("gain",),
                     clip=ClipFormat(length=4, size=24, crop=20))  # fmt: skip
@@ -186,3 +186,16 @@ def test_every_rival_of_actions_is_trained_and_answers(rival, tmp_path):
     assert small.scores(small.network(cell, module)).keys() == {"clean", "gain 3", "gain 5"}
     assert bool(small.data(cell).clip.jitter) == (rival == "augmented")
     assert replace(small.data(cell).clip, jitter=0.0) == small.clip
+    assert (module.model.layer4[0].conv1.stride == (1, 1, 1)) == (rival == "unstrided")
+
+
+@pytest.mark.parametrize(("rival", "late"), [("", [9, 4]), ("unstrided", [50, 50])])
+def test_how_many_positions_the_last_stages_have(rival, late):
+    """As the claims and `grid.rivals` say."""
+    actions = Actions()
+    module = actions.module(Cell("actions", "instance", rival=rival), 1e-3)
+    positions = []
+    for stage in (module.model.layer3, module.model.layer4):
+        stage.register_forward_hook(lambda *of: positions.append(of[-1][0, 0].numel()))
+    module(torch.randn(1, 3, actions.clip.length, *2 * (actions.clip.crop,)))
+    assert positions == late

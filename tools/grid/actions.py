@@ -20,7 +20,7 @@ from geonorm.training.optimization import Optimization
 from geonorm.training.shift.clips import ClipTask
 from geonorm.training.shift.evaluate import CLEAN
 from grid.cells import AT_TEST, BROKEN, COMPANIONS, ON_INPUT, Cell, norm_of
-from grid.rivals import Adapted, mix_styles_after
+from grid.rivals import Adapted, mix_styles_after, without_strides
 from grid.tests import LEVELS, EveryTest, Network, Samples, Test, judge
 
 # The films that networks and learning rates are judged on; the seeds of cells are of weights, order
@@ -102,6 +102,8 @@ class Actions:
         )  # fmt: skip
         if cell.rival == "mixstyle":
             mix_styles_after(module.model, ("layer1", "layer2"))
+        if cell.rival == "unstrided":
+            without_strides(module.model, ("layer3", "layer4"))
         return module
 
     def data(self, cell: Cell) -> ClipData:

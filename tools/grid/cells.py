@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from geonorm.names import choices
 
+EVERYWHERE = "everywhere"
 # Raised whenever a training or a test changes: rows of another design are not counted.
 DESIGN = 1
 # Parts of the base learning rate, of which one is chosen for each norm on validation data.
@@ -11,17 +12,21 @@ RATES = {"1/3": 1 / 3, "1": 1.0, "3": 3.0}
 RATE_SEED = 100  # judges rates and nothing else
 SEEDS = {"streets": 5, "actions": 3}
 BROKEN_SEEDS = 3
-# Seeds that were not there when the rows before them suggested a claim, for its entries.
-FRESH = (3, 4, 5)
-FRESH_STEM = (4, 5, 6)
+# Entries that have further seeds, for claims that the rows suggested, and those of these seeds that
+# were not there when the claims were made.
+FURTHER = {
+    "streets": (("batch", EVERYWHERE, ""), ("instance", EVERYWHERE, ""), ("instance", "stem", ""),
+                ("batch", EVERYWHERE, "intensity")),
+    "actions": (("batch", EVERYWHERE, ""), ("none", EVERYWHERE, ""),
+                ("batch", EVERYWHERE, "adabn")),
+}  # fmt: skip
+FRESH = {"streets": (7, 8, 9, 10, 11), "actions": (3, 4, 5, 6, 7)}
 COMPANIONS = 3  # clean items that the broken norm sees beside each it is judged on
-
-EVERYWHERE = "everywhere"
 NORMS = ("batch", "instance", "ibn-a", "group", "layer", "none")
 # Instance norm over the whole batch (`geonorm.studies.broken`): the control.
 BROKEN = "broken"
-# Instance norm at these stages or on the input, batch norm at the others; "also input" is instance
-# norm everywhere and on the input.
+# Instance norm at these stages or on the input, batch norm at the others; "but last" is instance
+# norm at all stages but the last one, "also input" is instance norm everywhere and on the input.
 PLACES = {
     "streets": {
         "stem": {"default": "batch", "stem": "instance"},
@@ -35,15 +40,18 @@ PLACES = {
         "stem": {"default": "batch", "stem": "instance"},
         "early": {"default": "batch", "stem": "instance", "layer1": "instance"},
         "late": {"default": "batch", "layer3": "instance", "layer4": "instance"},
+        "but last": {"default": "instance", "layer4": "batch"},
         "input": "batch",
         "also input": "instance",
     },
 }
 AT_TEST = ("test batch", "adabn", "tent")  # rivals that take the weights of a plain training
+# What each does is said in `grid.rivals`. They stand beside batch norm, some beside instance norm.
 RIVALS = {
     "streets": (*AT_TEST, "mixstyle", "intensity", "standardized", "augmented"),
-    "actions": (*AT_TEST, "mixstyle", "augmented"),
+    "actions": (*AT_TEST, "mixstyle", "augmented", "unstrided"),
 }
+WITH_INSTANCE = {"streets": ("augmented",), "actions": ("augmented", "unstrided")}
 ON_INPUT = ("input", "also input")
 
 
@@ -114,29 +122,26 @@ def grid() -> list[Cell]:
     """Return every cell in order.
 
     First the learning rates of the norms, then the first seed of each, further seeds, the places
-    with their rates, the control, the rivals, seeds for a claim that the rows suggested, and the
+    with their rates, the control, the rivals, seeds for claims that the rows suggested, and the
     streets that are nearer to the real scan.
     """
     norms = [Cell(data, norm) for data in SEEDS for norm in NORMS]
     places = [Cell(data, "instance", place) for data in SEEDS for place in PLACES[data]]
     control = [Cell(data, BROKEN, seed=seed) for data in SEEDS for seed in range(BROKEN_SEEDS)]
     rivals = [Cell(data, "batch", rival=rival) for data in SEEDS for rival in RIVALS[data]]
-    rivals += [Cell(data, "instance", rival="augmented") for data in SEEDS]
+    rivals += [Cell(data, "instance", rival=rival) for data in SEEDS
+               for rival in WITH_INSTANCE[data]]  # fmt: skip
     closer = [Cell("streets", norm, seed=seed, variant="suburb")
               for seed in range(CLOSER_SEEDS) for norm in CLOSER]  # fmt: skip
     closer += [replace(LONGER[0], variant="longer suburb")]
     closer += [replace(cell, variant="faint suburb") for cell in LONGER]
-    closer += [replace(LONGER[0], seed=seed, variant="fine suburb")
-               for seed in range(CLOSER_SEEDS)]  # fmt: skip
+    closer += [replace(LONGER[0], variant="fine suburb")]
     closer += [replace(cell, variant="garden suburb") for cell in LONGER]
     closer += [replace(LONGER[0], seed=seed, variant="garden suburb")
                for seed in range(1, CLOSER_SEEDS)]  # fmt: skip
-    pair = ("batch", "intensity"), ("instance", "")
-    fresh = [Cell("streets", norm, rival=rival, seed=seed)
-             for seed in FRESH for norm, rival in pair]  # fmt: skip
-    trio = ("instance", "stem"), ("batch", EVERYWHERE), ("instance", EVERYWHERE)
-    fresh += [Cell("streets", norm, place, seed=seed)
-              for seed in FRESH_STEM for norm, place in trio]  # fmt: skip
+    fresh = [Cell(data, norm, place, rival, seed)
+             for data in SEEDS for seed in range(SEEDS[data], FRESH[data][-1] + 1)
+             for norm, place, rival in FURTHER[data]]  # fmt: skip
     cells = [
         *_rates(norms), *_seeds(norms), *_rates(places), *_seeds(places), *control,
         *_seeds(rivals), *fresh, *closer,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from geonorm.studies.outcome import Interval
-from grid.cells import BROKEN, EVERYWHERE, FRESH, FRESH_STEM
+from grid.cells import BROKEN, EVERYWHERE, FRESH
 from grid.rows import Row
 from grid.streets import NEAR, REAL
 from grid.table import BASE, Entry, entries, groups_of, judged, name_of, tests_of
@@ -60,9 +60,15 @@ INTENSITY_ALONE = (
 )
 STEM = "instance norm at the stem alone is better than batch norm"
 STEM_ALONE = "instance norm at the stem alone is no worse than everywhere"
+ADABN = "AdaBN is better than batch norm"
+ADABN_NO_WORSE = "AdaBN is no worse than batch norm"
 LATE = (
-    "late in a 3D-ResNet, where the global pooling behind it sees little but its bias, it is worse "
-    "than batch norm"
+    "late in a 3D-ResNet, where an instance has nine and four positions and global pooling "
+    "follows, it is worse than batch norm"
+)
+BUT_LAST = (
+    "with batch norm in its last stage alone, where an instance has four positions and global "
+    "pooling follows, a 3D-ResNet of instance norms is better than with them everywhere"
 )
 
 CLAIMS = {
@@ -76,7 +82,11 @@ CLAIMS = {
         Claim("group norm is better than layer norm", "streets", _norm("group"), _norm("layer"),
               "clean"),
         Claim("batch norm is better than no norm", "streets", BASE, _norm("none"), "clean"),
-        Claim(STEM, "streets", _place("stem"), BASE, "clean", seeds=FRESH_STEM),
+        Claim(STEM, "streets", _place("stem"), BASE, "clean", seeds=FRESH["streets"]),
+        Claim("no norm is no worse than batch norm", "actions", _norm("none"), BASE, "clean",
+              -MARGIN, FRESH["actions"]),
+        Claim(ADABN_NO_WORSE, "actions", _rival("adabn"), BASE, "clean", -MARGIN,
+              FRESH["actions"]),
     ),
     "Another sensor, another light": (
         Claim("instance norm is better than batch norm", "streets", INSTANCE, BASE,
@@ -93,15 +103,18 @@ CLAIMS = {
         Claim("instance norm is better than batch norm", "actions", INSTANCE, BASE, "gamma"),
         Claim("instance norm is better than group norm", "streets", INSTANCE, _norm("group"),
               "other sensors"),
-        Claim(STEM, "streets", _place("stem"), BASE, "other sensors", seeds=FRESH_STEM),
+        Claim(STEM, "streets", _place("stem"), BASE, "other sensors", seeds=FRESH["streets"]),
+        Claim(STEM, "streets", _place("stem"), BASE, REAL, seeds=FRESH["streets"]),
         Claim(STEM_ALONE, "streets", _place("stem"), INSTANCE, "other sensors", -MARGIN,
-              FRESH_STEM),
+              FRESH["streets"]),
     ),
     "Weather, damage and codecs": (
         Claim("instance norm is better than batch norm", "streets", INSTANCE, BASE, "Robo3D"),
         Claim("instance norm is better than batch norm", "actions", INSTANCE, BASE,
               "Mini Kinetics-C"),
         Claim("IBN-a is better than batch norm", "streets", _norm("ibn-a"), BASE, "Robo3D"),
+        Claim("no norm is better than batch norm", "actions", _norm("none"), BASE,
+              "Mini Kinetics-C", seeds=FRESH["actions"]),
     ),
     "Instance norm and its rivals": (
         Claim("instance norm is better than batch norm with the statistics of the test's batches",
@@ -114,10 +127,13 @@ CLAIMS = {
               _rival("augmented"), "other sensors"),
         Claim("augmentation helps instance norm too", "streets", _rival("augmented", "instance"),
               INSTANCE, "other sensors"),
-        *(Claim(INTENSITY_ALONE, "streets", _rival("intensity"), INSTANCE, test, seeds=FRESH)
+        *(Claim(INTENSITY_ALONE, "streets", _rival("intensity"), INSTANCE, test,
+                seeds=FRESH["streets"])
           for test in ("clean", "other sensors", "Robo3D", "other corruptions")),
         Claim("instance norm is better than AdaBN", "actions", INSTANCE, _rival("adabn"),
               "Mini Kinetics-C"),
+        Claim(ADABN, "actions", _rival("adabn"), BASE, "Mini Kinetics-C",
+              seeds=FRESH["actions"]),
         Claim("instance norm is better than batch norm with augmentation", "actions", INSTANCE,
               _rival("augmented"), "gain"),
     ),
@@ -127,6 +143,14 @@ CLAIMS = {
         Claim("at the bottom alone it is worse than batch norm", "streets", BASE, _place("bottom"),
               "clean"),
         Claim(LATE, "actions", BASE, _place("late"), "clean"),
+        Claim(BUT_LAST, "actions", _place("but last"), INSTANCE, "clean"),
+        Claim("with batch norm in its last stage alone a 3D-ResNet of instance norms is no worse "
+              "than one of batch norms", "actions", _place("but last"), BASE, "clean", -MARGIN),
+        Claim("with fifty positions in the last two stages, not nine and four, a 3D-ResNet of "
+              "instance norms is better", "actions", _rival("unstrided", "instance"), INSTANCE,
+              "clean"),
+        Claim("with fifty positions there it is still worse than batch norm with as many",
+              "actions", _rival("unstrided"), _rival("unstrided", "instance"), "clean"),
         Claim("early in a 3D-ResNet it is no worse than batch norm", "actions", _place("early"),
               BASE, "clean", -MARGIN),
     ),

@@ -13,6 +13,8 @@ In training:
   intensity     instance norm of the intensity alone, before the network
   standardized  each channel of the input standardized by the training data's statistics
   augmented     random intensities and missing beams, or random colours
+  unstrided     the last two stages keep the positions of the one before: an instance of a clip has
+                fifty there, not nine and four
 """
 
 import copy
@@ -29,6 +31,19 @@ from geonorm.style import style_statistics
 TENT_LR = 1e-3  # Adam's, as the authors have it
 
 Logits = Callable[[nn.Module, Sequence[Any]], list[Tensor]]
+
+
+def without_strides(network: nn.Module, stages: Sequence[str]) -> None:
+    """Give the convolutions of some stages a stride of 1.
+
+    Args:
+        network: a 3D-ResNet.
+        stages: their names, such as "layer4".
+    """
+    for stage in stages:
+        for module in network.get_submodule(stage).modules():
+            if isinstance(module, nn.Conv3d):
+                module.stride = (1, 1, 1)
 
 
 class MixStyle(nn.Module):
