@@ -19,6 +19,7 @@ from grid.streets import NEAR, REAL, VARIANTS, MissingBeams, Streets, real_scan
 from grid.table import (
     OPEN,
     differences_table,
+    gap_table,
     groups_of,
     page,
     rates_table,
@@ -348,6 +349,7 @@ def test_streets_nearer_to_the_real_scan_come_last_and_have_their_own_table():
                           "75.0 [75.0, 75.0]"]  # fmt: skip
     assert entries[3][:2] + entries[3][3:4] == ["suburb", "2 of 3", "45.0 [-18.5, 108.5]"]
     assert entries[4][:3] == ["plain", "0 of 12", OPEN]  # with the seeds that claims add
+
     kinds = ["plain", "suburb", "plain", "suburb", "plain", "longer suburb", "faint suburb",
              "fine suburb", "garden suburb", "plain", "faint suburb", "garden suburb"]  # fmt: skip
     assert [entry[0] for entry in entries[2:]] == kinds
@@ -356,6 +358,24 @@ def test_streets_nearer_to_the_real_scan_come_last_and_have_their_own_table():
     rates = [row(replace(INSTANCE, seed=RATE_SEED, rate=rate), rate, float(rate == "3"))
              for rate in RATES]  # fmt: skip
     assert best_rate(rates, Cell("streets", "instance", variant="suburb")) == "3"
+
+
+def test_the_gap_to_the_real_scan_is_that_of_batch_norm_with_the_same_seed():
+    """Gaps of 0.4 and 0.2 between 0.6 and 0.2, and 0.5 and 0.3."""
+    batch = Cell("streets", "batch")
+    base = [row(replace(batch, seed=seed), clean=clean, **{REAL: real})
+            for seed, clean, real in ((0, 0.6, 0.2), (1, 0.5, 0.3))]  # fmt: skip
+    suburb = row(replace(batch, variant="suburb"), clean=0.1, **{REAL: 0.5})
+    worse = [row(replace(INSTANCE, seed=seed), clean=0.9, **{REAL: 0.1}) for seed in (0, 1)]
+    rated = row(replace(INSTANCE, seed=RATE_SEED, rate="3"), rate="3")
+    alone = row(replace(INSTANCE, place="stem", seed=2), clean=0.9, **{REAL: 0.9})
+    table = gap_table([*worse, *base, suburb, rated, alone]).replace(" |\n", "\n")
+    cells = [each.split(" | ") for each in table.splitlines()]
+    assert ["| batch", "suburb", "1", "+75.0"] in cells
+    # -25 and -100: their mean, and 37.5 times t of one degree of freedom.
+    assert ["| instance", "plain", "2", "-62.5 [-539.0, +414.0]"] in cells
+    assert ["| instance (stem)", "plain", "0", OPEN] in cells  # no batch norm with its seed
+    assert ["| batch", "plain"] not in [each[:2] for each in cells]
 
 
 def test_suburbs_are_seen_by_the_sensor_of_the_real_scan():

@@ -193,6 +193,29 @@ def variants_table(rows: Sequence[Row]) -> str:
     return as_markdown(lines)
 
 
+def gap_table(rows: Sequence[Row]) -> str:
+    """Return what part of the gap to the real scan each entry closes, on each kind of streets.
+
+    The gap is that of batch norm, trained on plain streets with the same seed: from its score on
+    those to its score on the real scan.
+    """
+    base = judged(rows, "streets").get(BASE, {})
+    found: dict[Cell, list[float]] = {
+        replace(cell, seed=0): [] for cell in grid() if cell.data == "streets" and not cell.rate
+    }
+    for row in rows:
+        kind = replace(row.cell, seed=0)
+        if kind in found and row.cell.seed in base:
+            start = base[row.cell.seed].scores
+            found[kind].append((row.scores[REAL] - start[REAL]) / (start["clean"] - start[REAL]))
+    lines = [["norm", "trained on", "seeds", "closed, %"]]
+    for cell, each in found.items():
+        entry = cell.norm, cell.place, cell.rival
+        if (entry, cell.variant) != (BASE, "plain"):
+            lines.append([name_of(entry), cell.variant, str(len(each)), in_percent(each, "+")])
+    return as_markdown(lines)
+
+
 def page(rows: Sequence[Row]) -> str:
     """Return the page of all tables.
 
@@ -213,6 +236,10 @@ def page(rows: Sequence[Row]) -> str:
         "Suburbs are described in [](training_scans.md); `clean` are towns. The real scan is one "
         "scan: intervals are over seeds only.",
         variants_table(rows),
+        "What part each closes of the gap to the real scan that batch norm on plain streets has. "
+        "It is 0 where an entry scores on the real scan what batch norm does, and 100 where it "
+        "scores there what batch norm scores on its own streets:",
+        gap_table(rows),
     ]
     spent = sum(row.cpu_s for row in rows) / 3600
     commits = ", ".join(dict.fromkeys(row.commit for row in rows)) or "none"
