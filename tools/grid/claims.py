@@ -54,6 +54,7 @@ def _norm(norm: str) -> Entry:
 
 
 INSTANCE = _norm("instance")
+BETTER = "instance norm is better than batch norm"
 INTENSITY_ALONE = (
     "batch norm with an instance norm of the intensity alone is better than instance norm "
     "everywhere"
@@ -89,18 +90,15 @@ CLAIMS = {
               FRESH["actions"]),
     ),
     "Another sensor, another light": (
-        Claim("instance norm is better than batch norm", "streets", INSTANCE, BASE,
-              "other sensors"),
-        Claim("instance norm is better than batch norm", "streets", INSTANCE, BASE,
-              "other intensity law"),
-        Claim("instance norm is better than batch norm", "streets", INSTANCE, BASE,
-              "intensity_gain"),
+        Claim(BETTER, "streets", INSTANCE, BASE, "other sensors"),
+        Claim(BETTER, "streets", INSTANCE, BASE, "other intensity law"),
+        Claim(BETTER, "streets", INSTANCE, BASE, "intensity_gain"),
         Claim("instance norm on the input of a network with batch norms is better than none",
               "streets", _place("input"), BASE, "intensity_gain"),
-        Claim("instance norm is better than batch norm", "streets", INSTANCE, BASE, REAL),
-        Claim("instance norm is better than batch norm", "streets", INSTANCE, BASE, NEAR),
-        Claim("instance norm is better than batch norm", "actions", INSTANCE, BASE, "gain"),
-        Claim("instance norm is better than batch norm", "actions", INSTANCE, BASE, "gamma"),
+        Claim(BETTER, "streets", INSTANCE, BASE, REAL),
+        Claim(BETTER, "streets", INSTANCE, BASE, NEAR),
+        Claim(BETTER, "actions", INSTANCE, BASE, "gain"),
+        Claim(BETTER, "actions", INSTANCE, BASE, "gamma"),
         Claim("instance norm is better than group norm", "streets", INSTANCE, _norm("group"),
               "other sensors"),
         Claim(STEM, "streets", _place("stem"), BASE, "other sensors", seeds=FRESH["streets"]),
@@ -109,9 +107,8 @@ CLAIMS = {
               FRESH["streets"]),
     ),
     "Weather, damage and codecs": (
-        Claim("instance norm is better than batch norm", "streets", INSTANCE, BASE, "Robo3D"),
-        Claim("instance norm is better than batch norm", "actions", INSTANCE, BASE,
-              "Mini Kinetics-C"),
+        Claim(BETTER, "streets", INSTANCE, BASE, "Robo3D"),
+        Claim(BETTER, "actions", INSTANCE, BASE, "Mini Kinetics-C"),
         Claim("IBN-a is better than batch norm", "streets", _norm("ibn-a"), BASE, "Robo3D"),
         Claim("no norm is better than batch norm", "actions", _norm("none"), BASE,
               "Mini Kinetics-C", seeds=FRESH["actions"]),
@@ -183,7 +180,6 @@ class Advice:
         return all(judge(known[*about], rows)[0] == result for *about, result in self.rests)
 
 
-BETTER = "instance norm is better than batch norm"
 ADVICE = (
     Advice(
         '**Scans, a MinkUNet: instance norm in place of batch norm** (`norm="instance"`). It is '
