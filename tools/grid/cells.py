@@ -25,8 +25,8 @@ COMPANIONS = 3  # clean items that the broken norm sees beside each it is judged
 NORMS = ("batch", "instance", "ibn-a", "group", "layer", "none")
 # Instance norm over the whole batch (`geonorm.studies.broken`): the control.
 BROKEN = "broken"
-# Instance norm at these stages or on the input, batch norm at the others; "but last" is instance
-# norm at all stages but the last one, "also input" is instance norm everywhere and on the input.
+# Instance norm at these stages or on the input, batch norm at the others; "but last" and "but last
+# two" are instance norm at all other stages, "also input" is it everywhere and on the input.
 PLACES = {
     "streets": {
         "stem": {"default": "batch", "stem": "instance"},
@@ -41,6 +41,7 @@ PLACES = {
         "early": {"default": "batch", "stem": "instance", "layer1": "instance"},
         "late": {"default": "batch", "layer3": "instance", "layer4": "instance"},
         "but last": {"default": "instance", "layer4": "batch"},
+        "but last two": {"default": "instance", "layer3": "batch", "layer4": "batch"},
         "input": "batch",
         "also input": "instance",
     },
@@ -131,6 +132,7 @@ def grid() -> list[Cell]:
     rivals = [Cell(data, "batch", rival=rival) for data in SEEDS for rival in RIVALS[data]]
     rivals += [Cell(data, "instance", rival=rival) for data in SEEDS
                for rival in WITH_INSTANCE[data]]  # fmt: skip
+    rivals += [Cell("actions", "instance", "but last", "unstrided")]
     closer = [Cell("streets", norm, seed=seed, variant="suburb")
               for seed in range(CLOSER_SEEDS) for norm in CLOSER]  # fmt: skip
     closer += [replace(LONGER[0], variant="longer suburb")]

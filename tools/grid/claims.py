@@ -71,6 +71,11 @@ BUT_LAST = (
     "with batch norm in its last stage alone, where an instance has four positions and global "
     "pooling follows, a 3D-ResNet of instance norms is better than with them everywhere"
 )
+BOTH = "with both, fifty positions and batch norm in its last stage, it is better than everywhere"
+BUT_TWO = (
+    "with batch norm in its last two stages a 3D-ResNet of instance norms is better than with them "
+    "everywhere"
+)
 
 CLAIMS = {
     "Where training and test are alike": (
@@ -148,6 +153,13 @@ CLAIMS = {
               "clean"),
         Claim("with fifty positions there it is still worse than batch norm with as many",
               "actions", _rival("unstrided"), _rival("unstrided", "instance"), "clean"),
+        Claim(BOTH, "actions", ("instance", "but last", "unstrided"), INSTANCE, "clean"),
+        Claim("with both it is no worse than batch norm with as many positions", "actions",
+              ("instance", "but last", "unstrided"), _rival("unstrided"), "clean", -MARGIN),
+        Claim(BUT_TWO, "actions", _place("but last two"), INSTANCE, "clean"),
+        Claim("with batch norm in its last two stages a 3D-ResNet of instance norms is no worse "
+              "than one of batch norms", "actions", _place("but last two"), BASE, "clean",
+              -MARGIN),
         Claim("early in a 3D-ResNet it is no worse than batch norm", "actions", _place("early"),
               BASE, "clean", -MARGIN),
     ),
