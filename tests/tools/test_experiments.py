@@ -349,7 +349,6 @@ def test_streets_nearer_to_the_real_scan_come_last_and_have_their_own_table():
                           "75.0 [75.0, 75.0]"]  # fmt: skip
     assert entries[3][:2] + entries[3][3:4] == ["suburb", "2 of 3", "45.0 [-18.5, 108.5]"]
     assert entries[4][:3] == ["plain", "0 of 12", OPEN]  # with the seeds that claims add
-
     kinds = ["plain", "suburb", "plain", "suburb", "plain", "longer suburb", "faint suburb",
              "fine suburb", "garden suburb", "plain", "faint suburb", "garden suburb"]  # fmt: skip
     assert [entry[0] for entry in entries[2:]] == kinds

@@ -121,8 +121,8 @@ def test_the_pages_are_those_of_the_rows() -> None:
 
 def test_scenes_nearer_to_the_real_scan_reach_the_mark() -> None:
     """What docs/training_scans.md says of the suburbs with gardens, and of towns."""
-    def real(variant: str) -> list[float]:
-        of = Cell("streets", "batch", rival="intensity", variant=variant)
+    def real(variant: str, norm: str = "batch", rival: str = "intensity") -> list[float]:
+        of = Cell("streets", norm, rival=rival, variant=variant)
         return [row.scores[REAL] for row in read(DOCS / "experiments.csv")
                 if not row.cell.rate and replace(row.cell, seed=0) == of]  # fmt: skip
 
@@ -135,6 +135,8 @@ def test_scenes_nearer_to_the_real_scan_reach_the_mark() -> None:
     assert f"**{fmean(gardens):.2f} over three seeds**" in page
     assert f"95% interval {interval.low:.2f} to {interval.high:.2f}" in page
     assert f"makes {fmean(towns):.2f}" in page
+    batch, instance = (real("suburb", norm, "") for norm in ("batch", "instance"))
+    assert f"They make {fmean(batch):.3f} and {fmean(instance):.3f}, nearly" in page
 
 
 def test_advice_rests_on_claims_that_there_are() -> None:

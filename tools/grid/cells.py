@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 from geonorm.names import choices
 
-EVERYWHERE = "everywhere"
 # Raised whenever a training or a test changes: rows of another design are not counted.
 DESIGN = 1
 # Parts of the base learning rate, of which one is chosen for each norm on validation data.
@@ -12,16 +11,11 @@ RATES = {"1/3": 1 / 3, "1": 1.0, "3": 3.0}
 RATE_SEED = 100  # judges rates and nothing else
 SEEDS = {"streets": 5, "actions": 3}
 BROKEN_SEEDS = 3
-# Entries that have further seeds, for claims that the rows suggested, and those of these seeds that
-# were not there when the claims were made.
-FURTHER = {
-    "streets": (("batch", EVERYWHERE, ""), ("instance", EVERYWHERE, ""), ("instance", "stem", ""),
-                ("batch", EVERYWHERE, "intensity")),
-    "actions": (("batch", EVERYWHERE, ""), ("none", EVERYWHERE, ""),
-                ("batch", EVERYWHERE, "adabn")),
-}  # fmt: skip
-FRESH = {"streets": (7, 8, 9, 10, 11), "actions": (3, 4, 5, 6, 7)}
 COMPANIONS = 3  # clean items that the broken norm sees beside each it is judged on
+# Seeds that were not there when the rows suggested a claim.
+FRESH = {"streets": (7, 8, 9, 10, 11), "actions": (3, 4, 5, 6, 7)}
+
+EVERYWHERE = "everywhere"
 NORMS = ("batch", "instance", "ibn-a", "group", "layer", "none")
 # Instance norm over the whole batch (`geonorm.studies.broken`): the control.
 BROKEN = "broken"
@@ -47,12 +41,11 @@ PLACES = {
     },
 }
 AT_TEST = ("test batch", "adabn", "tent")  # rivals that take the weights of a plain training
-# What each does is said in `grid.rivals`. They stand beside batch norm, some beside instance norm.
+# What each does is said in `grid.rivals`. They are added to batch norm.
 RIVALS = {
     "streets": (*AT_TEST, "mixstyle", "intensity", "standardized", "augmented"),
     "actions": (*AT_TEST, "mixstyle", "augmented", "unstrided"),
 }
-WITH_INSTANCE = {"streets": ("augmented",), "actions": ("augmented", "unstrided")}
 ON_INPUT = ("input", "also input")
 
 
@@ -97,6 +90,18 @@ class Cell:
         return ", ".join(word for word in words if word)
 
 
+# Rivals that are added to instance norm.
+WITH_INSTANCE = (
+    Cell("streets", "instance", rival="augmented"), Cell("actions", "instance", rival="augmented"),
+    Cell("actions", "instance", rival="unstrided"),
+    Cell("actions", "instance", "but last", "unstrided"),
+)  # fmt: skip
+# What has all seeds up to the fresh ones, for claims that the rows suggested.
+FURTHER = (
+    Cell("streets", "batch"), Cell("streets", "instance"), Cell("streets", "instance", "stem"),
+    Cell("streets", "batch", rival="intensity"),
+    Cell("actions", "batch"), Cell("actions", "none"), Cell("actions", "batch", rival="adabn"),
+)  # fmt: skip
 # What is also trained on the streets that are nearer to the real scan: norms as briefly as on
 # towns, then, longer, what is best on other sensors and best in other weather among the rows of
 # towns. The one of these two that is better on other suburbs, the first in each round, is trained
@@ -130,9 +135,7 @@ def grid() -> list[Cell]:
     places = [Cell(data, "instance", place) for data in SEEDS for place in PLACES[data]]
     control = [Cell(data, BROKEN, seed=seed) for data in SEEDS for seed in range(BROKEN_SEEDS)]
     rivals = [Cell(data, "batch", rival=rival) for data in SEEDS for rival in RIVALS[data]]
-    rivals += [Cell(data, "instance", rival=rival) for data in SEEDS
-               for rival in WITH_INSTANCE[data]]  # fmt: skip
-    rivals += [Cell("actions", "instance", "but last", "unstrided")]
+    rivals += WITH_INSTANCE
     closer = [Cell("streets", norm, seed=seed, variant="suburb")
               for seed in range(CLOSER_SEEDS) for norm in CLOSER]  # fmt: skip
     closer += [replace(LONGER[0], variant="longer suburb")]
@@ -141,9 +144,9 @@ def grid() -> list[Cell]:
     closer += [replace(cell, variant="garden suburb") for cell in LONGER]
     closer += [replace(LONGER[0], seed=seed, variant="garden suburb")
                for seed in range(1, CLOSER_SEEDS)]  # fmt: skip
-    fresh = [Cell(data, norm, place, rival, seed)
+    fresh = [replace(cell, seed=seed)
              for data in SEEDS for seed in range(SEEDS[data], FRESH[data][-1] + 1)
-             for norm, place, rival in FURTHER[data]]  # fmt: skip
+             for cell in FURTHER if cell.data == data]  # fmt: skip
     cells = [
         *_rates(norms), *_seeds(norms), *_rates(places), *_seeds(places), *control,
         *_seeds(rivals), *fresh, *closer,
